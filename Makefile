@@ -1,0 +1,63 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/runtime-installed
+DEVELOPMENT := $(VENV)/development-installed
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+
+IS_OLD = $(shell $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || echo yes)
+LACKS_VENV = $(shell $(PYTHON) -c 'import venv, ensurepip' >/dev/null 2>&1 || echo yes)
+INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format format-check lint types benchmark pins pins-check
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: $(RUNTIME) ## install, migrate and start the service (offline with the simulator unless AT_USERNAME is set)
+	@$(BIN)/flask --app app sms migrate
+	@exec $(BIN)/flask --app app sms start
+
+test: $(DEVELOPMENT) ## run the whole test suite (some of it: make test ARGS=tests/test_settings.py)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: format-check lint types test ## format, lint, types, tests: is it fit?
+
+format: $(DEVELOPMENT) ## put the code in form
+	@$(BIN)/ruff format
+
+format-check: $(DEVELOPMENT)
+	@$(BIN)/ruff format --check
+
+lint: $(DEVELOPMENT) ## look for mistakes
+	@$(BIN)/ruff check
+
+types: $(DEVELOPMENT) ## check the types
+	@$(BIN)/mypy
+	@$(BIN)/mypy gunicorn.conf.py
+
+benchmark: $(DEVELOPMENT) ## measure every promise; results also in benchmarks/results/
+	@$(BIN)/python -m benchmarks
+
+pins: $(DEVELOPMENT) ## compile requirements*.in into requirements*.txt
+	@$(COMPILE) requirements.in --output-file requirements.txt
+	@$(COMPILE) requirements-dev.in --output-file requirements-dev.txt
+
+pins-check: $(DEVELOPMENT) ## fail when requirements*.txt no longer follow from requirements*.in
+	@rm -rf $(VENV)/pins && mkdir $(VENV)/pins && cp requirements*.in requirements*.txt $(VENV)/pins
+	@cd $(VENV)/pins && ../../$(COMPILE) requirements.in --output-file requirements.txt
+	@cd $(VENV)/pins && ../../$(COMPILE) requirements-dev.in --output-file requirements-dev.txt
+	@for pins in requirements.txt requirements-dev.txt; do \
+		cmp -s $$pins $(VENV)/pins/$$pins || { echo "$$pins is stale: run make pins" >&2; exit 1; }; done
+
+$(RUNTIME): requirements.txt
+	$(if $(IS_OLD),$(error Python 3.11 or newer is needed: install it (Debian, Ubuntu: apt install python3.11 python3.11-venv) or name it with PYTHON=python3.11))
+	$(if $(LACKS_VENV),$(error $(PYTHON) lacks venv: install it (Debian, Ubuntu: apt install python3-venv)))
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@$(INSTALL) --requirement requirements.txt
+	@touch $@
+
+$(DEVELOPMENT): requirements-dev.txt $(RUNTIME)
+	@$(INSTALL) --requirement requirements-dev.txt
+	@touch $@

@@ -1,0 +1,60 @@
+"""How the commands speak: a table or a sentence for a person, JSON for a program."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# A URL or a sentence cut into a pipe's eighty columns could not be copied or searched.
+WIDE_COLUMNS = 1000
+# A spreadsheet takes such a cell for a formula; a phone number's plus is harmless, and its column is text.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+as_json_option: Callable[[Any], Any] = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, for programs."
+)
+
+
+def show(answer: object, as_json: bool, sentence: str) -> None:
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(sentence)
+
+
+def print_json(value: object) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    table = Table(*names, box=None, show_header=any(names), pad_edge=False)
+    for row in rows:
+        # Text: what people wrote must not be read as markup.
+        table.add_row(*(Text(in_words(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else WIDE_COLUMNS).print(table)
+
+
+def print_csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_as_cell(value) for value in row] for row in rows)
+
+
+def in_words(value: object) -> str:
+    if isinstance(value, dict):
+        return " ".join(str(part) for part in reversed(value.values()) if part is not None)
+    return "" if value is None else str(value)
+
+
+def _as_cell(value: object) -> str:
+    text = in_words(value)
+    is_number = text[1:].isdigit()
+    return f"'{text}" if text.startswith(FORMULA_STARTS) and not is_number else text

@@ -1,0 +1,248 @@
+"""The proof: the books are read against themselves, and every contradiction is named.
+
+Set-based, so that a million messages are a few passes in the database and nothing in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, select, text
+
+from messaging import statuses
+from messaging.database import Database
+from messaging.models import attempts, callbacks, delivery_reports, inbound_messages, messages
+from utils.money import parse_money
+
+# Each check names at most this many; `counts` has the totals of what is merely listed.
+MOST_NAMED = 100
+# A lease that ended is swept within a minute; longer means that no worker sweeps.
+OVERDUE = timedelta(minutes=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    kind: str
+    detail: str
+    message_id: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    problems: list[Problem]
+    counts: dict[str, int]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def as_json(self) -> dict[str, Any]:
+        problems = [problem.as_json() for problem in self.problems]
+        return {"ok": self.ok, "problems": problems, "counts": self.counts}
+
+
+def audit(database: Database) -> Audit:
+    """One transaction: what it says was true at one moment."""
+    with database.read() as connection:
+        now = database.now(connection)
+        problems = [problem for check in CHECKS for problem in check(connection, now)]
+        return Audit(problems, _counts(connection))
+
+
+def _unknown_statuses(connection: Connection, _now: datetime) -> Iterator[Problem]:
+    statement = select(messages.c.id, messages.c.status).where(messages.c.status.not_in(statuses.ALL))
+    for row in connection.execute(statement.limit(MOST_NAMED)):
+        yield Problem("unknown_status", f"the status is {row.status!r}", row.id)
+
+
+def _missing_messages(connection: Connection, _now: datetime) -> Iterator[Problem]:
+    """Every accepted request is accounted for: a batch has as many rows as it was answered for."""
+    for row in connection.execute(_BATCH_TOTALS, {"most": MOST_NAMED}):
+        yield Problem(
+            "missing_messages", f"batch {row.id} took {row.total} messages and has {row.found} rows"
+        )
+
+
+_BATCH_TOTALS = text(
+    """
+    SELECT batches.id, batches.total, count(messages.id) AS found
+    FROM batches LEFT JOIN messages ON messages.batch_id = batches.id
+    WHERE batches.status <> 'receiving'
+    GROUP BY batches.id, batches.total
+    HAVING count(messages.id) <> batches.total
+    LIMIT :most
+    """
+)
+
+
+def _history_disagrees(connection: Connection, _now: datetime) -> Iterator[Problem]:
+    """The status of a message is the last word of its history; one without history has not left the queue."""
+    for row in connection.execute(_LAST_WORDS, {"most": MOST_NAMED}):
+        yield Problem(
+            "history_disagrees", f"the status is {row.status}, the history ends with {row.last}", row.id
+        )
+
+
+_LAST_WORDS = text(
+    """
+    SELECT messages.id, messages.status, coalesce(events.status, 'nothing') AS last
+    FROM messages
+    LEFT JOIN (SELECT message_id, max(id) AS id FROM message_events GROUP BY message_id) AS latest
+        ON latest.message_id = messages.id
+    LEFT JOIN message_events AS events ON events.id = latest.id
+    WHERE coalesce(events.status, 'queued') <> messages.status
+      AND NOT (messages.status = 'sending' AND coalesce(events.status, 'queued') = 'queued')
+    LIMIT :most
+    """
+)
+
+
+def _backward_steps(connection: Connection, _now: datetime) -> Iterator[Problem]:
+    pairs = [f"{before}>{after}" for before, follow in statuses.STEPS.items() for after in follow]
+    for row in connection.execute(_STEPS, {"pairs": pairs, "most": MOST_NAMED}):
+        yield Problem("went_backward", f"{row.before} was followed by {row.status}", row.message_id)
+
+
+_STEPS = text(
+    """
+    SELECT message_id, before, status FROM (
+        SELECT message_id, status,
+               lag(status, 1, 'queued') OVER (PARTITION BY message_id ORDER BY id) AS before
+        FROM message_events
+    ) AS steps
+    WHERE before || '>' || status NOT IN :pairs
+    LIMIT :most
+    """
+).bindparams(bindparam("pairs", expanding=True))
+
+
+def _sent_twice(connection: Connection, _now: datetime) -> Iterator[Problem]:
+    for row in connection.execute(_ACCEPTED_TWICE, {"most": MOST_NAMED}):
+        yield Problem(
+            "accepted_twice", f"{row.attempts} attempts were accepted by the provider", row.message_id
+        )
+
+
+_ACCEPTED_TWICE = text(
+    """
+    SELECT events.message_id, count(DISTINCT events.attempt_id) AS attempts
+    FROM message_events AS events JOIN messages ON messages.id = events.message_id
+    WHERE events.status = 'accepted' AND events.source = 'provider' AND messages.unknown_resends = 0
+    GROUP BY events.message_id
+    HAVING count(DISTINCT events.attempt_id) > 1
+    LIMIT :most
+    """
+)
+
+
+def _shared_provider_ids(connection: Connection, _now: datetime) -> Iterator[Problem]:
+    provider_id = messages.c.provider_message_id
+    statement = (
+        select(provider_id, func.count().label("owners"), func.min(messages.c.id).label("first"))
+        .where(provider_id.is_not(None))
+        .group_by(provider_id)
+        .having(func.count() > 1)
+        .limit(MOST_NAMED)
+    )
+    for row in connection.execute(statement):
+        yield Problem("shared_provider_id", f"{row.owners} messages have the same provider id", row.first)
+
+
+def _lost_claims(connection: Connection, now: datetime) -> Iterator[Problem]:
+    """A message that is `sending` is held by an attempt that is open, and an open one has a lease."""
+    for row in connection.execute(_HELD_BY_NOTHING, {"most": MOST_NAMED}):
+        yield Problem("held_by_no_attempt", "the message is sending, but no attempt holds it", row.id)
+    overdue = select(attempts.c.id, attempts.c.state).where(
+        attempts.c.state.in_(("claimed", "posting")), attempts.c.lease_until < now - OVERDUE
+    )
+    for row in connection.execute(overdue.limit(MOST_NAMED)):
+        yield Problem(
+            "lease_overdue", f"attempt {row.id} is {row.state} and its lease has ended: is a worker running?"
+        )
+
+
+_HELD_BY_NOTHING = text(
+    """
+    SELECT messages.id FROM messages
+    LEFT JOIN attempts ON attempts.id = messages.attempt_id AND attempts.state IN ('claimed', 'posting')
+    WHERE messages.status = 'sending' AND attempts.id IS NULL
+    LIMIT :most
+    """
+)
+
+
+def _unapplied_callbacks(connection: Connection, _now: datetime) -> Iterator[Problem]:
+    statement = select(callbacks.c.id, callbacks.c.kind, callbacks.c.detail).where(
+        callbacks.c.outcome == "unapplied"
+    )
+    for row in connection.execute(statement.limit(MOST_NAMED)):
+        yield Problem("unapplied_callback", f"callback {row.id} ({row.kind}): {row.detail}")
+
+
+def _costs_differ(connection: Connection, _now: datetime) -> Iterator[Problem]:
+    """What we add up is what AT wrote. A batch has a handful of prices, so this reads a handful of rows."""
+    statement = select(
+        messages.c.cost_text,
+        messages.c.cost_micros,
+        messages.c.cost_currency,
+        func.min(messages.c.id).label("first"),
+    ).group_by(messages.c.cost_text, messages.c.cost_micros, messages.c.cost_currency)
+    for row in connection.execute(statement):
+        money = None if row.cost_text is None else parse_money(row.cost_text)
+        booked = (row.cost_micros, row.cost_currency)
+        written = (None, None) if money is None else (int(money.amount.scaleb(6)), money.currency)
+        if booked != written:
+            detail = f"the provider wrote {row.cost_text!r}, the books have {booked[1]} {booked[0]} micros"
+            yield Problem("cost_differs", detail, row.first)
+
+
+def _suppressions_differ(connection: Connection, _now: datetime) -> Iterator[Problem]:
+    """The blocks in force are what the ledger adds up to."""
+    for row in connection.execute(_LEDGER_SUM, {"most": MOST_NAMED}):
+        yield Problem("opt_out_differs", f"ledger entry {row.id} and the blocks in force disagree")
+
+
+_LEDGER_SUM = text(
+    """
+    SELECT latest.id FROM (
+        SELECT phone, sender_id, max(id) AS id FROM opt_outs GROUP BY phone, sender_id
+    ) AS latest
+    JOIN opt_outs ON opt_outs.id = latest.id
+    LEFT JOIN suppressions
+        ON suppressions.phone = latest.phone AND suppressions.sender_id = latest.sender_id
+    WHERE (opt_outs.action = 'stop') <> (suppressions.phone IS NOT NULL)
+    LIMIT :most
+    """
+)
+
+CHECKS: tuple[Callable[[Connection, datetime], Iterator[Problem]], ...] = (
+    _unknown_statuses,
+    _missing_messages,
+    _history_disagrees,
+    _backward_steps,
+    _sent_twice,
+    _shared_provider_ids,
+    _lost_claims,
+    _unapplied_callbacks,
+    _costs_differ,
+    _suppressions_differ,
+)
+
+
+def _counts(connection: Connection) -> dict[str, int]:
+    """What an operator looks at though it is no contradiction."""
+    by_status = select(messages.c.status, func.count()).group_by(messages.c.status)
+    counts = {f"messages_{status}": count for status, count in connection.execute(by_status)}
+    by_outcome = select(callbacks.c.outcome, func.count()).group_by(callbacks.c.outcome)
+    counts |= {f"callbacks_{outcome}": count for outcome, count in connection.execute(by_outcome)}
+    parked = select(func.count()).where(delivery_reports.c.message_id.is_(None))
+    counts["reports_parked"] = connection.execute(parked).scalar_one()
+    inbound = select(func.count()).select_from(inbound_messages)
+    counts["inbound_messages"] = connection.execute(inbound).scalar_one()
+    return counts

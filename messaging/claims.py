@@ -1,0 +1,267 @@
+"""The first small write round a POST: rows become `sending`, held by an attempt with a lease."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, insert, select, text, update
+
+from messaging import events, lanes, opt_outs, pauses, statuses
+from messaging.database import Database, wake_after_commit
+from messaging.models import BULK, URGENT, attempts, messages
+from messaging.outbox import BATCH_PRIORITY
+
+LEASE_AFTER_TIMEOUT = timedelta(seconds=60)
+URGENT_PRIORITIES = (0, 1)
+# How many POSTs one claim prepares: enough that texts of their own (one message a POST) do not pay a claim
+# each, few enough that a lease never runs out while the last of them waits its turn.
+POSTS_PER_CLAIM = 16
+
+_COLUMNS = (
+    messages.c.id,
+    messages.c.recipient,
+    messages.c.text,
+    messages.c.sender_id,
+    messages.c.link_id,
+    messages.c.batch_id,
+    messages.c.priority,
+    messages.c.expires_at,
+    messages.c.passes_opt_out,
+)
+
+# One index seek per batch, however many rows each has: DISTINCT would read them all.
+_BATCHES_WITH_QUEUED_ROWS = text(
+    """
+    WITH RECURSIVE found(id) AS (
+        SELECT min(batch_id) FROM messages WHERE status = 'queued' AND priority = 5
+        UNION ALL
+        SELECT (SELECT min(batch_id) FROM messages
+                WHERE status = 'queued' AND priority = 5 AND batch_id > found.id)
+        FROM found WHERE found.id IS NOT NULL
+    )
+    SELECT batches.id, batches.sender_id FROM found JOIN batches ON batches.id = found.id
+    WHERE batches.status IN ('sending', 'scheduled')
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One POST to be: equal text, equal sender, each recipient once. `recipients` maps E.164 to message id."""
+
+    attempt_id: int
+    text: str
+    sender_id: str | None
+    link_id: str | None
+    recipients: dict[str, int]
+    urgent: bool
+    is_trigger: bool = False
+    # Taken as the one POST of a backoff step: it may leave though the road is narrow.
+    narrow: bool = False
+
+
+@dataclass(slots=True)
+class _Group:
+    text: str
+    sender_id: str | None
+    link_id: str | None
+    urgent: bool
+    recipients: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimLimits:
+    recipients_per_post: int
+    lease: timedelta
+    posts: int = POSTS_PER_CLAIM
+
+
+def claim(database: Database, worker: str, limits: ClaimLimits, *, urgent_only: bool = False) -> list[Claim]:
+    """Takes due rows for up to `limits.posts` POSTs; empty where nothing may be sent now."""
+    with database.write() as connection:
+        now = database.now(connection)
+        paused = pauses.current(connection)
+        lane = lanes.current(connection, now)
+        if paused.account or lane.waits(now):
+            return []
+        if lane.narrow:
+            limits = ClaimLimits(recipients_per_post=1, lease=limits.lease, posts=1)
+        rows = _due_rows(connection, now, paused, limits.recipients_per_post, urgent_only)
+        groups = _groups(_sendable(connection, rows, now), limits)
+        if groups:
+            lanes.take_narrow_turn(connection, lane, now)
+        elif rows:
+            # All of them were too late or opted out: what is due behind them need not wait for the ticker.
+            wake_after_commit(connection)
+        claims = _write_attempts(database, connection, groups, worker, now, limits.lease)
+        return [replace(one, narrow=lane.narrow) for one in claims]
+
+
+def has_urgent(database: Database) -> bool:
+    """A look that takes no lock: whether a single text or a reply is due."""
+    with database.read() as connection:
+        now = database.now(connection)
+        return any(connection.execute(_due(priority, now).limit(1)).first() for priority in URGENT_PRIORITIES)
+
+
+def has_due(database: Database) -> bool:
+    """The same for everything: whether a claim would find a row, pauses aside."""
+    if has_urgent(database):
+        return True
+    with database.read() as connection:
+        now = database.now(connection)
+        return any(
+            connection.execute(_due_in_batch(batch_id, now).limit(1)).first()
+            for batch_id in _sending_batches(connection, pauses.Pauses(frozenset()))
+        )
+
+
+def _due_in_batch(batch_id: int, now: datetime) -> Select[Any]:
+    return _due(BATCH_PRIORITY, now).where(messages.c.batch_id == batch_id)
+
+
+def _due(priority: int, now: datetime) -> Select[Any]:
+    # In the index's own words: SQLite does not see that `priority = 1` implies its `priority < 5`, and
+    # would read the whole table.
+    queued = URGENT if priority in URGENT_PRIORITIES else BULK
+    due = (queued, messages.c.priority == priority, messages.c.due_at <= now)
+    return select(*_COLUMNS).where(*due).order_by(messages.c.due_at, messages.c.id)
+
+
+def _due_rows(
+    connection: Connection, now: datetime, paused: pauses.Pauses, limit: int, urgent_only: bool
+) -> list[Row[Any]]:
+    rows: list[Row[Any]] = []
+    for priority in URGENT_PRIORITIES:
+        rows += _take(connection, _due(priority, now), paused, limit - len(rows))
+    if urgent_only:
+        return rows
+    for batch_id in _sending_batches(connection, paused):
+        if len(rows) >= limit:
+            break
+        rows += _take(connection, _due_in_batch(batch_id, now), paused, limit - len(rows))
+    return rows
+
+
+def _take(
+    connection: Connection, statement: Select[Any], paused: pauses.Pauses, limit: int
+) -> Sequence[Row[Any]]:
+    if limit <= 0:
+        return []
+    held = [name.removeprefix(pauses.SENDER_PREFIX) for name in sorted(paused.names)]
+    if held:
+        # As `pauses.sender_name` spells it; what is claimed here and released there would spin.
+        sender = func.upper(func.coalesce(messages.c.sender_id, ""))
+        statement = statement.where(sender.not_in(held))
+    return connection.execute(statement.limit(limit).with_for_update(skip_locked=True)).all()
+
+
+def _sending_batches(connection: Connection, paused: pauses.Pauses) -> list[int]:
+    """Batches with queued rows that may go, in an order that gives each its share.
+
+    One whose sender is paused is left out whole, for its million rows would be read to find none.
+    """
+    found = connection.execute(_BATCHES_WITH_QUEUED_ROWS)
+    ids = [row.id for row in found if not paused.holds(row.sender_id)]
+    random.shuffle(ids)
+    return ids
+
+
+def _sendable(connection: Connection, rows: list[Row[Any]], now: datetime) -> list[Row[Any]]:
+    """Without the rows that came too late or whose owner opted out: those are settled here."""
+    late = [row.id for row in rows if row.expires_at is not None and row.expires_at <= now]
+    settle(connection, late, statuses.EXPIRED, "too_late", now)
+    in_time = [row for row in rows if row.expires_at is None or row.expires_at > now]
+    blocked = _opted_out(connection, in_time)
+    settle(connection, sorted(blocked), statuses.BLOCKED, "opted_out", now)
+    return [row for row in in_time if row.id not in blocked]
+
+
+def _opted_out(connection: Connection, rows: list[Row[Any]]) -> set[int]:
+    blocked: set[int] = set()
+    for sender_id in {row.sender_id for row in rows}:
+        mine = [row for row in rows if row.sender_id == sender_id and not row.passes_opt_out]
+        phones = opt_outs.suppressed(connection, [row.recipient for row in mine], sender_id)
+        blocked.update(row.id for row in mine if row.recipient in phones)
+    return blocked
+
+
+def settle(
+    connection: Connection,
+    ids: Sequence[int],
+    status: str,
+    reason: str,
+    now: datetime,
+    source: str = "worker",
+) -> None:
+    """Gives messages a last status, the reason and the event. The caller has seen that they may take it."""
+    if not ids:
+        return
+    values = {"status": status, "reason": reason, "finished_at": now}
+    connection.execute(update(messages).where(messages.c.id.in_(ids)).values(**values))
+    events.record(connection, [events.Event(one, now, status, source, None, reason) for one in ids])
+
+
+def _groups(rows: Iterable[Row[Any]], limits: ClaimLimits) -> list[_Group]:
+    """Rows that can share a POST, in the order they are due. A number twice goes into two POSTs."""
+    groups: list[_Group] = []
+    open_groups: dict[tuple[Any, ...], _Group] = {}
+    for row in rows:
+        key = (row.text, row.sender_id, row.link_id, row.priority)
+        group = open_groups.get(key)
+        if (
+            group is None
+            or row.recipient in group.recipients
+            or len(group.recipients) >= limits.recipients_per_post
+        ):
+            if len(groups) >= limits.posts:
+                continue
+            group = _Group(row.text, row.sender_id, row.link_id, urgent=row.priority < BATCH_PRIORITY)
+            groups.append(group)
+            # An answer to an on-demand text belongs to one linkId and one person.
+            if row.link_id is None:
+                open_groups[key] = group
+        group.recipients[row.recipient] = row.id
+    return groups
+
+
+def _write_attempts(
+    database: Database,
+    connection: Connection,
+    groups: list[_Group],
+    worker: str,
+    now: datetime,
+    lease: timedelta,
+) -> list[Claim]:
+    if not groups:
+        return []
+    attempt_ids = database.reserve_ids(connection, attempts, len(groups))
+    claims = [
+        Claim(attempt_id, group.text, group.sender_id, group.link_id, group.recipients, group.urgent)
+        for attempt_id, group in zip(attempt_ids, groups, strict=True)
+    ]
+    connection.execute(insert(attempts), [attempt_row(one, worker, now, lease) for one in claims])
+    for one in claims:
+        connection.execute(
+            update(messages)
+            .where(messages.c.id.in_(list(one.recipients.values())))
+            .values(status=statuses.SENDING, attempt_id=one.attempt_id)
+        )
+    return claims
+
+
+def attempt_row(one: Claim, worker: str, now: datetime, lease: timedelta) -> dict[str, Any]:
+    return {
+        "id": one.attempt_id,
+        "state": "claimed",
+        "worker": worker,
+        "is_trigger": one.is_trigger,
+        "sender_id": one.sender_id,
+        "message_count": len(one.recipients),
+        "claimed_at": now,
+        "lease_until": now + lease,
+    }

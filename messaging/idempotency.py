@@ -1,0 +1,82 @@
+"""`Idempotency-Key`: one key, one effect. The key's row is part of the transaction that accepts the request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, delete, select, update
+
+from messaging.models import idempotency_keys
+from messaging.upsert import insert_or_ignore
+from utils.errors import Conflict, InvalidInput
+
+KEPT = timedelta(hours=24)
+LONGEST_KEY = 255
+
+
+class KeyReused(InvalidInput):
+    code = "idempotency_key_reused"
+    sentence = "This Idempotency-Key was used with another request: use a new key"
+
+
+class StillRunning(Conflict):
+    code = "idempotency_key_in_use"
+    sentence = "A request with this Idempotency-Key is still running: try again in a moment"
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What the first request with this key left: its answer, or the attempt that knows it."""
+
+    answer: dict[str, Any] | None
+    attempt_id: int | None
+
+
+def fingerprint(request: Any) -> bytes:
+    """Over the parsed request, so that spaces and the order of fields do not count. `request`: JSON's types."""
+    text = json.dumps(request, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).digest()
+
+
+def begin(connection: Connection, route: str, key: str, mark: bytes, now: datetime) -> Earlier | None:
+    """None: the key is ours from this transaction on. Raises KeyReused, InvalidInput.
+
+    A second transaction with the same key waits here for the first one's end (PostgreSQL's unique index,
+    SQLite's one writer), and then sees its answer; a first one that crashed has freed the key.
+    """
+    if not 0 < len(key) <= LONGEST_KEY or not key.isprintable():
+        raise InvalidInput(
+            f"Idempotency-Key must be 1 to {LONGEST_KEY} printable characters", field="Idempotency-Key"
+        )
+    row = {"route": route, "key": key, "fingerprint": mark, "created_at": now}
+    if insert_or_ignore(connection, idempotency_keys, row):
+        return None
+    found = connection.execute(select(idempotency_keys).where(*_is(route, key)).with_for_update()).one()
+    if bytes(found.fingerprint) != mark:
+        raise KeyReused(field="Idempotency-Key")
+    return Earlier(None if found.answer is None else json.loads(found.answer), found.attempt_id)
+
+
+def finish(
+    connection: Connection,
+    route: str,
+    key: str,
+    answer: dict[str, Any] | None = None,
+    attempt_id: int | None = None,
+) -> None:
+    values = {"answer": None if answer is None else json.dumps(answer), "attempt_id": attempt_id}
+    connection.execute(update(idempotency_keys).where(*_is(route, key)).values(**values))
+
+
+def forget_old(connection: Connection, now: datetime) -> int:
+    return connection.execute(
+        delete(idempotency_keys).where(idempotency_keys.c.created_at < now - KEPT)
+    ).rowcount
+
+
+def _is(route: str, key: str) -> tuple[Any, Any]:
+    return idempotency_keys.c.route == route, idempotency_keys.c.key == key

@@ -1,0 +1,258 @@
+"""AT's callbacks: what their fields are called, and the way in, which returns when a callback is durable.
+
+| kind           | AT's fields (PROVIDER section 4)                                              |
+|----------------|-------------------------------------------------------------------------------|
+| `inbound`      | `from`, `to`, `text`, `id`; optional `date`, `linkId`, `networkCode`, `cost`  |
+| `report`       | `id`, `status`; optional `phoneNumber`, `failureReason`, `networkCode`, `retryCount` |
+| `opt_out`      | `phoneNumber`; `senderId`, without which it counts for all senders            |
+| `subscription` | `phoneNumber`; `shortCode`, `keyword`, `updateType`                           |
+
+AT repeats a callback every minute until it gets a 200, so a body that cannot be used is kept as
+`quarantined` and not refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from messaging import journal, opt_outs
+from messaging.applying import Content, Filed, OptOut, Subscription, apply_each, apply_together
+from messaging.database import Database
+from messaging.inbound import InboundText
+from messaging.shared_commits import SharedCommits
+from messaging.standings import Report
+from utils.errors import InvalidPhone, StorageUnavailable
+from utils.phone_numbers import parse_phone
+from utils.settings import Settings
+
+# What a caller keeps of a longer body, with `truncated=True`. AT's longest is a text of a few parts.
+LARGEST_BODY_BYTES = 256 * 1024
+TRUNCATED = "the body is longer than any of AT's and was cut"
+MOST_FIELDS = 100
+LONGEST_ID = 200
+LONGEST_WORD = 64
+LONGEST_PHONE = 64
+LONGEST_CONTENT_TYPE = 200
+# Shorter than any number with its country code, longer than any shortcode.
+FEWEST_DIGITS_WITHOUT_PLUS = 9
+
+logger = logging.getLogger(__name__)
+
+
+class Unusable(Exception):
+    """Why a body cannot be applied, in words for the journal. It holds no value of a field."""
+
+
+class Callback(NamedTuple):
+    """A body with what it says; `content` is None where it cannot be used."""
+
+    arrival: journal.Arrival
+    content: Content | None
+
+
+class Inbox:
+    """Everything that AT posts to us, in commits shared by all who post at the same moment."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._commits: SharedCommits[Callback, None] = SharedCommits(
+            database, self._apply_group, self._apply_group_with_care, name="inbox"
+        )
+
+    def receive(
+        self, kind: str, body: bytes, content_type: str | None = None, *, truncated: bool = False
+    ) -> None:
+        """Returns when the body is durable, whatever it holds. `truncated`: there was more of it.
+
+        Raises StorageUnavailable when nothing may have been stored; the same body may then be given again.
+        """
+        try:
+            self._commits.submit(read_callback(kind, body, content_type, truncated=truncated))
+        except (SQLAlchemyError, OSError) as error:
+            raise StorageUnavailable from error
+
+    def start(self) -> None:
+        self._commits.start()
+
+    def is_alive(self) -> bool:
+        return self._commits.is_alive()
+
+    def stop(self) -> None:
+        self._commits.stop()
+
+    def _apply_group(self, connection: Connection, callbacks: list[Callback]) -> list[None]:
+        apply_group(self._settings, self._database, connection, callbacks)
+        return [None] * len(callbacks)
+
+    def _apply_group_with_care(self, connection: Connection, callbacks: list[Callback]) -> list[None]:
+        apply_group(self._settings, self._database, connection, callbacks, with_care=True)
+        return [None] * len(callbacks)
+
+
+def apply_group(
+    settings: Settings,
+    database: Database,
+    connection: Connection,
+    callbacks: Sequence[Callback],
+    *,
+    with_care: bool = False,
+) -> None:
+    """Journals all, then applies what is new. `with_care`: what cannot be applied harms nobody else.
+
+    Without it one bad callback raises and the transaction is lost: to be done again, with care.
+    """
+    entries = journal.write(connection, [one.arrival for one in callbacks])
+    distinct = {one.arrival.digest: one for one in callbacks}
+    due = [
+        (entries[digest], one.content) for digest, one in distinct.items() if _is_due(one, entries[digest])
+    ]
+    filed = [Filed(entry.id, entry.seen_at, content) for entry, content in due if content is not None]
+    apply = apply_each if with_care else apply_together
+    failed = apply(settings, database, connection, filed)
+    retried = [entry.id for entry, _ in due if entry.outcome == journal.UNAPPLIED and entry.id not in failed]
+    journal.set_outcome(connection, retried, journal.APPLIED, None)
+
+
+def _is_due(callback: Callback, entry: journal.Entry) -> bool:
+    """New, or failed the last time; an opt-out always, for a person may go, come back, and go again."""
+    return (
+        entry.is_new
+        or entry.outcome == journal.UNAPPLIED
+        or (isinstance(callback.content, OptOut) and entry.outcome == journal.APPLIED)
+    )
+
+
+def read_callback(
+    kind: str, body: bytes, content_type: str | None = None, *, truncated: bool = False
+) -> Callback:
+    """Raises nothing that depends on the body; ValueError for a kind that AT does not have."""
+    if kind not in _READERS:
+        raise ValueError(f"{kind} is not a kind of callback")
+    digest = journal.digest_of(kind, body)
+    label = None if content_type is None else _clean(content_type[:LONGEST_CONTENT_TYPE])
+    try:
+        content = read_content(kind, body, truncated=truncated)
+    except Unusable as error:
+        logger.warning("a callback is quarantined", extra={"kind": kind, "why": str(error)})
+        return Callback(journal.Arrival(kind, body, label, digest, journal.QUARANTINED, str(error)), None)
+    return Callback(journal.Arrival(kind, body, label, digest, journal.APPLIED, None), content)
+
+
+def read_content(kind: str, body: bytes, *, truncated: bool = False) -> Content:
+    """What a body says. The content type is not asked: AT's varies, and only a form has our fields.
+
+    Raises Unusable.
+    """
+    if truncated:
+        raise Unusable(TRUNCATED)
+    # What is not UTF-8 becomes U+FFFD, in the text as in the rest; the journal keeps the bytes.
+    try:
+        pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError as error:
+        raise Unusable("the body has too many fields") from error
+    fields: dict[str, str] = {}
+    for name, value in pairs:
+        fields.setdefault(name, value)
+    return _READERS[kind](fields)
+
+
+def _read_report(fields: Mapping[str, str]) -> Report:
+    provider_message_id = _needed(fields, "id", LONGEST_ID)
+    # AT writes the word None where a recipient was refused: never an id.
+    if provider_message_id == "None":
+        raise Unusable("the field id says None")
+    phone = _optional(fields, "phoneNumber")
+    return Report(
+        provider_message_id,
+        _needed(fields, "status", LONGEST_WORD),
+        None if phone is None else _phone_or_text(phone)[:LONGEST_PHONE],
+        _optional(fields, "failureReason"),
+        _optional(fields, "networkCode"),
+        _optional(fields, "retryCount"),
+    )
+
+
+def _read_inbound(fields: Mapping[str, str]) -> InboundText:
+    if "text" not in fields:
+        raise Unusable("the field text is missing")
+    return InboundText(
+        _needed(fields, "id", LONGEST_ID),
+        _phone_or_text(_needed(fields, "from", LONGEST_PHONE)),
+        _needed(fields, "to", opt_outs.LONGEST_SENDER_ID),
+        _clean(fields["text"]),
+        _optional(fields, "linkId"),
+        _optional(fields, "networkCode"),
+        _optional(fields, "cost"),
+        _optional(fields, "date"),
+    )
+
+
+def _read_opt_out(fields: Mapping[str, str]) -> OptOut:
+    sender_id = _optional(fields, "senderId")
+    if sender_id is not None and len(sender_id) > opt_outs.LONGEST_SENDER_ID:
+        raise Unusable("the field senderId is too long")
+    return OptOut(_needed_phone(fields), sender_id)
+
+
+def _read_subscription(fields: Mapping[str, str]) -> Subscription:
+    _needed(fields, "updateType", LONGEST_WORD)
+    return Subscription(_phone_or_text(_needed(fields, "phoneNumber", LONGEST_PHONE)))
+
+
+_READERS: dict[str, Callable[[Mapping[str, str]], Content]] = {
+    "inbound": _read_inbound,
+    "report": _read_report,
+    "opt_out": _read_opt_out,
+    "subscription": _read_subscription,
+}
+KINDS = tuple(_READERS)
+
+
+def _needed(fields: Mapping[str, str], name: str, longest: int) -> str:
+    value = _optional(fields, name)
+    if value is None:
+        raise Unusable(f"the field {name} is missing")
+    if len(value) > longest:
+        raise Unusable(f"the field {name} is too long")
+    return value
+
+
+def _needed_phone(fields: Mapping[str, str]) -> str:
+    phone = _phone_or_text(_needed(fields, "phoneNumber", LONGEST_PHONE))
+    if not phone.startswith("+"):
+        raise Unusable("the field phoneNumber holds no phone number")
+    return phone
+
+
+def _optional(fields: Mapping[str, str], name: str) -> str | None:
+    value = _clean(fields.get(name, ""))
+    # A plus that was not escaped reads as a space in a form.
+    if value[:1] == " " and value[1:2].isdigit():
+        value = f"+{value[1:]}"
+    return value.strip() or None
+
+
+def _clean(text: str) -> str:
+    """PostgreSQL stores every character but NUL."""
+    return text.replace("\0", "\ufffd")
+
+
+def _phone_or_text(text: str) -> str:
+    """E.164 where it is a phone number, also without its plus; else as it came, like the sender `MTN`."""
+    has_plus = text.startswith("+")
+    digits = text.removeprefix("+")
+    if not (digits.isascii() and digits.isdigit()):
+        return text.removeprefix("+")
+    if not has_plus and len(digits) < FEWEST_DIGITS_WITHOUT_PLUS:
+        return text
+    try:
+        return parse_phone(f"+{digits}").e164
+    except InvalidPhone:
+        return digits

@@ -1,0 +1,50 @@
+"""How times, money, pages and cursors look in every answer."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import datetime
+from typing import Any
+
+from utils.errors import InvalidInput
+from utils.money import parse_money
+
+LARGEST_ID = 2**63 - 1  # BIGINT
+
+
+def rfc3339(at: datetime | None) -> str | None:
+    """`at` is aware UTC, as the database gives it."""
+    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def money(as_billed: str | None) -> dict[str, str | None] | None:
+    """`as_billed`: AT's string. A bare `0` has no currency; a form we cannot read gives None, the row keeps it."""
+    read = None if as_billed is None else parse_money(as_billed)
+    return None if read is None else {"amount": str(read.amount), "currency": read.currency}
+
+
+def page(items: list[dict[str, Any]], limit: int) -> dict[str, Any]:
+    """`items` are up to `limit` + 1, newest first: the one too many only says that there is a next page."""
+    shown = items[:limit]
+    has_more = len(items) > limit
+    return {"items": shown, "next_cursor": _encode_cursor(shown[-1]["id"]) if has_more else None}
+
+
+def decode_cursor(cursor: str | None) -> int | None:
+    """The id that the page before ended with. Raises InvalidInput."""
+    if cursor is None:
+        return None
+    try:
+        last_id = int(base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True))
+    except (UnicodeEncodeError, binascii.Error, ValueError):
+        last_id = 0
+    if not 0 < last_id <= LARGEST_ID:
+        raise InvalidInput(
+            "This cursor did not come from an earlier page", code="invalid_cursor", field="cursor"
+        )
+    return last_id
+
+
+def _encode_cursor(last_id: int) -> str:
+    return base64.urlsafe_b64encode(str(last_id).encode()).decode()

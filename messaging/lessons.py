@@ -1,0 +1,68 @@
+"""What an answer says beyond its own texts: a bad account or sender, a blocked number, a road to narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from messaging import lanes, opt_outs, pauses, retries
+from messaging.claims import Claim
+from messaging.database import Database
+from messaging.postings import Posting
+from utils.errors import ProviderError, ProviderRefused, ProviderThrottled
+from utils.provider_answers import RecipientAnswer
+
+
+def from_answer(
+    database: Database,
+    connection: Connection,
+    claim: Claim,
+    answers: Mapping[str, RecipientAnswer],
+    now: datetime,
+) -> None:
+    lanes.answered(connection, now)
+    paused = sorted({answer.pauses for answer in answers.values() if answer.pauses})
+    for what in paused:
+        example = next(answer for answer in answers.values() if answer.pauses == what)
+        pauses.pause(connection, _pause_name(what, claim), example.reason or what, example.status_word, now)
+    _suppress(database, connection, claim, [one for one, answer in answers.items() if answer.suppresses])
+    is_fit = any(one.outcome == "accepted" for one in answers.values()) and not paused
+    if claim.is_trigger and is_fit:
+        pauses.resume(connection, pauses.ACCOUNT)
+        pauses.resume(connection, pauses.sender_name(claim.sender_id))
+
+
+def _suppress(database: Database, connection: Connection, claim: Claim, recipients: list[str]) -> None:
+    if not recipients:
+        return
+    # All at once: two answers with two numbers in common, in another order, would wait for each other.
+    opt_outs.lock_phones(connection, recipients)
+    for recipient in recipients:
+        opt_outs.record_stop(
+            database,
+            connection,
+            recipient,
+            scope="sender",
+            sender_id=claim.sender_id,
+            source="refused_406",
+            detail=f"attempt {claim.attempt_id}",
+        )
+
+
+def from_failure(connection: Connection, posting: Posting, error: ProviderError, now: datetime) -> None:
+    if isinstance(error, ProviderThrottled):
+        wait = timedelta(seconds=error.retry_after or retries.FIRST_WAIT.total_seconds())
+        lanes.hold_until(connection, now + wait, now)
+    elif error.http_status is not None and error.outcome == "not_sent":
+        lanes.answered(connection, now)
+    elif not isinstance(error, ProviderRefused):
+        lanes.no_answer(connection, posting.posting_at, now)
+    if error.pauses:
+        name = _pause_name(error.pauses, posting.claim)
+        pauses.pause(connection, name, error.reason, str(error), now)
+
+
+def _pause_name(what: str, claim: Claim) -> str:
+    return pauses.ACCOUNT if what == "account" else pauses.sender_name(claim.sender_id)

@@ -1,0 +1,154 @@
+"""What happened to messages, as every skin shows it. Reads only; shapes as in CONTRACT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, func, select
+
+from messaging import statuses
+from messaging.database import Database
+from messaging.json_shapes import LARGEST_ID, decode_cursor, money, page, rfc3339
+from messaging.message_history import history_of
+from messaging.models import messages
+from utils.errors import NotFound
+from utils.provider_codes import FAILURE_REASONS, STATUS_CODES, find_network
+
+# Ids rise with `created_at`, but for transactions that overlap and for a clock that is set back.
+CLOCK_SLACK = timedelta(hours=1)
+# Apart: SQLite answers either by the key, but both together by reading the table.
+_ID_RANGE = select(
+    select(func.min(messages.c.id)).scalar_subquery(), select(func.max(messages.c.id)).scalar_subquery()
+)
+_ANSWER_REMEDIES = {entry.reason: entry.remedy for entry in STATUS_CODES.values() if entry.remedy}
+_REPORT_REMEDIES = {entry.reason: entry.remedy for entry in FAILURE_REASONS.values()}
+
+
+@dataclass(frozen=True, slots=True)
+class MessageFilters:
+    """`to` is E.164; `since` is included, `until` is not (both aware); `q` is searched in the text."""
+
+    to: str | None = None
+    status: str | None = None
+    batch_id: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    q: str | None = None
+
+
+def list_messages(
+    database: Database, filters: MessageFilters, cursor: str | None = None, limit: int = 50
+) -> dict[str, Any]:
+    """A page, newest first, without histories. Raises InvalidInput for a bad cursor."""
+    before = decode_cursor(cursor)
+    with database.read() as connection:
+        conditions = _conditions(connection, filters)
+        if before is not None:
+            conditions.append(messages.c.id < before)
+        statement = select(messages).where(*conditions).order_by(messages.c.id.desc()).limit(limit + 1)
+        rows = connection.execute(statement).all()
+    return page([message_in_json(row) for row in rows], limit)
+
+
+def get_message(database: Database, message_id: int) -> dict[str, Any]:
+    """One message with its history, oldest first. Raises NotFound."""
+    with database.read() as connection:
+        row = None
+        if 0 < message_id <= LARGEST_ID:
+            row = connection.execute(select(messages).where(messages.c.id == message_id)).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no message {message_id}")
+        return message_in_json(row) | {"history": history_of(connection, row)}
+
+
+def message_in_json(row: Row[Any]) -> dict[str, Any]:
+    shape = {
+        "id": row.id,
+        "batch_id": row.batch_id,
+        "to": row.recipient,
+        "text": row.text,
+        "sender_id": row.sender_id,
+        "origin": row.origin,
+        "status": row.status,
+        "reason": row.reason,
+        "remedy": _remedy(row.status, row.reason),
+        "provider_message_id": row.provider_message_id,
+        "cost": money(row.cost_text),
+        "parts": row.parts,
+        "estimated_parts": row.estimated_parts,
+        "network": _network_name(row.network),
+        "inbound_id": row.inbound_id,
+        "resend_of": row.resend_of,
+        "created_at": rfc3339(row.created_at),
+        "sent_at": rfc3339(row.sent_at),
+        "finished_at": rfc3339(row.finished_at),
+    }
+    return {name: value for name, value in shape.items() if value is not None or name not in _OPTIONAL}
+
+
+_OPTIONAL = frozenset({"reason", "remedy"})
+
+
+def _remedy(status: str, reason: str | None) -> str | None:
+    """What a person can do. Our own block is not AT's, so AT's advice would mislead there."""
+    if reason is None or status in (statuses.BLOCKED, statuses.CANCELLED):
+        return None
+    tables: Sequence[dict[Any, str]] = (_ANSWER_REMEDIES, _REPORT_REMEDIES)
+    if status == statuses.FAILED:
+        tables = (_REPORT_REMEDIES, _ANSWER_REMEDIES)
+    return next((table[reason] for table in tables if reason in table), None)
+
+
+def _network_name(code: str | None) -> str | None:
+    network = None if code is None else find_network(code)
+    return code if network is None else network.name
+
+
+def _conditions(connection: Connection, filters: MessageFilters) -> list[ColumnElement[bool]]:
+    equal = {
+        messages.c.recipient: filters.to,
+        messages.c.status: filters.status,
+        messages.c.batch_id: filters.batch_id,
+    }
+    conditions: list[ColumnElement[bool]] = [
+        column == wanted for column, wanted in equal.items() if wanted is not None
+    ]
+    if filters.q is not None:
+        conditions.append(messages.c.text.icontains(filters.q, autoescape=True))
+    return conditions + _time_conditions(connection, filters.since, filters.until)
+
+
+def _time_conditions(
+    connection: Connection, since: datetime | None, until: datetime | None
+) -> list[ColumnElement[bool]]:
+    """The time itself, and the ids that can have it: an index on `created_at` would slow every insert."""
+    conditions: list[ColumnElement[bool]] = []
+    if since is not None:
+        conditions += [
+            messages.c.created_at >= since,
+            messages.c.id >= _first_id_from(connection, since - CLOCK_SLACK),
+        ]
+    if until is not None:
+        conditions += [
+            messages.c.created_at < until,
+            messages.c.id < _first_id_from(connection, until + CLOCK_SLACK),
+        ]
+    return conditions
+
+
+def _first_id_from(connection: Connection, moment: datetime) -> int:
+    """The first id created at `moment` or later, by halving: some twenty look-ups by key in a million rows."""
+    lowest, highest = connection.execute(_ID_RANGE).one()
+    low, high = lowest or 0, (highest or 0) + 1
+    while low < high:
+        middle = (low + high) // 2
+        statement = select(messages.c.id, messages.c.created_at).where(messages.c.id >= middle)
+        row = connection.execute(statement.order_by(messages.c.id).limit(1)).one_or_none()
+        if row is None or row.created_at >= moment:
+            high = middle
+        else:
+            low = row.id + 1
+    return int(low)

@@ -1,0 +1,194 @@
+"""Who may not be texted: an append-only ledger of what people and networks said, and the blocks now in force.
+
+A block has a key: a phone, and a sender id or nothing (everything we send). START lifts what STOP has
+blocked and nothing else: a block that AT or the network told of is not ours to lift by a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, and_, delete, exists, insert, select
+
+from messaging.database import Database, lock_keys
+from messaging.models import opt_outs, suppressions
+from messaging.upsert import insert_for
+from messaging.value_lists import one_of
+from utils.settings_model import DEFAULT_SENDER
+
+EVERYTHING = ""
+KEYWORD = "keyword"
+CALLBACK = "callback"
+LONGEST_SENDER_ID = 32
+
+_SUPPRESSED = (
+    select(suppressions.c.phone)
+    .where(one_of(suppressions.c.phone, "phones"), one_of(suppressions.c.sender_id, "sender_ids"))
+    .distinct()
+)
+_IN_FORCE = exists().where(
+    suppressions.c.phone == opt_outs.c.phone,
+    suppressions.c.sender_id == opt_outs.c.sender_id,
+    suppressions.c.opt_out_id == opt_outs.c.id,
+)
+
+
+class LedgerEntry(NamedTuple):
+    """`action`: stop, start or lift. `sender_id`: upper case, empty for scope `all`."""
+
+    id: int
+    phone: str
+    action: str
+    scope: str
+    sender_id: str
+    source: str
+    callback_id: int | None
+    detail: str | None
+    at: datetime
+    is_in_force: bool
+
+
+def sender_key(sender_id: str | None) -> str:
+    """One spelling per sender: networks change the case, forms lose the plus. None is AT's default sender."""
+    return (sender_id or DEFAULT_SENDER).strip().lstrip("+").upper()
+
+
+def record_stop(
+    database: Database,
+    connection: Connection,
+    phone: str,
+    scope: str,
+    sender_id: str | None,
+    source: str,
+    callback_id: int | None = None,
+    detail: str | None = None,
+) -> bool:
+    """Blocks `phone` (E.164) for everything (scope `all`) or for one sender id (scope `sender`).
+
+    Writes nothing, and returns False, where the block stands already. Only a block by STOP gives way to one
+    from elsewhere: from then on START does not lift it.
+    """
+    key = EVERYTHING if scope == "all" else sender_key(sender_id)
+    _lock(connection, phone)
+    standing = {row.sender_id: row.source for row in _blocks(connection, phone)}
+    if standing.get(key) == source or standing.get(key, KEYWORD) != KEYWORD:
+        return False
+    entry = insert(opt_outs).values(
+        phone=phone,
+        action="stop",
+        scope=scope,
+        sender_id=key,
+        source=source,
+        callback_id=callback_id,
+        detail=detail,
+        at=database.now(connection),
+    )
+    entry_id = connection.execute(entry.returning(opt_outs.c.id)).scalar_one()
+    block = insert_for(connection, suppressions).values(phone=phone, sender_id=key, opt_out_id=entry_id)
+    connection.execute(
+        block.on_conflict_do_update(
+            index_elements=[suppressions.c.phone, suppressions.c.sender_id], set_={"opt_out_id": entry_id}
+        )
+    )
+    return True
+
+
+def record_start(
+    database: Database,
+    connection: Connection,
+    phone: str,
+    sender_id: str | None,
+    callback_id: int | None = None,
+) -> int:
+    """Lifts what STOP has blocked, for everything and for the number that START was texted to; how many blocks."""
+    keys = (EVERYTHING, sender_key(sender_id))
+    _lock(connection, phone)
+    ours = [row for row in _blocks(connection, phone) if row.source == KEYWORD and row.sender_id in keys]
+    return _end(database, connection, ours, "start", KEYWORD, callback_id, None)
+
+
+def lift(
+    database: Database,
+    connection: Connection,
+    phone: str,
+    sender_id: str | None = None,
+    *,
+    source: str,
+    detail: str | None = None,
+) -> int:
+    """An operator's word: ends every block of `phone`, or the one for `sender_id`; how many. AT's own stays."""
+    _lock(connection, phone)
+    wanted = None if sender_id is None else sender_key(sender_id)
+    ended = [row for row in _blocks(connection, phone) if wanted is None or row.sender_id == wanted]
+    return _end(database, connection, ended, "lift", source, None, detail)
+
+
+def suppressed(connection: Connection, phones: Sequence[str], sender_id: str | None) -> set[str]:
+    """Those of `phones` who must not get a text from `sender_id` (None: AT's default sender)."""
+    if not phones:
+        return set()
+    wanted = {"phones": list(phones), "sender_ids": [EVERYTHING, sender_key(sender_id)]}
+    return set(connection.execute(_SUPPRESSED, wanted).scalars())
+
+
+def entries(
+    connection: Connection, phone: str | None = None, before_id: int | None = None, limit: int = 50
+) -> list[LedgerEntry]:
+    """The ledger, newest first."""
+    statement = select(opt_outs, _IN_FORCE.label("is_in_force"))
+    if phone is not None:
+        statement = statement.where(opt_outs.c.phone == phone)
+    if before_id is not None:
+        statement = statement.where(opt_outs.c.id < before_id)
+    rows = connection.execute(statement.order_by(opt_outs.c.id.desc()).limit(limit))
+    return [LedgerEntry(**{**row._mapping, "is_in_force": bool(row.is_in_force)}) for row in rows]
+
+
+def lock_phones(connection: Connection, phones: Iterable[str]) -> None:
+    """For a caller that will change several phones' blocks: all locks at once, so that none waits crosswise."""
+    lock_keys(connection, [f"opt_out:{phone}" for phone in phones])
+
+
+def _lock(connection: Connection, phone: str) -> None:
+    lock_phones(connection, [phone])
+
+
+def _blocks(connection: Connection, phone: str) -> Sequence[Any]:
+    statement = (
+        select(suppressions.c.phone, suppressions.c.sender_id, opt_outs.c.source, opt_outs.c.scope)
+        .join(opt_outs, opt_outs.c.id == suppressions.c.opt_out_id)
+        .where(suppressions.c.phone == phone)
+    )
+    return connection.execute(statement).all()
+
+
+def _end(
+    database: Database,
+    connection: Connection,
+    blocks: Sequence[Any],
+    action: str,
+    source: str,
+    callback_id: int | None,
+    detail: str | None,
+) -> int:
+    now = database.now(connection)
+    for block in blocks:
+        connection.execute(
+            delete(suppressions).where(
+                and_(suppressions.c.phone == block.phone, suppressions.c.sender_id == block.sender_id)
+            )
+        )
+        entry = insert(opt_outs).values(
+            phone=block.phone,
+            action=action,
+            scope=block.scope,
+            sender_id=block.sender_id,
+            source=source,
+            callback_id=callback_id,
+            detail=detail,
+            at=now,
+        )
+        connection.execute(entry)
+    return len(blocks)

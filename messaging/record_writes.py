@@ -1,0 +1,172 @@
+"""What each recipient's answer makes of its message, gathered into few statements."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, update
+
+from messaging import events, retries, statuses
+from messaging.claims import Claim
+from messaging.database import wake_after_commit
+from messaging.models import messages
+from utils.errors import ProviderError
+from utils.provider_answers import RecipientAnswer
+
+_ACCEPT = (
+    update(messages)
+    .where(messages.c.id == bindparam("message_id"))
+    .values(
+        status=statuses.ACCEPTED,
+        reason=None,
+        provider_message_id=bindparam("new_provider_id"),
+        cost_text=bindparam("new_cost_text"),
+        cost_micros=bindparam("new_cost_micros"),
+        cost_currency=bindparam("new_cost_currency"),
+        parts=bindparam("new_parts"),
+        sent_at=bindparam("new_sent_at"),
+    )
+)
+_SETTLE = (
+    update(messages)
+    .where(messages.c.id == bindparam("message_id"))
+    .values(
+        status=bindparam("new_status"),
+        reason=bindparam("new_reason"),
+        finished_at=bindparam("new_finished_at"),
+    )
+)
+_REQUEUE = (
+    update(messages)
+    .where(messages.c.id == bindparam("message_id"))
+    .values(
+        status=statuses.QUEUED,
+        reason=bindparam("new_reason"),
+        tries=bindparam("new_tries"),
+        unknown_resends=bindparam("new_unknown_resends"),
+        due_at=bindparam("new_due_at"),
+        attempt_id=None,
+    )
+)
+
+
+class RecordWrites:
+    """The rows of one record, by statement. `row` is a message: id, tries, created_at, on_unknown, unknown_resends."""
+
+    def __init__(self, claim: Claim, now: datetime) -> None:
+        self.claim = claim
+        self.now = now
+        self.provider_ids: dict[str, int] = {}
+        self._accepted: list[dict[str, Any]] = []
+        self._settled: list[dict[str, Any]] = []
+        self._requeued: list[dict[str, Any]] = []
+        self._events: list[events.Event] = []
+
+    def add_answer(self, row: Any, answer: RecipientAnswer) -> None:
+        if answer.outcome == "accepted":
+            self._accept(row.id, answer)
+        elif answer.outcome == "rejected":
+            self._settle(row.id, statuses.REJECTED, answer.reason or "rejected", _words(answer))
+        elif answer.outcome == "not_sent":
+            self._not_sent(row, answer.reason or "not_sent", is_paused=bool(answer.pauses))
+        else:
+            self._unknown(row, answer.reason or "unknown", _words(answer))
+
+    def add_failure(self, row: Any, error: ProviderError) -> None:
+        if error.outcome == "unknown":
+            self._unknown(row, error.reason, None)
+        elif error.pauses:
+            self._not_sent(row, error.reason, is_paused=True)
+        elif error.retryable:
+            self._not_sent(row, error.reason)
+        else:
+            status = statuses.FAILED if self.claim.is_trigger else statuses.REJECTED
+            self._settle(row.id, status, error.reason, None)
+
+    def execute(self, connection: Connection) -> None:
+        for statement, rows in (
+            (_ACCEPT, self._accepted),
+            (_SETTLE, self._settled),
+            (_REQUEUE, self._requeued),
+        ):
+            if rows:
+                connection.execute(statement, rows)
+        if self._requeued:
+            wake_after_commit(connection)
+        events.record(connection, self._events)
+
+    def _accept(self, message_id: int, answer: RecipientAnswer) -> None:
+        money = answer.cost
+        self._accepted.append(
+            {
+                "message_id": message_id,
+                "new_provider_id": answer.provider_message_id,
+                "new_cost_text": answer.cost_raw,
+                "new_cost_micros": None if money is None else int(money.amount.scaleb(6)),
+                "new_cost_currency": None if money is None else money.currency,
+                "new_parts": answer.parts,
+                "new_sent_at": self.now,
+            }
+        )
+        self._happened(message_id, statuses.ACCEPTED, _words(answer))
+        if answer.provider_message_id:
+            self.provider_ids[answer.provider_message_id] = message_id
+
+    def _settle(self, message_id: int, status: str, reason: str, detail: str | None) -> None:
+        self._settled.append(
+            {
+                "message_id": message_id,
+                "new_status": status,
+                "new_reason": reason,
+                "new_finished_at": None if status == statuses.UNKNOWN else self.now,
+            }
+        )
+        self._happened(message_id, status, detail or reason)
+
+    def _not_sent(self, row: Any, reason: str, *, is_paused: bool = False) -> None:
+        """Back into the queue; a pause is not the recipient's fault and costs no try. A trigger's caller retries."""
+        tries = row.tries if is_paused else row.tries + 1
+        if self.claim.is_trigger:
+            self._settle(row.id, statuses.FAILED, reason, "not sent")
+        elif is_paused:
+            self._requeue(row, reason, tries, row.unknown_resends, self.now)
+        elif retries.is_given_up(row.created_at, self.now, tries, reason):
+            self._settle(row.id, statuses.FAILED, reason, "not sent")
+        else:
+            self._requeue(row, reason, tries, row.unknown_resends, self._next_try(reason, tries))
+
+    def _next_try(self, reason: str, tries: int) -> datetime:
+        if reason == retries.DO_NOT_DISTURB:
+            return retries.end_of_curfew(self.now)
+        return self.now + retries.wait_before_try(tries)
+
+    def _unknown(self, row: Any, reason: str, detail: str | None) -> None:
+        """Never sent again by itself, but where its sender accepted a possible duplicate: then once."""
+        if row.on_unknown == "resend" and not row.unknown_resends and not self.claim.is_trigger:
+            self._requeue(row, reason, row.tries + 1, 1, self.now + timedelta(seconds=1))
+            return
+        given_up = row.on_unknown == "fail" or row.unknown_resends
+        self._settle(row.id, statuses.UNKNOWN, "given_up" if given_up else reason, detail or reason)
+
+    def _requeue(self, row: Any, reason: str, tries: int, unknown_resends: int, due_at: datetime) -> None:
+        self._requeued.append(
+            {
+                "message_id": row.id,
+                "new_reason": reason,
+                "new_tries": tries,
+                "new_unknown_resends": unknown_resends,
+                "new_due_at": due_at,
+            }
+        )
+        self._happened(row.id, statuses.QUEUED, reason)
+
+    def _happened(self, message_id: int, status: str, detail: str | None) -> None:
+        self._events.append(
+            events.Event(message_id, self.now, status, "provider", self.claim.attempt_id, detail)
+        )
+
+
+def _words(answer: RecipientAnswer) -> str | None:
+    said = [str(part) for part in (answer.status_code, answer.status_word) if part is not None]
+    return " ".join(said) or None

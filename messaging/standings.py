@@ -1,0 +1,197 @@
+"""What delivery reports make of a message: read once, moved in memory, written back in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, bindparam, func, select, update
+
+from messaging import opt_outs, statuses
+from messaging.database import Database
+from messaging.models import messages
+from messaging.value_lists import one_of
+from utils.provider_codes import REPORT_REASONS, find_failure, read_report_status
+
+MOVED = "moved"
+NOTED = "noted"
+IGNORED = "ignored"
+UNKNOWN_WORD = "unknown_word"
+
+_COLUMNS = (
+    messages.c.id,
+    messages.c.provider_message_id,
+    messages.c.recipient,
+    messages.c.sender_id,
+    messages.c.status,
+    messages.c.reason,
+    messages.c.network,
+    messages.c.finished_at,
+)
+
+
+def _locking(statement: Select[Any]) -> dict[str, Select[Any]]:
+    """In the order of ids, so that two groups with messages in common cannot wait for each other.
+
+    Not on SQLite: nobody else writes, and for the order's sake it would read the whole table by id.
+    """
+    return {"sqlite": statement, "postgresql": statement.order_by(messages.c.id).with_for_update()}
+
+
+_READ_BY_PROVIDER_ID = _locking(
+    select(*_COLUMNS).where(one_of(messages.c.provider_message_id, "provider_ids"))
+)
+_READ_BY_ID = _locking(select(*_COLUMNS).where(one_of(messages.c.id, "ids")))
+_UPDATE = (
+    update(messages)
+    .where(messages.c.id == bindparam("message_id"), messages.c.status == bindparam("was"))
+    .values(
+        status=bindparam("new_status"),
+        reason=bindparam("new_reason"),
+        network=bindparam("new_network"),
+        finished_at=bindparam("new_finished_at"),
+        # A message that only a report tells us of was sent all the same.
+        sent_at=func.coalesce(messages.c.sent_at, bindparam("now", type_=messages.c.sent_at.type)),
+    )
+)
+
+
+class Report(NamedTuple):
+    """A delivery report in our names. `word` and `failure_reason` are AT's; `recipient` E.164 where it is one."""
+
+    provider_message_id: str
+    word: str
+    recipient: str | None = None
+    failure_reason: str | None = None
+    network: str | None = None
+    retry_count: str | None = None
+
+
+class FiledReport(NamedTuple):
+    """A report whose body is in the journal."""
+
+    callback_id: int
+    received_at: datetime
+    report: Report
+
+
+class Standing:
+    """One message while reports are applied to it: `was` is what the database holds, `status` what it becomes."""
+
+    __slots__ = (
+        "finished_at",
+        "has_changed",
+        "message_id",
+        "network",
+        "opted_out_by",
+        "provider_message_id",
+        "reason",
+        "recipient",
+        "sender_id",
+        "status",
+        "was",
+    )
+
+    def __init__(self, row: Any) -> None:
+        self.message_id: int = row.id
+        self.provider_message_id: str | None = row.provider_message_id
+        self.recipient: str = row.recipient
+        self.sender_id: str | None = row.sender_id
+        self.was: str = row.status
+        self.status: str = row.status
+        self.reason: str | None = row.reason
+        self.network: str | None = row.network
+        self.finished_at: datetime | None = row.finished_at
+        self.has_changed = False
+        self.opted_out_by: int | None = None
+
+    def take(self, report: Report, callback_id: int, now: datetime) -> str:
+        """The effect of one report; only MOVED changed the status. `callback_id`: the evidence for a block."""
+        self._note(report, callback_id)
+        reported = read_report_status(report.word)
+        if reported is None:
+            return UNKNOWN_WORD
+        if reported == self.status:
+            return NOTED
+        if not statuses.may_follow_by_report(self.status, reported):
+            return IGNORED
+        self.status = reported
+        self.reason = reason_of(report) if reported in _BAD else None
+        self.finished_at = now if reported in statuses.SETTLED else None
+        self.has_changed = True
+        return MOVED
+
+    def _note(self, report: Report, callback_id: int) -> None:
+        if report.network and not self.network:
+            self.network = report.network
+            self.has_changed = True
+        if report.failure_reason:
+            failure = find_failure(report.failure_reason)
+            if failure is not None and failure.is_opt_out:
+                self.opted_out_by = callback_id
+
+
+_BAD = frozenset({statuses.FAILED, statuses.EXPIRED})
+
+
+def reason_of(report: Report) -> str | None:
+    """Our word for why it failed: AT's reason where we know it, else what the status word says by itself."""
+    failure = find_failure(report.failure_reason or "")
+    return failure.reason if failure else REPORT_REASONS.get(report.word.strip().casefold())
+
+
+def is_known_word(word: str) -> bool:
+    return read_report_status(word) is not None
+
+
+def find_by_provider_id(connection: Connection, provider_ids: Iterable[str]) -> dict[str, list[Standing]]:
+    """Usually one message per id; should AT ever give an id twice, all that have it."""
+    found: dict[str, list[Standing]] = {}
+    statement = _READ_BY_PROVIDER_ID[connection.dialect.name]
+    for row in connection.execute(statement, {"provider_ids": list(provider_ids)}):
+        found.setdefault(row.provider_message_id, []).append(Standing(row))
+    return found
+
+
+def find_by_id(connection: Connection, ids: Iterable[int]) -> dict[int, Standing]:
+    rows = connection.execute(_READ_BY_ID[connection.dialect.name], {"ids": list(ids)})
+    return {row.id: Standing(row) for row in rows}
+
+
+def save(database: Database, connection: Connection, standings: Iterable[Standing], now: datetime) -> None:
+    """Writes back what changed, and blocks those who opted out at the network, for the sender id used."""
+    touched = list(standings)
+    rows = [_row(one, now) for one in touched if one.has_changed]
+    if rows:
+        connection.execute(_UPDATE, rows)
+    opted_out = [one for one in touched if one.opted_out_by is not None]
+    if opted_out:
+        _block(database, connection, opted_out)
+
+
+def _row(standing: Standing, now: datetime) -> Mapping[str, Any]:
+    return {
+        "message_id": standing.message_id,
+        "was": standing.was,
+        "new_status": standing.status,
+        "new_reason": standing.reason,
+        "new_network": standing.network,
+        "new_finished_at": standing.finished_at,
+        "now": now,
+    }
+
+
+def _block(database: Database, connection: Connection, opted_out: Sequence[Standing]) -> None:
+    opt_outs.lock_phones(connection, [one.recipient for one in opted_out])
+    for one in opted_out:
+        opt_outs.record_stop(
+            database,
+            connection,
+            one.recipient,
+            scope="sender",
+            sender_id=one.sender_id,
+            source="report",
+            callback_id=one.opted_out_by,
+            detail=f"message {one.message_id}",
+        )

@@ -1,0 +1,147 @@
+"""Each minute: what a dead process left behind, and what time alone decides."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, case, delete, select, update
+
+from messaging import claims, events, idempotency, parked_reports, postings, statuses
+from messaging.database import Database
+from messaging.models import OPEN, attempts, heartbeats, messages
+from utils.settings import Settings
+
+# AT's `Sent` can last for ever (PROVIDER section 4b); eleven hours were seen, so three days is the horizon
+# within which a report may also be adopted.
+REPORT_HORIZON = timedelta(hours=72)
+CHUNK = 1000
+HEARTBEAT_KEPT = timedelta(days=1)
+# What time has decided: message ids, their status, the reason.
+Finder = Callable[[Connection, datetime], tuple[list[int], str, str]]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    requeued: int
+    unknown: int
+    expired: int
+    no_report: int
+    joined: int
+    adopted: int
+
+
+def sweep(database: Database, settings: Settings) -> Swept:
+    requeued, unknown = sweep_expired_leases(database)
+    swept = Swept(
+        requeued=requeued,
+        unknown=unknown,
+        expired=_settle_in_chunks(database, _too_late),
+        no_report=_settle_in_chunks(database, _without_report),
+        joined=parked_reports.join_stragglers(database),
+        adopted=parked_reports.adopt_by_number(database) if settings.adopt_by_number else 0,
+    )
+    with database.write() as connection:
+        now = database.now(connection)
+        idempotency.forget_old(connection, now)
+        connection.execute(delete(heartbeats).where(heartbeats.c.seen_at < now - HEARTBEAT_KEPT))
+    if any(asdict(swept).values()):
+        logger.info("swept", extra=asdict(swept))
+    return swept
+
+
+def sweep_expired_leases(database: Database) -> tuple[int, int]:
+    """Attempts whose worker died: claimed ones give their rows back, posting ones leave them `unknown`.
+
+    Never resends by itself, whatever `on_unknown` says: a worker that is merely slow may still be posting.
+    """
+    requeued = unknown = 0
+    while attempt := _next_expired(database):
+        with database.write() as connection:
+            now = database.now(connection)
+            state = _state(connection, attempt.id, now)
+            if state == "posting":
+                unknown += _lose(connection, attempt.id, now)
+            elif state == "claimed" and attempt.is_trigger:
+                postings.cancel(connection, attempt.id, "worker_died", now)
+            elif state == "claimed":
+                requeued += postings.release(connection, attempt.id)
+    return requeued, unknown
+
+
+def _next_expired(database: Database) -> Row[int, bool] | None:
+    with database.read() as connection:
+        statement = (
+            select(attempts.c.id, attempts.c.is_trigger)
+            .where(OPEN, attempts.c.lease_until < database.now(connection))
+            .limit(1)
+        )
+        return connection.execute(statement).one_or_none()
+
+
+def _state(connection: Connection, attempt_id: int, now: datetime) -> str | None:
+    """The state of an attempt that is still expired; its row is ours until the commit."""
+    statement = (
+        select(attempts.c.state)
+        .where(attempts.c.id == attempt_id, attempts.c.lease_until < now)
+        .with_for_update()
+    )
+    return connection.execute(statement).scalar_one_or_none()
+
+
+def _lose(connection: Connection, attempt_id: int, now: datetime) -> int:
+    connection.execute(
+        update(attempts)
+        .where(attempts.c.id == attempt_id)
+        .values(state="unknown", finished_at=now, outcome="unknown", reason="worker_died")
+    )
+    lost = list(
+        connection.execute(
+            select(messages.c.id).where(
+                messages.c.attempt_id == attempt_id, messages.c.status == statuses.SENDING
+            )
+        ).scalars()
+    )
+    given_up = case((messages.c.on_unknown == "fail", "given_up"), else_="worker_died")
+    connection.execute(
+        update(messages).where(messages.c.id.in_(lost)).values(status=statuses.UNKNOWN, reason=given_up)
+    )
+    happened = [events.Event(one, now, statuses.UNKNOWN, "sweep", attempt_id, "worker_died") for one in lost]
+    events.record(connection, happened)
+    return len(lost)
+
+
+def _settle_in_chunks(database: Database, find: Finder) -> int:
+    settled = 0
+    while True:
+        with database.write() as connection:
+            now = database.now(connection)
+            ids, status, reason = find(connection, now)
+            claims.settle(connection, ids, status, reason, now, source="sweep")
+        settled += len(ids)
+        if len(ids) < CHUNK:
+            return settled
+
+
+def _too_late(connection: Connection, now: datetime) -> tuple[list[int], str, str]:
+    statement = select(messages.c.id).where(
+        messages.c.status == statuses.QUEUED, messages.c.expires_at <= now
+    )
+    return _ids(connection, statement), statuses.EXPIRED, "too_late"
+
+
+def _without_report(connection: Connection, now: datetime) -> tuple[list[int], str, str]:
+    statement = select(messages.c.id).where(
+        messages.c.status == statuses.ACCEPTED, messages.c.sent_at < now - REPORT_HORIZON
+    )
+    return _ids(connection, statement), statuses.NO_REPORT, "no_report"
+
+
+def _ids(connection: Connection, statement: Select[Any]) -> list[int]:
+    # Locked and skipping, so that a sweep never waits for a claim, nor a claim for a sweep.
+    return list(connection.execute(statement.limit(CHUNK).with_for_update(skip_locked=True)).scalars())

@@ -1,0 +1,96 @@
+"""The JSON API: what happened to messages and callbacks."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from flask import Response, jsonify
+from flask_openapi.blueprint import APIBlueprint
+from flask_openapi.models.tag import Tag
+
+from messaging import sends
+from messaging.callback_views import list_callbacks
+from messaging.message_views import MessageFilters, get_message, list_messages
+from routes.api_models import (
+    CallbackPage,
+    CallbackQuery,
+    ErrorAnswer,
+    Message,
+    MessagePage,
+    MessagePath,
+    MessageQuery,
+)
+from routes.api_send_models import AcceptedSend, IdempotencyHeader, SendMessages
+from routes.guards import check_api_key
+from routes.service import current_database, current_service
+from utils.errors import InvalidPhone
+from utils.phone_numbers import read_phone
+
+CALLERS = "Holders of an API key."
+DEFAULT_LIMIT = 50
+MESSAGES = Tag(name="Messages", description="One text to one recipient each.")
+CALLBACKS = Tag(name="Callbacks", description="Whatever Africa's Talking posted here, kept raw.")
+
+
+def name_operation(*, name: str, path: str, method: str) -> str:  # noqa: ARG001 (as flask-openapi calls it)
+    return name
+
+
+api = APIBlueprint(
+    "api",
+    __name__,
+    url_prefix="/v1",
+    abp_security=[{"key": []}],
+    abp_responses={401: ErrorAnswer, 503: ErrorAnswer},
+    operation_id_callback=name_operation,
+)
+api.before_request(check_api_key)
+
+
+@api.get("/messages", tags=[MESSAGES], responses={200: MessagePage, 400: ErrorAnswer})
+def show_messages(query: MessageQuery) -> dict[str, Any]:
+    """Messages, newest first."""
+    filters = MessageFilters(**query.model_dump(exclude={"cursor", "limit", "to"}), to=_e164(query.to))
+    return list_messages(current_database(), filters, query.cursor, query.limit or DEFAULT_LIMIT)
+
+
+SEND_ANSWERS: dict[str | int | HTTPStatus, Any] = {
+    202: AcceptedSend,
+    400: ErrorAnswer,
+    409: ErrorAnswer,
+    422: ErrorAnswer,
+}
+
+
+@api.post("/messages", tags=[MESSAGES], responses=SEND_ANSWERS)
+def send_messages(body: SendMessages, header: IdempotencyHeader) -> tuple[Response, int]:
+    """Queues one text to one or many recipients. Durable when it answers."""
+    service = current_service()
+    answer = sends.accept(service.settings, service.database, body.as_request(), header.idempotency_key)
+    response = jsonify(answer.body)
+    if answer.is_replay:
+        response.headers["Idempotent-Replay"] = "true"
+    return response, 202
+
+
+@api.get("/messages/<int:id>", tags=[MESSAGES], responses={200: Message, 404: ErrorAnswer})
+def show_message(path: MessagePath) -> dict[str, Any]:
+    """One message with its history."""
+    return get_message(current_database(), path.id)
+
+
+@api.get("/callbacks", tags=[CALLBACKS], responses={200: CallbackPage, 400: ErrorAnswer})
+def show_callbacks(query: CallbackQuery) -> dict[str, Any]:
+    """The journal of callbacks, newest first."""
+    limit = query.limit or DEFAULT_LIMIT
+    return list_callbacks(current_database(), query.kind, query.outcome, query.cursor, limit)
+
+
+def _e164(phone: str | None) -> str | None:
+    if phone is None:
+        return None
+    try:
+        return read_phone(phone, current_service().settings.default_region).e164
+    except InvalidPhone as error:
+        raise InvalidPhone(error.message, code=error.code, field="to") from None

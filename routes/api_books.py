@@ -1,0 +1,83 @@
+"""The JSON API: the proof, callbacks applied once more, and sending resumed.
+
+A path has all of its methods in one module: of two blueprints with one path the document keeps the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from flask_openapi.blueprint import APIBlueprint
+from flask_openapi.models.tag import Tag
+from pydantic import BaseModel, Field
+
+from messaging import pauses
+from messaging.audit import audit
+from messaging.callback_views import require_callback
+from messaging.replay import replay
+from routes.api import name_operation
+from routes.api_models import ErrorAnswer
+from routes.api_send_models import Resumed, ResumeSending
+from routes.guards import check_api_key
+from routes.service import current_database, current_service
+
+CALLERS = "Holders of an API key."
+BOOKS = Tag(
+    name="Books", description="Whether everything is accounted for, and what an operator may set right."
+)
+
+books_api = APIBlueprint(
+    "books",
+    __name__,
+    url_prefix="/v1",
+    abp_security=[{"key": []}],
+    abp_responses={401: ErrorAnswer, 503: ErrorAnswer},
+    operation_id_callback=name_operation,
+)
+books_api.before_request(check_api_key)
+
+
+class Problem(BaseModel):
+    kind: str
+    message_id: int | None = None
+    detail: str
+
+
+class AuditAnswer(BaseModel):
+    ok: bool
+    problems: list[Problem]
+    counts: dict[str, int]
+
+
+class CallbackPath(BaseModel):
+    id: int = Field(description="The callback's id")
+
+
+class ReplayAnswer(BaseModel):
+    applied: int
+    unchanged: int = Field(description="Had taken effect already")
+    quarantined: int
+    unapplied: int
+
+
+@books_api.get("/audit", tags=[BOOKS], responses={200: AuditAnswer})
+def show_audit() -> dict[str, Any]:
+    """Reads the books against themselves."""
+    return audit(current_database()).as_json()
+
+
+@books_api.post("/callbacks/<int:id>/replay", tags=[BOOKS], responses={200: ReplayAnswer, 404: ErrorAnswer})
+def replay_callback(path: CallbackPath) -> dict[str, Any]:
+    """Applies one kept callback again; what has taken effect does not do so twice."""
+    service = current_service()
+    require_callback(service.database, path.id)
+    return asdict(replay(service.database, service.settings, ids=[path.id]))
+
+
+@books_api.post("/sending/resume", tags=[BOOKS], responses={200: Resumed, 400: ErrorAnswer})
+def resume_sending(body: ResumeSending) -> dict[str, Any]:
+    """Lifts the pause of the account and of every sender id, or of one sender id."""
+    name = None if body.sender_id is None else pauses.sender_name(body.sender_id)
+    with current_database().write() as connection:
+        return {"resumed": pauses.resume(connection, name)}

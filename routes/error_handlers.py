@@ -1,0 +1,127 @@
+"""Every error as JSON, in the shape of its caller: `{"error": sentence, "code": word}` for the card's routes,
+`{"error": {"code", "message", "field"?, "details"?}}` under `/v1`."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from flask import Flask, Response, jsonify, request
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from messaging.health import STORAGE_ERRORS
+from messaging.idempotency import KeyReused
+from messaging.triggers import RecipientsRejected
+from utils import errors
+from utils.errors import InvalidInput, ServiceError, StorageUnavailable
+from utils.logs import request_id
+
+API_PREFIX = "/v1/"
+INTERNAL_ERROR = 500
+# The first class that fits decides.
+HTTP_STATUSES: tuple[tuple[type[ServiceError], int], ...] = (
+    (KeyReused, 422),
+    (RecipientsRejected, 422),
+    (errors.InvalidInput, 400),
+    (errors.Unauthorised, 401),
+    (errors.Forbidden, 403),
+    (errors.NotFound, 404),
+    (errors.Conflict, 409),
+    (errors.Busy, 503),
+    (errors.StorageUnavailable, 503),
+    (errors.OutcomeUnknown, 504),
+    (errors.ProviderError, 502),
+)
+SENTENCES = {404: "There is no such route here", 405: "This route does not take that method"}
+RETRY_AFTER_SECONDS = {"busy": "2", "storage_unavailable": "10"}
+
+logger = logging.getLogger(__name__)
+
+
+def register_error_handlers(app: Flask) -> None:
+    app.register_error_handler(ServiceError, answer_service_error)
+    app.register_error_handler(HTTPException, answer_http_error)
+    app.register_error_handler(Exception, answer_unexpected)
+    for error in STORAGE_ERRORS:
+        app.register_error_handler(error, answer_storage_error)
+
+
+def answer_service_error(error: ServiceError) -> Response:
+    status = next((number for kind, number in HTTP_STATUSES if isinstance(error, kind)), INTERNAL_ERROR)
+    if status == INTERNAL_ERROR:
+        logger.error("a request failed", exc_info=error)
+    answer = _answer(status, error.code, error.message, error.field, _details(error))
+    if error.code in RETRY_AFTER_SECONDS:
+        answer.headers["Retry-After"] = RETRY_AFTER_SECONDS[error.code]
+    if isinstance(error, errors.Unauthorised):
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer
+
+
+def answer_http_error(error: HTTPException) -> Response:
+    """What Flask itself refuses: 404, 405, 413, 415 … Its headers (`Allow`) are kept."""
+    status = error.code or INTERNAL_ERROR
+    word = re.sub(r"\W+", "_", error.name).lower()
+    answer = _answer(status, word, SENTENCES.get(status) or error.description or error.name)
+    for name, value in error.get_headers(request.environ):
+        if name.lower() != "content-type":
+            answer.headers[name] = value
+    return answer
+
+
+def answer_storage_error(error: Exception) -> Response:
+    logger.error("the database cannot be used", exc_info=error)
+    return answer_service_error(StorageUnavailable())
+
+
+def answer_unexpected(error: Exception) -> Response:
+    logger.error("a request failed", exc_info=error)
+    sentence = "Something went wrong here; the log has it under this request id"
+    return _answer(INTERNAL_ERROR, "internal_error", sentence, details={"request_id": request_id.get()})
+
+
+def refuse_invalid_request(error: ValidationError) -> Response:
+    """flask-openapi's callback: the first thing wrong is named, all are listed. Raises InvalidInput."""
+    found = [
+        {"field": ".".join(str(part) for part in one["loc"]), "message": _sentence(one["msg"])}
+        for one in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    first = found[0]
+    raise InvalidInput(
+        first["message"],
+        code="invalid_request",
+        field=first["field"] or None,
+        details={"errors": found} if len(found) > 1 else None,
+    )
+
+
+def _sentence(pydantic_message: str) -> str:
+    return pydantic_message.removeprefix("Value error, ")
+
+
+def _details(error: ServiceError) -> dict[str, Any]:
+    details = dict(error.details)
+    response = getattr(error, "response", None)
+    if response is not None:
+        details["response"] = response
+    if isinstance(error, errors.ProviderError):
+        details["reason"] = error.reason
+    return details
+
+
+def _answer(
+    status: int, code: str, message: str, field: str | None = None, details: dict[str, Any] | None = None
+) -> Response:
+    body: dict[str, Any]
+    if request.path.startswith(API_PREFIX):
+        inner: dict[str, Any] = {"code": code, "message": message}
+        inner |= {"field": field} if field else {}
+        inner |= {"details": details} if details else {}
+        body = {"error": inner}
+    else:
+        body = {"error": message, "code": code} | (details or {})
+    answer = jsonify(body)
+    answer.status_code = status
+    return answer

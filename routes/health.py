@@ -1,0 +1,61 @@
+"""For load balancers, orchestrators and Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flask import Blueprint, Response, current_app
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from messaging.gauges import Gauge, Gauges
+from messaging.health import OK, readiness
+from routes.guards import REFUSED_CALLBACKS, requires_api_key
+from routes.service import current_service
+
+CALLERS = "`/healthz` and `/readyz`: anyone. `/metrics`: holders of an API key, once there are keys."
+GAUGES = "sms_gauges"
+
+health_bp = Blueprint("health", __name__)
+
+
+@health_bp.get("/healthz")
+def show_alive() -> dict[str, str]:
+    """Alive: the process answers."""
+    return {"status": OK}
+
+
+@health_bp.get("/readyz")
+def show_ready() -> tuple[dict[str, object], int]:
+    """Ready: database, queue, worker and inbox are well; 503 says which is not."""
+    checks = readiness(current_service())
+    is_ready = all(said == OK for said in checks.values())
+    return {"status": "ready" if is_ready else "not ready", "checks": checks}, 200 if is_ready else 503
+
+
+@health_bp.get("/metrics")
+@requires_api_key
+def show_metrics() -> Response:
+    """The service's gauges in Prometheus' text format."""
+    current_app.extensions[REFUSED_CALLBACKS].flush()
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Scrape(current_app.extensions[GAUGES]))
+    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+class _Scrape(Collector):
+    def __init__(self, gauges: Gauges) -> None:
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        return (_family(gauge) for gauge in self._gauges.read())
+
+
+def _family(gauge: Gauge) -> Metric:
+    kind = CounterMetricFamily if gauge.is_counter else GaugeMetricFamily
+    labels = [gauge.label] if gauge.label else []
+    family = kind(gauge.name, gauge.help, labels=labels)
+    for value_of_label, value in gauge.values.items():
+        family.add_metric([value_of_label] if labels else [], value)
+    return family

@@ -1,0 +1,78 @@
+"""What a GET trigger asks for, read from its query, and the sentence it is answered with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Request
+
+from messaging.triggers import TriggerResult
+from utils.errors import EmptyMessage, InvalidInput, InvalidPhone
+from utils.phone_numbers import PhoneNumber, read_phone
+
+DEFAULT_MESSAGE = "Hello from Africa's Talking!"
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerRequest:
+    phones: list[PhoneNumber]
+    message: str
+    idempotency_key: str | None
+
+    @property
+    def recipients(self) -> list[str]:
+        return [phone.e164 for phone in self.phones]
+
+
+def read_trigger(request: Request) -> TriggerRequest:
+    """Raises InvalidInput (missing_phone), InvalidPhone, EmptyMessage."""
+    key = request.headers.get("Idempotency-Key") or request.args.get("idempotency_key")
+    return TriggerRequest(_read_phones(request.args.getlist("phone")), _read_message(request), key)
+
+
+def answer_trigger(asked: TriggerRequest, result: TriggerResult) -> dict[str, Any]:
+    answer: dict[str, Any] = {"message": _sentence(asked, result), "response": result.response}
+    if result.blocked:
+        answer["opted_out"] = result.blocked
+    warnings = [{"phone": one.e164, "message": one.warning} for one in asked.phones if one.warning]
+    if warnings:
+        answer["warnings"] = warnings
+    return answer
+
+
+def _sentence(asked: TriggerRequest, result: TriggerResult) -> str:
+    accepted, wanted = len(result.accepted), len(asked.phones)
+    if wanted == 1:
+        return f"SMS sent to {asked.recipients[0]}"
+    return (
+        f"SMS sent to {accepted} recipients"
+        if accepted == wanted
+        else f"SMS sent to {accepted} of {wanted} recipients"
+    )
+
+
+def _read_phones(values: list[str]) -> list[PhoneNumber]:
+    """Repeated or comma-separated; each number once. A raw `+` arrives as a space, which `read_phone` makes up for."""
+    entries = [entry for value in values for entry in value.split(",") if entry.strip()]
+    if not entries:
+        raise InvalidInput("Missing 'phone' query parameter", code="missing_phone", field="phone")
+    phones = [_read_phone(entry) for entry in entries]
+    return list({phone.e164: phone for phone in phones}.values())
+
+
+def _read_phone(entry: str) -> PhoneNumber:
+    try:
+        return read_phone(entry)
+    except InvalidPhone as error:
+        sentence = f"{entry.strip()!r} is not a usable phone number: {error.message}"
+        raise InvalidPhone(sentence, field="phone", details={"phone": entry.strip()}) from None
+
+
+def _read_message(request: Request) -> str:
+    message = request.args.get("message", DEFAULT_MESSAGE).strip()
+    if not message:
+        raise EmptyMessage(field="message")
+    if "\0" in message:
+        raise InvalidInput("The message holds a character that no phone can show", field="message")
+    return message

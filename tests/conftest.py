@@ -1,0 +1,104 @@
+"""The two stores, for every test that asks for `database`.
+
+On PostgreSQL each pytest process has a database of its own, made at first need and dropped at the end;
+`TEST_DATABASE_URL` names the server. Without a server those tests are skipped, or fail where
+`REQUIRE_SERVICES=1` says that there must be one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+
+from messaging.database import Database
+from messaging.models import metadata
+from utils.settings import Settings
+
+SERVER_URL = os.environ.get("TEST_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
+MUST_HAVE_SERVICES = os.environ.get("REQUIRE_SERVICES") == "1"
+CONNECT_SECONDS = 5
+
+
+@pytest.fixture(scope="session")
+def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with all tables, to be copied: quicker than making them for every test."""
+    path = tmp_path_factory.mktemp("sqlite") / "empty.db"
+    _create_tables(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """A database with all tables, in the form of `DATABASE_URL`."""
+    name = f"sms_test_{os.getpid()}_{secrets.token_hex(4)}"
+    try:
+        _on_server("CREATE DATABASE {}", name)
+    except psycopg.OperationalError as error:
+        if MUST_HAVE_SERVICES:
+            raise
+        pytest.skip(f"no PostgreSQL at TEST_DATABASE_URL: {error}")
+    url = (
+        make_url(SERVER_URL).set(drivername="postgresql", database=name).render_as_string(hide_password=False)
+    )
+    try:
+        _create_tables(_for_sqlalchemy(url))
+        yield url
+    finally:
+        _on_server("DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of either kind, in the form of `DATABASE_URL`: for tests that start processes."""
+    if request.param == "sqlite":
+        path = tmp_path / "sms.db"
+        shutil.copy(request.getfixturevalue("empty_sqlite"), path)
+        return f"sqlite:///{path}"
+    url: str = request.getfixturevalue("postgresql_url")
+    _empty(url)
+    return url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(_for_sqlalchemy(database_url))
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Offline, with every default; `settings.model_copy(update={...})` changes some."""
+    return Settings(database_url=database_url)
+
+
+def _for_sqlalchemy(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def _create_tables(url: str) -> None:
+    database = Database(_for_sqlalchemy(url))
+    metadata.create_all(database.engine)
+    database.close()
+
+
+def _on_server(statement: str, name: str) -> None:
+    with psycopg.connect(SERVER_URL, autocommit=True, connect_timeout=CONNECT_SECONDS) as connection:
+        connection.execute(sql.SQL(statement).format(sql.Identifier(name)))
+
+
+def _empty(url: str) -> None:
+    names = ", ".join(table.name for table in metadata.sorted_tables)
+    database = Database(_for_sqlalchemy(url))
+    with database.write() as connection:
+        connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
+    database.close()

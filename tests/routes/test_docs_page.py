@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, Literal
+
+import jsonschema_rs
+import pytest
+import schemathesis
+from flask_openapi.openapi import OpenAPI
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import SearchStrategy
+from playwright.sync_api import sync_playwright
+from schemathesis.checks import (
+    content_type_conformance,
+    not_a_server_error,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from schemathesis.core.result import Ok
+
+from messaging.database import Database
+from messaging.outbox import NewMessage, enqueue
+from routes.docs_page import describe_specification
+from tests.support.web import API_KEY, Caller
+from utils.setting_types import REPOSITORY
+
+VENDOR = REPOSITORY / "routes" / "static" / "vendor"
+CHECKS = (
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+)
+
+
+def specification(app: OpenAPI) -> dict[str, Any]:
+    found = app.test_client().get("/v1/openapi.json").json
+    assert found is not None
+    return dict(found)
+
+
+def in_braces(rule: str) -> str:
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
+
+
+def test_the_document_is_openapi_3_1_and_names_every_api_route(app: OpenAPI) -> None:
+    document = specification(app)
+    served = {
+        (method, in_braces(rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if rule.rule.startswith("/v1/")
+    }
+    told = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+    assert document["openapi"] == "3.1.0"
+    assert told == served - {("GET", "/v1/openapi.json")}
+
+
+def test_every_schema_in_the_document_is_valid_and_every_reference_resolves(app: OpenAPI) -> None:
+    document = specification(app)
+    for name, schema in document["components"]["schemas"].items():
+        jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
+        assert name
+    references = re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document))
+    assert references
+    assert set(references) <= set(document["components"]["schemas"])
+
+
+def test_every_operation_names_its_key_and_its_errors(app: OpenAPI) -> None:
+    document = specification(app)
+    for item in document["paths"].values():
+        for operation in item.values():
+            assert operation["security"] == [{"key": []}]
+            assert {"401", "503"} <= set(operation["responses"])
+            assert {"200", "202"} & set(operation["responses"])
+            assert operation["summary"].endswith(".")
+    names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
+    assert len(names) == len(set(names))
+
+
+def test_answers_are_as_the_document_says_whatever_is_asked(app: OpenAPI, database: Database) -> None:
+    with database.write() as connection:
+        enqueue(database, connection, [NewMessage("+254711000001", "text") for _ in range(3)])
+    Caller(app).callback("/sms/delivery-reports", {"id": "ATXid_nobodys", "status": "Success"})
+    found = list(schemathesis.openapi.from_wsgi("/v1/openapi.json", app).get_all_operations())
+    assert len(found) == sum(len(item) for item in specification(app)["paths"].values())
+    for operation in found:
+        assert isinstance(operation, Ok)
+        call_with_anything(operation.ok().as_strategy())
+
+
+def call_with_anything(cases: SearchStrategy[Any]) -> None:
+    @given(case=cases)
+    @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    def call(case: Any) -> None:
+        case.call_and_validate(headers={"Authorization": f"Bearer {API_KEY}"}, checks=CHECKS)
+
+    call()
+
+
+def test_the_page_tells_every_route_and_every_field(app: OpenAPI) -> None:
+    page = app.test_client().get("/docs").text
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint != "static":
+            assert in_braces(rule.rule) in page
+    for field in ("items[].cost.amount", "history[].source", "error.code", "batch_id", "next_cursor"):
+        assert f"<code>{field}</code>" in page
+
+
+def test_the_page_holds_no_script_and_no_inline_style(app: OpenAPI) -> None:
+    page = app.test_client().get("/docs").text
+    assert "<script" not in page
+    assert "<style" not in page
+    assert not re.search(r"\s(style|on\w+)=", page)
+    assert not re.search(r"(href|src)=\"(https?:)?//", page)
+
+
+def test_what_the_document_says_is_text_on_the_page(app: OpenAPI) -> None:
+    document = specification(app)
+    hostile = '<img src=x onerror="alert(1)">'
+    operation = document["paths"]["/v1/messages"]["get"]
+    operation["summary"] = operation["parameters"][0]["description"] = f"{hostile} `{hostile}`"
+    with app.test_request_context("/docs"):
+        shown = app.jinja_env.get_template("docs.html").render(
+            info=document["info"], sections=describe_specification(document), others=[]
+        )
+    assert "<img" not in shown
+    assert "&lt;img" in shown
+
+
+def test_the_start_leads_to_the_documentation(app: OpenAPI) -> None:
+    answer = app.test_client().get("/")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/docs")
+
+
+def test_vendored_files_are_the_ones_that_were_taken() -> None:
+    table = (VENDOR / "VENDORED.md").read_text()
+    rows = re.findall(r"^\| `([^`]+)` \|.*`([0-9a-f]{64})` \|$", table, re.MULTILINE)
+    assert {name for name, _ in rows} == {path.name for path in VENDOR.iterdir() if path.suffix != ".md"}
+    for name, digest in rows:
+        assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_a_phone_and_breaks_no_rule_of_its_own(
+    served: str, scheme: Literal["light", "dark"]
+) -> None:
+    complaints: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.goto(f"{served}/docs")
+        width = page.evaluate("document.documentElement.scrollWidth")
+        background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        browser.close()
+    assert complaints == []
+    assert width <= 360
+    assert (background == "rgb(255, 255, 255)") is (scheme == "light")

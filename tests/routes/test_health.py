@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from flask_openapi.openapi import OpenAPI
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
+
+from messaging import heartbeats
+from messaging.database import Database
+from messaging.models import heartbeats as heartbeat_rows
+from messaging.models import messages
+from messaging.outbox import NewMessage, enqueue
+from tests.routes.conftest import MakeApp
+from tests.support.web import Caller
+
+
+def samples(caller: Caller) -> dict[str, float]:
+    families = text_string_to_metric_families(caller.get("/metrics").text)
+    return {
+        sample.name + "".join(sample.labels.values()): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_alive_asks_nothing_of_anybody(app: OpenAPI) -> None:
+    answer = app.test_client().get("/healthz")
+    assert (answer.status_code, answer.json) == (200, {"status": "ok"})
+
+
+def test_ready_once_a_worker_was_seen(caller: Caller, database: Database) -> None:
+    before = caller.get("/readyz")
+    heartbeats.beat(database, "worker-1")
+    after = caller.get("/readyz")
+
+    assert before.status_code == 503
+    assert before.json is not None
+    assert "none seen" in before.json["checks"]["worker"]
+    assert after.status_code == 200
+    assert after.json == {
+        "status": "ready",
+        "checks": {"database": "ok", "queue": "ok", "worker": "ok", "inbox": "ok"},
+    }
+
+
+def test_a_worker_that_fell_silent_is_told(caller: Caller, database: Database) -> None:
+    heartbeats.beat(database, "worker-1")
+    with database.write() as connection:
+        long_ago = database.now(connection) - 2 * heartbeats.LATELY
+        connection.execute(update(heartbeat_rows).values(seen_at=long_ago))
+    assert caller.get("/readyz").status_code == 503
+
+
+def test_a_dead_inbox_thread_is_told(app: OpenAPI, caller: Caller, database: Database) -> None:
+    heartbeats.beat(database, "worker-1")
+    inbox = app.extensions["sms"].inbox
+    inbox.start()
+    assert caller.get("/readyz").status_code == 200
+    inbox.stop()
+    answer = caller.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json is not None
+    assert answer.json["checks"]["inbox"] != "ok"
+
+
+@pytest.mark.parametrize(
+    "queue_url", ["redis://127.0.0.1:1/0", "postgresql://nobody@127.0.0.1:1/none", "sqlite:///{folder}"]
+)
+def test_a_queue_that_does_not_answer_is_told(
+    make_app: MakeApp, database: Database, tmp_path: Path, queue_url: str
+) -> None:
+    heartbeats.beat(database, "worker-1")
+    answer = Caller(make_app(queue_url=queue_url.format(folder=tmp_path))).get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json is not None
+    assert answer.json["checks"]["queue"] == "cannot be reached"
+
+
+def test_what_is_wrong_names_no_host_and_no_user(make_app: MakeApp) -> None:
+    app = make_app(queue_url="redis://somebody:secret@127.0.0.1:1/0")
+    answer = app.test_client().get("/readyz")
+    assert "secret" not in answer.text
+    assert "127.0.0.1" not in answer.text
+
+
+def test_without_its_database_the_service_is_alive_and_not_ready(make_app: MakeApp) -> None:
+    app = make_app(database_url="postgresql://nobody@127.0.0.1:1/none")
+    client = app.test_client()
+    assert client.get("/healthz").status_code == 200
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json is not None
+    assert answer.json["checks"]["database"] == "cannot be used"
+
+
+def test_metrics_are_true_at_the_moment_of_asking(caller: Caller, database: Database) -> None:
+    with database.write() as connection:
+        enqueue(database, connection, [NewMessage("+254711000001", "text") for _ in range(3)])
+        connection.execute(update(messages).where(messages.c.id == 1).values(status="unknown"))
+    caller.callback("/sms/delivery-reports", {"id": "ATXid_nobodys", "status": "Success"})
+    caller.callback("/sms/twoway", {"text": "without anything else"})
+    caller.callback("/sms/twoway", {}, token="wrong")
+    heartbeats.beat(database, "worker-1")
+
+    found = samples(caller)
+
+    assert found["sms_messagesqueued"] == 2
+    assert found["sms_messagesunknown"] == 1
+    assert found["sms_messagesdelivered"] == 0
+    assert found["sms_queue_depth"] == 2
+    assert found["sms_unknown"] == 1
+    assert found["sms_parked_reports"] == 1
+    assert found["sms_quarantined_callbacks"] == 1
+    assert found["sms_unapplied_callbacks"] == 0
+    assert found["sms_refused_callbacks_total"] == 1
+    assert found["sms_pauses"] == 0
+    assert 0 <= found["sms_worker_seen_seconds_ago"] < 60

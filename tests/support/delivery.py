@@ -1,0 +1,177 @@
+"""What the tests of the delivery core share: rows put in and looked at, the steps of one POST, a clock to move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, Table, func, insert, select, update
+
+from messaging import claims, opt_outs, postings, sweeps
+from messaging.claims import Claim, ClaimLimits
+from messaging.database import Database
+from messaging.models import attempts, batches, message_events, messages
+from messaging.outbox import BATCH_PRIORITY, NewMessage, enqueue
+from messaging.pacing import Pace
+from utils.settings import Settings
+
+LEASE = timedelta(seconds=120)
+UNHURRIED = Pace(100_000, 10_000_000)
+WORKER = "a-worker"
+
+
+def phone(number: int) -> str:
+    """A Kenyan number that none of the simulator's last digits gives a fate."""
+    return f"+2547{number:06d}77"
+
+
+def phones(count: int, first: int = 1) -> list[str]:
+    return [phone(number) for number in range(first, first + count)]
+
+
+def live_settings(database_url: str, provider_url: str, **overrides: object) -> Settings:
+    """An account of its own on a stand-in for AT, with a pace that holds nobody up."""
+    given: dict[str, object] = {
+        "at_username": "sandbox",
+        "at_api_key": "provider-key",
+        "at_base_url": provider_url,
+        "at_timeout_seconds": 10,
+        "at_max_requests_per_second": 100_000,
+        "at_max_messages_per_second": 1_000_000,
+        "api_keys": ("key",),
+        "webhook_tokens": ("token",),
+        "database_url": database_url,
+    }
+    return Settings.model_validate(given | overrides)
+
+
+def queue(database: Database, *recipients: str, text: str = "Hello", **values: Any) -> list[int]:
+    new = [NewMessage(recipient, text, **values) for recipient in recipients]
+    with database.write() as connection:
+        return list(enqueue(database, connection, new))
+
+
+def new_batch(database: Database, total: int = 0, **values: Any) -> int:
+    with database.write() as connection:
+        batch_id = database.reserve_ids(connection, batches, 1)[0]
+        row = {"id": batch_id, "status": "sending", "total": total, "created_at": database.now(connection)}
+        connection.execute(insert(batches).values(**(row | values)))
+        return batch_id
+
+
+def queue_batch(database: Database, recipients: Iterable[str], text: str = "Bulk", **values: Any) -> int:
+    wanted = list(recipients)
+    batch_id = new_batch(database, len(wanted), sender_id=values.get("sender_id"))
+    queue(database, *wanted, text=text, batch_id=batch_id, priority=BATCH_PRIORITY, **values)
+    return batch_id
+
+
+def claim(
+    database: Database,
+    *,
+    recipients: int = 500,
+    posts: int = claims.POSTS_PER_CLAIM,
+    lease: timedelta = LEASE,
+) -> list[Claim]:
+    return claims.claim(database, WORKER, ClaimLimits(recipients, lease, posts))
+
+
+def claim_one(database: Database, **limits: Any) -> Claim:
+    (only,) = claim(database, **limits)
+    return only
+
+
+def begin(
+    database: Database, one: Claim, pace: Pace = UNHURRIED, lease: timedelta = LEASE
+) -> postings.Posting | postings.Wait | postings.Released:
+    return postings.begin_posting(database, one, pace, lease)
+
+
+def begin_posting(database: Database, one: Claim, lease: timedelta = LEASE) -> postings.Posting:
+    turn = begin(database, one, lease=lease)
+    assert isinstance(turn, postings.Posting)
+    return turn
+
+
+def post_to(database: Database, *recipients: str, **values: Any) -> postings.Posting:
+    """Queued, claimed and marked `posting`: what a worker holds while the bytes are on their way."""
+    queue(database, *recipients, **values)
+    return begin_posting(database, claim_one(database))
+
+
+def message(database: Database, message_id: int) -> Row[Any]:
+    return only(database, messages, messages.c.id == message_id)
+
+
+def message_to(database: Database, recipient: str) -> Row[Any]:
+    return only(database, messages, messages.c.recipient == recipient)
+
+
+def attempt(database: Database, attempt_id: int) -> Row[Any]:
+    return only(database, attempts, attempts.c.id == attempt_id)
+
+
+def only(database: Database, table: Table, *conditions: Any) -> Row[Any]:
+    with database.read() as connection:
+        return connection.execute(select(table).where(*conditions)).one()
+
+
+def every(database: Database, table: Table) -> list[Row[Any]]:
+    with database.read() as connection:
+        return list(connection.execute(select(table).order_by(*table.primary_key.columns)))
+
+
+def count(database: Database, table: Table, *conditions: Any) -> int:
+    with database.read() as connection:
+        return connection.execute(select(func.count()).select_from(table).where(*conditions)).scalar_one()
+
+
+def statuses_of(database: Database) -> list[str]:
+    return [row.status for row in every(database, messages)]
+
+
+def history(database: Database, message_id: int) -> list[tuple[str, str]]:
+    """Status and source of each event, in order."""
+    with database.read() as connection:
+        rows = connection.execute(
+            select(message_events.c.status, message_events.c.source)
+            .where(message_events.c.message_id == message_id)
+            .order_by(message_events.c.id)
+        )
+        return [(row.status, row.source) for row in rows]
+
+
+def change(database: Database, table: Table, row_id: int, **values: Any) -> None:
+    """By force, as no rule of ours would."""
+    with database.write() as connection:
+        connection.execute(update(table).where(table.c.id == row_id).values(**values))
+
+
+def opt_out(database: Database, recipient: str, sender_id: str | None = None, scope: str = "all") -> None:
+    with database.write() as connection:
+        opt_outs.record_stop(database, connection, recipient, scope, sender_id, opt_outs.KEYWORD)
+
+
+def in_write(database: Database, work: Callable[[Connection, datetime], Any]) -> Any:
+    with database.write() as connection:
+        return work(connection, database.now(connection))
+
+
+def sweep_leases(database: Database) -> tuple[int, int]:
+    return sweeps.sweep_expired_leases(database)
+
+
+class Clock:
+    """The clock of one `Database` object, which a test may step."""
+
+    def __init__(self, database: Database) -> None:
+        self._shift = timedelta()
+        self._real = database.now
+        database.now = self._now  # type: ignore[method-assign]
+
+    def _now(self, connection: Connection) -> datetime:
+        return self._real(connection) + self._shift
+
+    def step(self, **duration: float) -> None:
+        self._shift += timedelta(**duration)

@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from click.testing import Result
+from flask_openapi.openapi import OpenAPI
+from sqlalchemy import insert, select, text, update
+
+from app import create_app
+from messaging import heartbeats, statuses
+from messaging.database import Database
+from messaging.identity import claim_identity
+from messaging.migrations import SCRIPTS
+from messaging.models import callbacks, messages, pauses
+from messaging.outbox import NewMessage, enqueue
+from tests.support.fake_provider import FakeProvider
+from utils.settings import Settings
+
+ALICE = "+254711000001"
+Sms = Callable[..., Result]
+
+
+@pytest.fixture
+def migrated(database: Database) -> Iterator[Database]:
+    """The tables are there already; this writes down that they are the newest."""
+    with database.engine.connect() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(SCRIPTS))
+        config.attributes["connection"] = connection
+        command.stamp(config, "head")
+        connection.commit()
+    yield database
+    with database.write() as connection:
+        connection.execute(text("DROP TABLE alembic_version"))
+
+
+@pytest.fixture
+def provider() -> Iterator[FakeProvider]:
+    provider = FakeProvider()
+    yield provider
+    provider.close()
+
+
+@pytest.fixture
+def settings(database_url: str, provider: FakeProvider, tmp_path: Path) -> Settings:
+    queue_url = f"sqlite:///{tmp_path}/queue.db"
+    return Settings(
+        database_url=database_url, at_base_url=provider.url, queue_url=queue_url, log_level="ERROR"
+    )
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[OpenAPI]:
+    app = create_app(settings)
+    yield app
+    app.extensions["sms"].inbox.stop()
+    app.extensions["sms"].database.close()
+
+
+@pytest.fixture
+def sms(app: OpenAPI) -> Sms:
+    def call(*arguments: str) -> Result:
+        return app.test_cli_runner().invoke(args=["sms", *arguments])
+
+    return call
+
+
+def parsed(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+def error_of(result: Result) -> str:
+    """The one sentence on standard error of a command that failed."""
+    assert result.exit_code != 0
+    assert "Traceback" not in result.output
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def put(database: Database, **values: Any) -> int:
+    with database.write() as connection:
+        (message_id,) = enqueue(database, connection, [NewMessage(ALICE, "Hello [red]you[/red]")])
+        if values:
+            connection.execute(update(messages).values(**values))
+    return message_id
+
+
+COMMANDS = [
+    ("migrate",),
+    ("start",),
+    ("send",),
+    ("status",),
+    ("replay",),
+    ("audit",),
+    ("doctor",),
+    ("opt-outs",),
+    ("opt-outs", "list"),
+    ("opt-outs", "add"),
+    ("opt-outs", "lift"),
+    ("opt-outs", "export"),
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(sms: Sms, words: tuple[str, ...]) -> None:
+    result = sms(*words, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.stdout
+    if words not in {("start",), ("opt-outs",)}:
+        assert "--json" in result.stdout
+
+
+def test_no_command_is_missing_from_this_list(app: OpenAPI) -> None:
+    group: Any = app.cli.commands["sms"]
+    nested: Any = group.commands["opt-outs"]
+    known = {(name,) for name in group.commands} | {("opt-outs", name) for name in nested.commands}
+    assert known == set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("status", "1"), ("audit",), ("replay", "--unapplied"), ("opt-outs", "list"), ("send", ALICE, "Hello")],
+    ids=" ".join,
+)
+def test_before_the_migration_every_command_says_what_to_do(tmp_path: Path, words: tuple[str, ...]) -> None:
+    app = create_app(Settings(database_url=f"sqlite:///{tmp_path}/new.db", log_level="ERROR"))
+    result = app.test_cli_runner().invoke(args=["sms", *words])
+    assert error_of(result) == "Error: The database is not migrated: run `flask --app app sms migrate`"
+    app.extensions["sms"].database.close()
+
+
+def test_migrate_makes_the_tables_and_may_be_repeated(tmp_path: Path) -> None:
+    app = create_app(Settings(database_url=f"sqlite:///{tmp_path}/new.db", log_level="ERROR"))
+    runner = app.test_cli_runner()
+    for _ in range(2):
+        result = runner.invoke(args=["sms", "migrate", "--json"])
+        assert (result.exit_code, parsed(result)) == (0, {"migrated": True})
+    assert runner.invoke(args=["sms", "audit"]).exit_code == 0
+    app.extensions["sms"].database.close()
+
+
+@pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:1/none", "sqlite:///{folder}"])
+@pytest.mark.parametrize("words", [("migrate",), ("status", "1"), ("send", ALICE, "Hello")], ids=" ".join)
+def test_a_database_that_cannot_be_used_is_one_sentence(
+    tmp_path: Path, url: str, words: tuple[str, ...]
+) -> None:
+    database_url, queue_url = url.format(folder=tmp_path), f"sqlite:///{tmp_path}/queue.db"
+    app = create_app(Settings(database_url=database_url, queue_url=queue_url, log_level="CRITICAL"))
+    assert "The database cannot be used" in error_of(app.test_cli_runner().invoke(args=["sms", *words]))
+
+
+def test_send_queues_the_text_for_the_worker(sms: Sms, migrated: Database) -> None:
+    result = sms("send", "+254 711-000 001", "Hello", "--sender-id", "CLINIC", "--json")
+    assert result.exit_code == 0, result.output
+    assert parsed(result)["messages"] == [{"id": 1, "to": ALICE, "status": "queued"}]
+    with migrated.read() as connection:
+        row = connection.execute(select(messages)).one()
+    assert (row.recipient, row.text, row.sender_id, row.origin) == (ALICE, "Hello", "CLINIC", "cli")
+
+
+def test_send_answers_a_person_in_a_sentence(sms: Sms, migrated: Database) -> None:
+    assert sms("send", ALICE, "Hello").stdout == f"Message 1 to {ALICE} is queued.\n"
+
+
+def test_send_twice_with_one_key_queues_once(sms: Sms, migrated: Database) -> None:
+    first, second = (sms("send", ALICE, "Hello", "--idempotency-key", "visit-7", "--json") for _ in range(2))
+    assert parsed(first) == parsed(second)
+    with migrated.read() as connection:
+        assert len(connection.execute(select(messages)).all()) == 1
+
+
+@pytest.mark.parametrize(
+    ("to", "words", "expected"),
+    [
+        ("0711000001", "Hello", "country code"),
+        ("hello", "Hello", "only digits"),
+        (ALICE, "  ", "cannot be empty"),
+        (ALICE, "a" * 2000, "at most 1600"),
+    ],
+)
+def test_send_refuses_in_one_sentence(
+    sms: Sms, migrated: Database, to: str, words: str, expected: str
+) -> None:
+    assert expected in error_of(sms("send", to, words))
+
+
+def test_send_refuses_the_books_of_another_account(sms: Sms, settings: Settings, migrated: Database) -> None:
+    claim_identity(migrated, settings.model_copy(update={"at_username": "clinic"}))
+    assert "serves the account clinic" in error_of(sms("send", ALICE, "Hello"))
+    assert "serves the account clinic" in error_of(sms("start"))
+
+
+def test_status_shows_the_message_and_its_history(sms: Sms, migrated: Database) -> None:
+    message_id = put(migrated, status=statuses.REJECTED, reason="no_route", cost_text="KES 0.8000")
+    result = sms("status", str(message_id))
+    assert result.exit_code == 0
+    assert "Hello [red]you[/red]" in result.stdout
+    assert "KES 0.8000" in result.stdout
+    assert "Check that the sender id may send" in result.stdout
+    assert "queued" in result.stdout
+    assert parsed(sms("status", str(message_id), "--json"))["history"][0]["status"] == "queued"
+
+
+@pytest.mark.parametrize("message_id", ["77", "0", str(2**70)])
+def test_status_of_a_message_that_is_not_there(sms: Sms, migrated: Database, message_id: str) -> None:
+    assert error_of(sms("status", message_id)) == f"Error: There is no message {message_id}"
+
+
+def test_audit_of_right_books_is_zero(sms: Sms, migrated: Database) -> None:
+    put(migrated)
+    assert sms("audit").exit_code == 0
+    assert parsed(sms("audit", "--json"))["ok"] is True
+
+
+def test_audit_of_wrong_books_is_one(sms: Sms, migrated: Database) -> None:
+    put(migrated, cost_text="KES 0.8000", cost_micros=1)
+    assert sms("audit").exit_code == 1
+    (problem,) = parsed(sms("audit", "--json"))["problems"]
+    assert problem["kind"] == "cost_differs"
+
+
+def journal(database: Database, outcome: str) -> int:
+    body = b"from=%2B254711000001&to=20880&text=Hello&id=inbound-1"
+    with database.write() as connection:
+        now = database.now(connection)
+        row = {"kind": "inbound", "body": body, "digest": b"0" * 16, "count": 1, "outcome": outcome}
+        row |= {"received_at": now, "last_seen_at": now}
+        connection.execute(insert(callbacks), row)
+        return int(connection.execute(select(callbacks.c.id)).scalar_one())
+
+
+@pytest.mark.parametrize("words", [("--unapplied",), ("1",), ("--since", "2020-01-01T00:00Z")], ids=" ".join)
+def test_replay_applies_what_could_not_be_applied_and_nothing_twice(
+    sms: Sms, migrated: Database, words: tuple[str, ...]
+) -> None:
+    assert journal(migrated, "unapplied") == 1
+    first, again = sms("replay", *words, "--json"), sms("replay", *words, "--json")
+    assert (first.exit_code, parsed(first)["applied"]) == (0, 1)
+    assert (again.exit_code, parsed(again)["applied"]) == (0, 0)
+    with migrated.read() as connection:
+        assert len(connection.execute(select(messages)).all()) == 1
+
+
+def test_replay_of_everything_by_mistake_is_refused(sms: Sms, migrated: Database) -> None:
+    result = sms("replay")
+    assert result.exit_code == 2
+    assert "--unapplied" in result.stderr
+
+
+def test_replay_since_no_time_is_refused(sms: Sms, migrated: Database) -> None:
+    assert "is not a time" in error_of(sms("replay", "--since", "yesterday"))
+
+
+def test_doctor_is_content_where_all_is_well(sms: Sms, migrated: Database) -> None:
+    heartbeats.beat(migrated, "worker-1")
+    result = sms("doctor")
+    assert result.exit_code == 0, result.stdout
+    for words in ("/sms/delivery-reports", "seen within", "answers; balance KES 120.5000", "texts in"):
+        assert words in result.stdout
+
+
+def test_doctor_names_every_part_that_is_ill(
+    sms: Sms, migrated: Database, provider: FakeProvider, settings: Settings
+) -> None:
+    claim_identity(migrated, settings.model_copy(update={"at_username": "clinic"}))
+    with migrated.write() as connection:
+        row = {"name": "account", "reason": "insufficient_balance", "since": migrated.now(connection)}
+        connection.execute(insert(pauses), row)
+    journal(migrated, "unapplied")
+    provider.close()
+
+    result = sms("doctor", "--json")
+
+    assert result.exit_code == 1
+    ill = {finding["part"] for finding in parsed(result) if not finding["ok"]}
+    assert ill == {"identity", "worker", "pauses", "waiting", "provider"}
+
+
+def test_doctor_changes_nothing_of_whose_books_these_are(
+    sms: Sms, migrated: Database, settings: Settings
+) -> None:
+    sms("doctor")
+    claim_identity(migrated, settings.model_copy(update={"at_username": "clinic"}))
+
+
+def test_doctor_of_a_database_that_is_not_there_says_so(tmp_path: Path) -> None:
+    app = create_app(
+        Settings(
+            database_url="postgresql://nobody@127.0.0.1:1/none",
+            queue_url="redis://127.0.0.1:1/0",
+            at_base_url="http://127.0.0.1:1",
+            log_level="CRITICAL",
+        )
+    )
+    result = app.test_cli_runner().invoke(args=["sms", "doctor", "--json"])
+    assert result.exit_code == 1
+    ill = {finding["part"] for finding in parsed(result) if not finding["ok"]}
+    assert ill == {"database", "queue", "provider"}
+
+
+def test_an_opt_out_is_added_listed_lifted_and_exported(sms: Sms, migrated: Database) -> None:
+    assert parsed(sms("opt-outs", "add", ALICE, "--detail", "=by phone", "--json")) == {
+        "phone": ALICE,
+        "added": True,
+    }
+    assert parsed(sms("opt-outs", "add", ALICE, "--json"))["added"] is False
+    assert [entry["in_force"] for entry in parsed(sms("opt-outs", "list", "--json"))] == [True]
+    assert sms("opt-outs", "lift", ALICE).stdout == f"{ALICE} may be texted again.\n"
+    assert error_of(sms("opt-outs", "lift", ALICE)) == f"Error: Nothing stops texts to {ALICE}"
+
+    exported = list(csv.DictReader(io.StringIO(sms("opt-outs", "export").stdout)))
+
+    assert [(row["phone"], row["action"], row["source"]) for row in exported] == [
+        (ALICE, "lift", "operator"),
+        (ALICE, "stop", "operator"),
+    ]
+    assert exported[1]["detail"] == "'=by phone"
+    assert len(parsed(sms("opt-outs", "export", "--json"))) == 2
+
+
+def test_an_opt_out_for_one_sender_is_listed_by_phone(sms: Sms, migrated: Database) -> None:
+    sms("opt-outs", "add", ALICE, "--sender-id", "Clinic")
+    sms("opt-outs", "add", "+254711000002")
+    (entry,) = parsed(sms("opt-outs", "list", "--phone", ALICE, "--json"))
+    assert (entry["scope"], entry["sender_id"]) == ("sender", "CLINIC")
+    assert ALICE in sms("opt-outs", "list").stdout
+
+
+def test_an_opt_out_of_no_phone_is_refused(sms: Sms, migrated: Database) -> None:
+    assert "only digits" in error_of(sms("opt-outs", "add", "everybody"))

@@ -1,0 +1,122 @@
+"""The whole walk across real processes, a real database and real sockets: client, service, simulator, callback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.databases import KINDS, empty_database
+from tests.support.stack import SHORTCODE, Stack, eventually
+
+ALICE = "+254711000001"
+BOB = "+254711000002"
+CAROL = "+254711000003"
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder: Path = tmp_path_factory.mktemp("stack")
+    with empty_database(request.param, folder) as database_url:
+        stack = Stack(folder, database_url)
+        try:
+            stack.start_all()
+            yield stack
+        finally:
+            stack.close()
+
+
+def trigger(stack: Stack, phone: str, **query: str) -> requests.Response:
+    return stack.get("/sms/invoke-bulk-sms", phone=phone, **query)
+
+
+def test_a_trigger_reaches_the_handset_once_and_is_reported_delivered(stack: Stack) -> None:
+    answer = trigger(stack, ALICE.removeprefix("+"), message="Clinic opens at nine")
+
+    assert answer.status_code == 200
+    assert answer.json()["message"] == f"SMS sent to {ALICE}"
+    assert answer.json()["response"]["SMSMessageData"]["Recipients"][0]["number"] == ALICE
+    assert [item["text"] for item in stack.ledger(ALICE)] == ["Clinic opens at nine"]
+    eventually(lambda: stack.messages_to(ALICE)[0]["status"] == "delivered", "the report arrives")
+    history = [step["status"] for step in stack.message(stack.messages_to(ALICE)[0]["id"])["history"]]
+    assert history == ["queued", "sending", "accepted", "delivered"]
+
+
+def test_a_handset_that_writes_gets_one_reply(stack: Stack) -> None:
+    stack.control("inbound", {"from": BOB, "text": "Hello?", "to": SHORTCODE})
+
+    eventually(lambda: stack.ledger(BOB), "the reply arrives", seconds=10)
+    assert [(item["from"], item["text"]) for item in stack.ledger(BOB)] == [
+        (SHORTCODE, 'This is a response to: "Hello?"')
+    ]
+
+
+def test_one_inbound_message_posted_five_times_at_once_is_answered_once(stack: Stack) -> None:
+    fields = {"from": CAROL, "to": SHORTCODE, "text": "Again", "id": "inbound-five-times", "linkId": ""}
+
+    with ThreadPoolExecutor(5) as pool:
+        answers = list(pool.map(lambda _: stack.callback("/sms/twoway", fields), range(5)))
+
+    assert [(answer.status_code, answer.text) for answer in answers] == [(200, "GOOD")] * 5
+    eventually(lambda: stack.ledger(CAROL), "the reply arrives", seconds=10)
+    eventually(lambda: stack.messages_to(CAROL)[0]["status"] == "delivered", "the reply is delivered")
+    assert len(stack.ledger(CAROL)) == 1
+    assert len(stack.messages_to(CAROL)) == 1
+
+
+def test_nobody_who_opted_out_is_texted(stack: Stack) -> None:
+    dave = "+254711000004"
+    assert stack.callback("/sms/opt-out", {"phoneNumber": dave, "senderId": "AFRICASTKNG"}).text == "OK"
+
+    answer = trigger(stack, dave, message="Are you there?")
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "opted_out")
+    assert stack.ledger(dave) == []
+
+
+def test_stop_on_the_shortcode_ends_everything_and_is_not_echoed(stack: Stack) -> None:
+    erin = "+254711000005"
+    stack.control("inbound", {"from": erin, "text": "stop", "to": SHORTCODE})
+    eventually(lambda: trigger(stack, erin).status_code == 403, "the opt-out counts")
+
+    twoway = stack.get("/sms/invoke-twoway-sms", phone=erin)
+
+    assert (twoway.status_code, twoway.json()["code"]) == (403, "opted_out")
+    assert all("response to" not in item["text"] for item in stack.ledger(erin))
+
+
+def test_a_stranger_changes_nothing(stack: Stack) -> None:
+    frank = "+254711000006"
+    before = stack.get("/v1/callbacks").json()["items"]
+
+    answer = stack.callback("/sms/opt-out", {"phoneNumber": frank, "senderId": "AFRICASTKNG"}, token="guess")
+
+    assert answer.status_code == 403
+    assert stack.get("/v1/callbacks").json()["items"] == before
+    assert trigger(stack, frank).status_code == 200
+
+
+def test_without_a_key_nothing_is_sent(stack: Stack) -> None:
+    grace = "+254711000007"
+
+    answer = requests.get(f"{stack.web_url}/sms/invoke-bulk-sms", params={"phone": grace}, timeout=10)
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthorised")
+    assert stack.ledger(grace) == []
+    assert stack.messages_to(grace) == []
+
+
+def test_a_head_request_never_sends(stack: Stack) -> None:
+    heidi = "+254711000008"
+
+    answer = stack.session.head(
+        f"{stack.web_url}/sms/invoke-bulk-sms", params={"phone": heidi, "api_key": "x"}, timeout=10
+    )
+
+    assert answer.status_code == 405
+    assert stack.ledger(heidi) == []

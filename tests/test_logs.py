@@ -1,0 +1,143 @@
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from utils.logs import JsonLinesHandler, choose_request_id, configure_logging, mask, request_id
+
+logger = logging.getLogger("service.test")
+
+
+@pytest.fixture(autouse=True)
+def logging_left_as_found() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    request_id.set(None)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    request_id.set(None)
+
+
+def last_line(captured: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    line: dict[str, Any] = json.loads(captured.readouterr().err.splitlines()[-1])
+    return line
+
+
+def test_a_line_is_json_with_its_ids(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO")
+    logger.info("message %s", "accepted", extra={"message_id": 7, "is_new": True, "parts": [1, 2]})
+    line = last_line(capsys)
+    assert line.pop("at").endswith("+00:00")
+    assert line == {
+        "level": "INFO",
+        "logger": "service.test",
+        "message": "message accepted",
+        "message_id": 7,
+        "is_new": True,
+        "parts": [1, 2],
+    }
+
+
+def test_a_text_with_line_ends_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO")
+    logger.info("first\nsecond\r\n{}")
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_configuring_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO")
+    configure_logging("WARNING")
+    logger.info("unheard")
+    logger.warning("heard")
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_handlers_of_others_stay() -> None:
+    theirs = logging.NullHandler()
+    logging.getLogger().addHandler(theirs)
+    configure_logging("INFO")
+    assert theirs in logging.getLogger().handlers
+
+
+def test_what_libraries_log_takes_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("huey", "gunicorn.error", "alembic"):
+        logging.getLogger(name).addHandler(logging.StreamHandler())
+    configure_logging("DEBUG")
+    for name in ("huey", "gunicorn.error", "alembic.runtime"):
+        logging.getLogger(name).warning("theirs")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["logger"] for line in lines] == ["huey", "gunicorn.error", "alembic.runtime"]
+
+
+def test_the_wire_and_sql_are_not_logged_even_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("DEBUG")
+    logging.getLogger("urllib3.connectionpool").debug("GET /version1/messaging")
+    logging.getLogger("sqlalchemy.engine").info("INSERT")
+    assert capsys.readouterr().err == ""
+
+
+def test_lines_of_one_request_share_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO")
+    chosen = choose_request_id()
+    logger.info("first")
+    assert last_line(capsys)["request_id"] == chosen
+    logger.info("second", extra={"request_id": "its-own"})
+    assert last_line(capsys)["request_id"] == "its-own"
+
+
+@pytest.mark.parametrize(
+    ("offered", "is_kept"), [("4f1c-77aa", True), ("short", False), ("a b\n" * 9, False)]
+)
+def test_an_offered_request_id_is_kept_when_it_is_plain(offered: str, is_kept: bool) -> None:
+    assert (choose_request_id(offered) == offered) is is_kept
+    assert choose_request_id() != choose_request_id()
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("to +254711000001", "to …001"),
+        ("to 254711000001, 0711000001", "to …001, …001"),
+        ("GET /v1/opt-outs/%2B254711000001", "GET /v1/opt-outs/…001"),
+        ("GET /sms/twoway?token=abc", "GET /sms/twoway?…"),
+        ("/sms/invoke-bulk-sms?api_key=k&phone=%2B254711000001 502", "/sms/invoke-bulk-sms?… 502"),
+        ("connect postgresql://user:word@db/sms", "connect postgresql://…@db/sms"),
+        ("failed [SQL: INSERT] [parameters: ('a text', 'x')]\nmore", "failed [SQL: INSERT] [parameters: …]"),
+        ("attempt 12345678 took 0.123456789 s", "attempt 12345678 took 0.123456789 s"),
+        ("ATXid_7468c9a251f9e9efcc6b2f7ea756a56c", "ATXid_7468c9a251f9e9efcc6b2f7ea756a56c"),
+        ("8f14e45f-ceea-467f-a8f6-123456789012", "8f14e45f-ceea-467f-a8f6-123456789012"),
+    ],
+)
+def test_numbers_queries_and_passwords_are_masked_and_ids_are_not(text: str, masked: str) -> None:
+    assert mask(text) == masked
+
+
+def test_a_configured_secret_is_blotted_out_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO", secrets=("hunter2hunter2", "hunter2", "id"))
+    logger.info("key %s, id 7", "hunter2hunter2", extra={"headers": {"apiKey": "hunter2"}})
+    line = last_line(capsys)
+    assert (line["message"], line["headers"]) == ("key …, id 7", {"apiKey": "…"})
+
+
+def test_a_traceback_is_masked_too(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO", secrets=("hunter2hunter2",))
+    try:
+        int("+254711000001 with hunter2hunter2")
+    except ValueError:
+        logger.exception("failed")
+    told = last_line(capsys)["exception"]
+    assert "ValueError: invalid literal for int() with base 10: '…001 with …'" in told
+    assert "test_a_traceback_is_masked_too" in told
+
+
+def test_a_closed_stream_does_not_end_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed:
+        def write(self, _text: str) -> int:
+            raise ValueError("I/O operation on closed file")
+
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    monkeypatch.setattr("sys.stderr", Closed())
+    JsonLinesHandler().handle(logging.makeLogRecord({"msg": "lost"}))

@@ -1,0 +1,29 @@
+"""AT's money strings: `KES 0.8000`, `UGX -14.5731`, or a bare `0` without a currency (PROVIDER §7)."""
+
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import lru_cache
+
+_MONEY = re.compile(r"(?:([A-Z]{3})\s+)?([+-]?[0-9]{1,18}(?:\.[0-9]{1,12})?)")
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An amount in one currency. `raw`: the string as AT wrote it, for the books."""
+
+    amount: Decimal
+    currency: str | None
+    raw: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.currency} {self.amount}" if self.currency else str(self.amount)
+
+
+@lru_cache(maxsize=4096)  # the recipients of one POST share a handful of prices
+def parse_money(text: str) -> Money | None:
+    """Money as AT writes it; None for any other form, which is stored raw and never refused."""
+    found = _MONEY.fullmatch(text.strip())
+    if found is None:
+        return None
+    return Money(Decimal(found[2]), found[1], text)

@@ -1,0 +1,215 @@
+"""What AT's reply to a send means, recipient by recipient, or as a refusal of the whole POST (PROVIDER §1b, §3).
+
+A body that names recipients settles their fate whatever the HTTP status: AT documents its curfew both as HTTP
+409 and as a code inside a normal body. Without recipients the status decides, and for 2xx AT's prose.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from utils.errors import (
+    CredentialsRefused,
+    OutcomeUnknown,
+    Pause,
+    ProviderError,
+    ProviderRefused,
+    ProviderThrottled,
+    SenderRefused,
+)
+from utils.money import Money, parse_money
+from utils.provider_codes import STATUS_WORDS, RecipientOutcome, find_status
+from utils.provider_transport import Reply
+
+MISSING: Final = "missing_from_answer"
+_SENT_TO_SOME = re.compile(r"Sent to 0*[1-9]")
+_NOT_DIGITS = re.compile(r"[^0-9]")
+# The responder says that the request belongs elsewhere. 302 and 303 are also how a server answers a form
+# that it has processed, so they settle nothing.
+_MOVED = frozenset({301, 307, 308})
+_TIMED_OUT_AT_PROVIDER = 408
+_WEIGHT: Final[dict[RecipientOutcome, int]] = {"not_sent": 0, "rejected": 1, "unknown": 2, "accepted": 3}
+
+Raw = dict[str, Any]
+
+
+class RecipientAnswer(NamedTuple):
+    """What AT said of one recipient. `number` is ours, in E.164; `cost_raw`, `status_word` are AT's strings."""
+
+    number: str
+    outcome: RecipientOutcome
+    reason: str | None = None
+    status_code: int | None = None
+    status_word: str | None = None
+    provider_message_id: str | None = None
+    cost: Money | None = None
+    cost_raw: str | None = None
+    parts: int | None = None
+    pauses: Pause | None = None
+    suppresses: bool = False
+    reschedules: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SendAnswer:
+    """`recipients`: one entry for every number asked for, in that order. `unrequested`: AT's other entries."""
+
+    raw: Raw
+    http_status: int
+    message: str
+    recipients: dict[str, RecipientAnswer]
+    unrequested: list[Any]
+
+    @property
+    def missing(self) -> list[str]:
+        return [number for number, found in self.recipients.items() if found.reason == MISSING]
+
+
+def read_send_answer(reply: Reply, requested: Sequence[str]) -> SendAnswer:
+    """Raises a ProviderError where the reply names no recipients; it carries the reply and whom it concerns."""
+    raw = _parse(reply.body)
+    entries = _content(raw).get("Recipients")
+    if not raw or not isinstance(entries, list) or not entries:
+        error = explain_refusal(reply, raw)
+        error.concerns(requested)
+        raise error
+    recipients, unrequested = _join(entries, requested)
+    return SendAnswer(raw, reply.status, _prose(raw), recipients, unrequested)
+
+
+def read_json(reply: Reply) -> Raw:
+    """The JSON object of a reply to a GET. Raises a ProviderError for any other."""
+    raw = _parse(reply.body)
+    if raw is None or not 200 <= reply.status < 300:
+        raise explain_refusal(reply, raw)
+    return raw
+
+
+def explain_refusal(reply: Reply, raw: Raw | None) -> ProviderError:
+    """The error for a reply that settles no recipient by name."""
+    error = _explain_prose(reply, raw) if 200 <= reply.status < 300 else _explain_status(reply)
+    error.response = raw
+    error.http_status = reply.status
+    return error
+
+
+def _explain_status(reply: Reply) -> ProviderError:
+    status = reply.status
+    if status == 401:
+        return CredentialsRefused(reason="credentials_refused")
+    if status == 429:
+        return ProviderThrottled(reason="throttled", retry_after=reply.retry_after)
+    if status == 409:
+        return ProviderRefused(reason="do_not_disturb", retryable=True, retry_after=reply.retry_after)
+    if status in _MOVED:
+        return ProviderRefused(
+            "The provider's address redirects elsewhere: set AT_BASE_URL to the final one",
+            reason="redirected",
+        )
+    if 400 <= status < 500 and status != _TIMED_OUT_AT_PROVIDER:
+        sentence = (
+            f"Africa's Talking refused the request with HTTP {status}: {reply.prose or 'no reason given'}"
+        )
+        return ProviderRefused(sentence, reason=f"http_{status}")
+    return OutcomeUnknown(reason=f"http_{status}", retry_after=reply.retry_after)
+
+
+def _explain_prose(reply: Reply, raw: Raw | None) -> ProviderError:
+    prose = _prose(raw)
+    status = STATUS_WORDS.get(prose.strip().casefold())
+    if status is not None and status.outcome in {"rejected", "not_sent"}:
+        refusal = SenderRefused if status.pauses == "sender" else ProviderRefused
+        sentence = f"Africa's Talking refused the request: {status.description}"
+        return refusal(
+            sentence, reason=status.reason or "refused", pauses=status.pauses, retryable=status.reschedules
+        )
+    if not isinstance(_content(raw).get("Recipients"), list):
+        return OutcomeUnknown(reason="unreadable_answer", details={"body": reply.prose})
+    if status is not None or _SENT_TO_SOME.match(prose):
+        reason = status.reason if status is not None else None
+        return OutcomeUnknown(reason=reason or "contradictory_answer", details={"message": prose})
+    sentence = f"Africa's Talking took no recipient and said: {prose[:200] or 'nothing'}"
+    return ProviderRefused(sentence, reason="no_recipient_accepted")
+
+
+def _join(entries: Iterable[Any], requested: Sequence[str]) -> tuple[dict[str, RecipientAnswer], list[Any]]:
+    # By number, not by place: AT promises no order. Should it name one number twice, the worse for a resend
+    # counts: a text may be on its way.
+    answers = {number: RecipientAnswer(number, "unknown", MISSING) for number in requested}
+    by_digits: dict[str, str] = {}
+    unrequested = []
+    for entry in entries:
+        number = entry.get("number") if isinstance(entry, dict) else None
+        if not isinstance(number, str) or number not in answers:
+            by_digits = by_digits or {_digits(one): one for one in requested}
+            number = by_digits.get(_digits(number))
+        if number is None:
+            unrequested.append(entry)
+            continue
+        answer = _read_recipient(number, entry)
+        earlier = answers[number]
+        if earlier.reason == MISSING or _WEIGHT[answer.outcome] > _WEIGHT[earlier.outcome]:
+            answers[number] = answer
+    return answers, unrequested
+
+
+def _read_recipient(number: str, entry: Raw) -> RecipientAnswer:
+    code, word = entry.get("statusCode"), entry.get("status")
+    status = find_status(code, word)
+    cost = _text(entry.get("cost"))
+    return RecipientAnswer(
+        number,
+        status.outcome,
+        status.reason,
+        _whole(code),
+        _text(word),
+        _identifier(entry.get("messageId")),
+        parse_money(cost) if cost else None,
+        cost,
+        _whole(entry.get("messageParts")),
+        status.pauses,
+        status.suppresses,
+        status.reschedules,
+    )
+
+
+def _identifier(value: object) -> str | None:
+    # AT writes the word None where there is no id.
+    text = value.strip() if isinstance(value, str) else ""
+    return None if text.casefold() in {"", "none", "null"} else text
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) or value is None else str(value)
+
+
+def _whole(value: object) -> int | None:
+    if type(value) is int:
+        return value
+    is_number = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10
+    return int(value) if is_number else None  # type: ignore[call-overload]
+
+
+def _digits(value: object) -> str:
+    """A number's digits, for AT may drop the plus or write spaces."""
+    return _NOT_DIGITS.sub("", str(value)).lstrip("0") if isinstance(value, str | int) else ""
+
+
+def _parse(body: bytes) -> Raw | None:
+    # By content, not by type: a JSON body under a wrong label still says whom AT accepted.
+    try:
+        raw = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return raw if isinstance(raw, dict) else None
+
+
+def _content(raw: Raw | None) -> Raw:
+    found = (raw or {}).get("SMSMessageData")
+    return found if isinstance(found, dict) else {}
+
+
+def _prose(raw: Raw | None) -> str:
+    return _text(_content(raw).get("Message")) or ""

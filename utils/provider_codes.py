@@ -1,0 +1,320 @@
+"""Africa's Talking's words in ours: tables to read, with a remark where one surprises.
+
+AT's names and codes are open sets (PROVIDER §3, §4): whatever is not in a table is stored as it came and its
+outcome is unknown, never refused. Names compare without regard to case, because AT itself spells
+`UserInBlacklist` in an answer and `UserInBlackList` in a report.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from utils.errors import Pause
+
+RecipientOutcome = Literal["accepted", "rejected", "not_sent", "unknown"]
+ReportedStatus = Literal["accepted", "delivered", "failed", "expired"]
+
+
+@dataclass(frozen=True, slots=True)
+class StatusCode:
+    """What AT says of one recipient in the answer to a POST.
+
+    `reason`: our word. `pauses`: what must rest; the recipient is not to blame. `suppresses`: evidence of an
+    opt-out for the sender id used. `reschedules`: to be tried again when the sending window opens.
+    """
+
+    name: str
+    outcome: RecipientOutcome
+    reason: str | None
+    description: str
+    remedy: str | None = None
+    pauses: Pause | None = None
+    suppresses: bool = False
+    reschedules: bool = False
+
+
+STATUS_CODES: Final[dict[int, StatusCode]] = {
+    # All three come with the word "Success": accepted by AT, not delivered. 100 is seen live, 101 where
+    # `enqueue` was absent, 102 with it.
+    100: StatusCode("Processed", "accepted", None, "Message processed"),
+    101: StatusCode("Success", "accepted", None, "Message sent successfully"),
+    102: StatusCode("Queued", "accepted", None, "Message queued for delivery"),
+    # Held, not refused: AT may still let it out, so a resend could be the second copy.
+    401: StatusCode(
+        "RiskHold",
+        "unknown",
+        "risk_hold",
+        "Message flagged for review",
+        "Ask Africa's Talking support to release the message or say that it was dropped",
+    ),
+    402: StatusCode(
+        "InvalidSenderId",
+        "not_sent",
+        "invalid_sender_id",
+        "Invalid sender ID",
+        "Register the sender id or shortcode with Africa's Talking for this account, then resume sending",
+        pauses="sender",
+    ),
+    403: StatusCode(
+        "InvalidPhoneNumber",
+        "rejected",
+        "invalid_phone",
+        "Invalid recipient number",
+        "Correct the number",
+    ),
+    404: StatusCode(
+        "UnsupportedNumberType",
+        "rejected",
+        "unsupported_number_type",
+        "Number type not supported",
+        "Use a mobile number",
+    ),
+    405: StatusCode(
+        "InsufficientBalance",
+        "not_sent",
+        "insufficient_balance",
+        "Insufficient account balance",
+        "Top up the Africa's Talking account, then resume sending",
+        pauses="account",
+    ),
+    # Also hits numbers whose owners opted out of every promotional sender, not of this one (PROVIDER §5).
+    406: StatusCode(
+        "UserInBlackList",
+        "rejected",
+        "opted_out",
+        "Recipient opted out",
+        "Only the recipient can lift this: on Safaricom by dialling *456*9#",
+        suppresses=True,
+    ),
+    407: StatusCode(
+        "CouldNotRoute",
+        "rejected",
+        "no_route",
+        "Unable to route message",
+        "Check that the sender id may send to the recipient's network",
+    ),
+    # Nigeria, promotional senders, 20:00-08:00 in Lagos.
+    409: StatusCode(
+        "DoNotDisturbRejection",
+        "not_sent",
+        "do_not_disturb",
+        "Recipient's network takes no promotional messages at this hour",
+        "It is tried again after 08:00 in Lagos",
+        reschedules=True,
+    ),
+    # Whether 500 and 501 went out, or are billed, is not established: never resent blindly.
+    500: StatusCode(
+        "InternalServerError",
+        "unknown",
+        "provider_error",
+        "Africa's Talking server error",
+        "Wait for a delivery report, or resend by hand if a second copy does no harm",
+    ),
+    501: StatusCode(
+        "GatewayError",
+        "unknown",
+        "gateway_error",
+        "Error at the gateway to the network",
+        "Wait for a delivery report, or resend by hand if a second copy does no harm",
+    ),
+    502: StatusCode(
+        "RejectedByGateway",
+        "rejected",
+        "rejected_by_gateway",
+        "Rejected by the gateway to the network",
+        "Check the sender id and the text with Africa's Talking support",
+    ),
+}
+UNRECOGNISED: Final = StatusCode(
+    "Unrecognised",
+    "unknown",
+    "unrecognised_status",
+    "Africa's Talking answered with a status it does not document",
+    "Wait for a delivery report, and look at the raw answer",
+)
+# Words that come without a code: old answers per recipient, and `Message` where `Recipients` is empty.
+STATUS_WORDS: Final[dict[str, StatusCode]] = {
+    **{entry.name.casefold(): entry for entry in STATUS_CODES.values()},
+    "sent": STATUS_CODES[101],
+    "could not send": StatusCode("Could Not Send", "rejected", "could_not_send", "Message could not be sent"),
+}
+
+REPORT_STATUSES: Final[dict[str, ReportedStatus]] = {
+    "success": "delivered",
+    "sent": "accepted",
+    "submitted": "accepted",
+    "buffered": "accepted",
+    "failed": "failed",
+    "rejected": "failed",
+    # AT does not call these two final: a later Success overrules them.
+    "absentsubscriber": "failed",
+    "expired": "expired",
+}
+REPORT_REASONS: Final = {
+    "rejected": "rejected_by_network",
+    "failed": "delivery_failed",
+    "absentsubscriber": "absent_subscriber",
+    "expired": "expired_at_network",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FailureReason:
+    """Why a report says Failed or Rejected. `is_opt_out`: evidence of an opt-out for the sender id used."""
+
+    name: str
+    reason: str
+    description: str
+    remedy: str
+    is_opt_out: bool = False
+
+
+_NOT_ON_NETWORK = FailureReason(
+    "NotNetworkSubcriber",  # AT's spelling; its SDKs write NotNetworkSubscriber
+    "not_network_subscriber",
+    "The number is not a subscriber of this network",
+    "Check the number; it may have moved to another network",
+)
+_REASONS: Final = (
+    FailureReason(
+        "InsufficientCredit",
+        "insufficient_credit",
+        "The subscriber has too little airtime for a premium message",
+        "Try again when the subscriber has topped up",
+    ),
+    FailureReason(
+        "InvalidLinkId",
+        "invalid_link_id",
+        "The link id of an on-demand message was wrong or used up",
+        "Answer the subscriber's latest message",
+    ),
+    FailureReason(
+        "UserIsInactive",
+        "inactive_user",
+        "The number is inactive, or the phone is off",
+        "Try again later",
+    ),
+    FailureReason(
+        "UserInBlackList",
+        "opted_out",
+        "The recipient opted out at the network",
+        "Only the recipient can lift this: on Safaricom by dialling *456*9#",
+        is_opt_out=True,
+    ),
+    FailureReason(
+        "UserAccountSuspended",
+        "suspended_user",
+        "The network has suspended the number",
+        "Reach the recipient in another way",
+    ),
+    _NOT_ON_NETWORK,
+    FailureReason(
+        "UserNotSubscribedToProduct",
+        "not_subscribed",
+        "The number is not subscribed to this premium product",
+        "Let the subscriber subscribe first",
+    ),
+    FailureReason(
+        "UserDoesNotExist",
+        "unknown_number",
+        "The number does not exist",
+        "Correct the number",
+    ),
+    FailureReason(
+        "DeliveryFailure",
+        "delivery_failed",
+        "The network could not deliver the message",
+        "Try again later; in AT's sandbox keep its simulator open with this number",
+    ),
+    FailureReason(
+        "DoNotDisturbRejection",
+        "do_not_disturb",
+        "The recipient's network takes no promotional messages, or not at this hour",
+        "Send between 08:00 and 20:00 in Lagos, or from a transactional sender id",
+    ),
+)
+FAILURE_REASONS: Final[dict[str, FailureReason]] = {
+    **{entry.name.casefold(): entry for entry in _REASONS},
+    "notnetworksubscriber": _NOT_ON_NETWORK,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    name: str
+    country: str
+
+
+NETWORK_CODES: Final[dict[str, Network]] = {
+    # From AT's documents.
+    "62120": Network("Airtel", "NG"),
+    "62130": Network("MTN", "NG"),
+    "62150": Network("Glo", "NG"),
+    "62160": Network("Etisalat", "NG"),
+    "63510": Network("MTN", "RW"),
+    "63513": Network("Tigo", "RW"),
+    "63514": Network("Airtel", "RW"),
+    "63902": Network("Safaricom", "KE"),
+    "63903": Network("Airtel", "KE"),
+    "63907": Network("Telkom", "KE"),
+    "63999": Network("Equitel", "KE"),
+    "64002": Network("Tigo", "TZ"),
+    "64003": Network("Zantel", "TZ"),
+    "64004": Network("Vodacom", "TZ"),
+    "64005": Network("Airtel", "TZ"),
+    "64007": Network("TTCL", "TZ"),
+    "64009": Network("Halotel", "TZ"),
+    "64101": Network("Airtel", "UG"),
+    "64110": Network("MTN", "UG"),
+    "64111": Network("UTL", "UG"),
+    "64114": Network("Africell", "UG"),
+    "65001": Network("TNM", "MW"),
+    "65010": Network("Airtel", "MW"),
+    # From a third party's list, not AT's.
+    "62001": Network("MTN", "GH"),
+    "62002": Network("Vodafone", "GH"),
+    "62006": Network("AirtelTigo", "GH"),
+    "63601": Network("Ethio Telecom", "ET"),
+    "64501": Network("Airtel", "ZM"),
+    "64502": Network("MTN", "ZM"),
+    "65501": Network("Vodacom", "ZA"),
+    "65502": Network("Telkom", "ZA"),
+    "65507": Network("Cell C", "ZA"),
+    "65510": Network("MTN", "ZA"),
+    # The sandbox's own network; one real sandbox report carried 63902 instead.
+    "99999": Network("Athena (sandbox)", ""),
+}
+
+
+def find_status(code: object, word: object) -> StatusCode:
+    """The entry for one recipient: by code where it is known, else by word, else UNRECOGNISED."""
+    entry = STATUS_CODES.get(code) if type(code) is int else _find_by_text(code)
+    if entry is None and isinstance(word, str):
+        entry = STATUS_WORDS.get(word.strip().casefold())
+    return entry or UNRECOGNISED
+
+
+def describe_status(code: int | str) -> str:
+    """One or two plain sentences for a status code (`405`, `"405"`) or word; for an unknown one too."""
+    entry = find_status(code, code)
+    if entry is UNRECOGNISED:
+        return f"{code}: {entry.description}. {entry.remedy}."
+    remedy = f" {entry.remedy}." if entry.remedy else ""
+    return f"{entry.name}: {entry.description}.{remedy}"
+
+
+def read_report_status(word: str) -> ReportedStatus | None:
+    """Our status for a report's word; None for one AT does not document. `accepted` changes nothing."""
+    return REPORT_STATUSES.get(word.strip().casefold())
+
+
+def find_failure(word: str) -> FailureReason | None:
+    return FAILURE_REASONS.get(word.strip().casefold())
+
+
+def find_network(code: str) -> Network | None:
+    return NETWORK_CODES.get(code.strip())
+
+
+def _find_by_text(code: object) -> StatusCode | None:
+    text = code.strip() if isinstance(code, str) else ""
+    return STATUS_CODES.get(int(text)) if text.isascii() and text.isdigit() and len(text) < 6 else None

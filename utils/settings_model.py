@@ -1,0 +1,167 @@
+"""The settings as a value: names, types, defaults and what follows from them."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from utils import setting_types as types
+from utils.errors import ServiceError
+from utils.setting_types import REPOSITORY, join_host, sqlite_path
+
+OFFLINE_SHORTCODE = "20880"
+OFFLINE_ACCOUNT = "offline"
+LIVE_HOST = "https://api.africastalking.com"
+SANDBOX_HOST = "https://api.sandbox.africastalking.com"
+DEFAULT_SENDER = "AFRICASTKNG"  # AT's own choice where `from` is absent (PROVIDER §1a)
+NO_PROVIDER = "AT_USERNAME is not set: set it and AT_API_KEY, or use `make run` for the offline simulator"
+
+Known = dict[str, Any]
+
+
+class SettingsError(ServiceError):
+    """What is wrong with the settings. `problems`: one line each, naming the variable and what to do."""
+
+    code = "invalid_settings"
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def _default_shortcode(known: Known) -> str | None:
+    return None if known["at_username"] else OFFLINE_SHORTCODE
+
+
+def _default_base_url(known: Known) -> str | None:
+    return None if known["at_username"] else f"http://127.0.0.1:{known['simulator_port']}"
+
+
+def _default_queue(known: Known) -> str:
+    # Named after the database, so that two databases in one folder do not share a queue.
+    path = sqlite_path(known["database_url"])
+    return f"sqlite:///{path.with_name(f'{path.stem}-queue.db')}" if path else known["database_url"]
+
+
+def _default_web_concurrency(known: Known) -> int:
+    return 1 if sqlite_path(known["database_url"]) else os.cpu_count() or 1
+
+
+def _default_public_url(known: Known) -> str:
+    return f"http://127.0.0.1:{known['port']}"
+
+
+class Settings(BaseModel):
+    """Every setting by its name in lower case. Secrets, and URLs that may hold one, stay out of the repr.
+
+    A field whose default depends on others stands after them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+    bind: types.Host = "127.0.0.1"
+    port: types.Port = 8000
+    simulator_port: types.Port = 8001
+    public_url: types.PublicUrl = Field(default_factory=_default_public_url)
+
+    at_username: types.Word | None = None
+    at_api_key: types.Word | None = Field(default=None, repr=False)
+    at_shortcode: types.Sender | None = Field(default_factory=_default_shortcode)
+    at_sender_id: types.Sender | None = None
+    at_base_url: types.Origin | None = Field(default_factory=_default_base_url)
+    at_max_recipients: types.Count = 500
+    at_timeout_seconds: types.Seconds = 60
+    at_max_requests_per_second: types.Rate = 10
+    at_max_messages_per_second: types.Rate = 500
+    adopt_by_number: bool = True
+
+    database_url: types.DatabaseUrl = Field(default="sqlite:///instance/sms.db", repr=False)
+    queue_url: types.QueueUrl = Field(default_factory=_default_queue, repr=False)
+
+    api_keys: types.Keys = Field(default=(), repr=False)
+    webhook_tokens: types.Keys = Field(default=(), repr=False)
+    dashboard_password: str | None = Field(default=None, repr=False)
+    secret_key: str | None = Field(default=None, repr=False)
+
+    default_region: types.Region | None = None
+    reply_template: types.Template = 'This is a response to: "{text}"'
+    stop_scope: Literal["all", "sender"] = "all"
+    forward_url: types.WebUrl | None = Field(default=None, repr=False)
+    forward_secret: str | None = Field(default=None, repr=False)
+    retention_days: types.Count = 90
+
+    web_concurrency: types.Count = Field(default_factory=_default_web_concurrency)
+    web_threads: types.WebThreads = 16
+    worker_concurrency: types.Count = 4
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], types.UpperCase] = "INFO"
+    trusted_proxies: types.Networks = ()
+
+    @property
+    def is_offline(self) -> bool:
+        return self.at_username is None
+
+    @property
+    def provider_host(self) -> str:
+        """scheme://host[:port] of the API that gets `/version1/…`."""
+        if self.at_base_url:
+            return self.at_base_url
+        return SANDBOX_HOST if self.at_username == "sandbox" else LIVE_HOST
+
+    @property
+    def provider_username(self) -> str:
+        """The account the service serves; offline a name that only the simulator takes."""
+        return self.at_username or OFFLINE_ACCOUNT
+
+    @property
+    def provider_api_key(self) -> str:
+        return self.at_api_key or OFFLINE_ACCOUNT
+
+    @property
+    def effective_sender_id(self) -> str:
+        return self.at_sender_id or DEFAULT_SENDER
+
+    @property
+    def database_is_sqlite(self) -> bool:
+        return sqlite_path(self.database_url) is not None
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """`database_url` with the driver SQLAlchemy is to take."""
+        return self.database_url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+    @property
+    def simulator_database(self) -> Path:
+        """Where the simulator keeps its phones: beside a SQLite database."""
+        path = sqlite_path(self.database_url)
+        return (path.parent if path else REPOSITORY / "instance") / "simulator.db"
+
+    @property
+    def service_url(self) -> str:
+        """Where this machine reaches the web process; `public_url` is what others are told."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bind, self.bind)  # noqa: S104
+        return f"http://{join_host(host, self.port)}"
+
+    @property
+    def simulator_url(self) -> str:
+        return f"http://127.0.0.1:{self.simulator_port}"
+
+    @property
+    def callback_urls(self) -> dict[str, str]:
+        """The URLs to paste at AT, by route name. The first token is the one that is handed out."""
+        query = f"?{urlencode({'token': self.webhook_tokens[0]})}" if self.webhook_tokens else ""
+        names = ("twoway", "delivery-reports", "opt-out", "subscription")
+        return {name: f"{self.public_url}/sms/{name}{query}" for name in names}
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret value, for the log to blot out."""
+        single = (self.at_api_key, self.dashboard_password, self.secret_key, self.forward_secret)
+        return (*filter(None, single), *self.api_keys, *self.webhook_tokens)
+
+    def require_provider(self) -> None:
+        """Raises SettingsError where nobody said which provider to use; `make run` names the simulator."""
+        if self.is_offline and "at_base_url" not in self.model_fields_set:
+            raise SettingsError([NO_PROVIDER])
