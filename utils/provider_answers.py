@@ -30,6 +30,7 @@ _NOT_DIGITS = re.compile(r"[^0-9]")
 # that it has processed, so they settle nothing.
 _MOVED = frozenset({301, 307, 308})
 _TIMED_OUT_AT_PROVIDER = 408
+_WRONG_PLACE = frozenset({403, 404, 405, 407, 410, 415, 451})
 _WEIGHT: Final[dict[RecipientOutcome, int]] = {"not_sent": 0, "rejected": 1, "unknown": 2, "accepted": 3}
 
 Raw = dict[str, Any]
@@ -107,13 +108,19 @@ def _explain_status(reply: Reply) -> ProviderError:
         return ProviderRefused(
             "The provider's address redirects elsewhere: set AT_BASE_URL to the final one",
             reason="redirected",
+            pauses="account",
         )
     if 400 <= status < 500 and status != _TIMED_OUT_AT_PROVIDER:
         sentence = (
             f"Africa's Talking refused the request with HTTP {status}: {reply.prose or 'no reason given'}"
         )
-        return ProviderRefused(sentence, reason=f"http_{status}")
+        return ProviderRefused(sentence, reason=f"http_{status}", pauses=_pause_of(status))
     return OutcomeUnknown(reason=f"http_{status}", retry_after=reply.retry_after)
+
+
+def _pause_of(status: int) -> Pause | None:
+    """These speak of the address or the account, not of the text: another POST would fare no better."""
+    return "account" if status in _WRONG_PLACE else None
 
 
 def _explain_prose(reply: Reply, raw: Raw | None) -> ProviderError:

@@ -205,12 +205,12 @@ REFUSALS = [
     ("sent_to_none.json", 201, ProviderRefused, "no_recipient_accepted", False, None),
     ("refused_401.txt", 401, CredentialsRefused, "credentials_refused", False, "account"),
     ("missing_field_400.txt", 400, ProviderRefused, "http_400", False, None),
-    ("json_415.txt", 415, ProviderRefused, "http_415", False, None),
-    ("gateway.html", 404, ProviderRefused, "http_404", False, None),
+    ("json_415.txt", 415, ProviderRefused, "http_415", False, "account"),
+    ("gateway.html", 404, ProviderRefused, "http_404", False, "account"),
     ("gateway.html", 429, ProviderThrottled, "throttled", True, None),
     ("gateway.html", 409, ProviderRefused, "do_not_disturb", True, None),
-    ("gateway.html", 307, ProviderRefused, "redirected", False, None),
-    ("gateway.html", 301, ProviderRefused, "redirected", False, None),
+    ("gateway.html", 307, ProviderRefused, "redirected", False, "account"),
+    ("gateway.html", 301, ProviderRefused, "redirected", False, "account"),
 ]
 
 
