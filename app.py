@@ -68,7 +68,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
             _require_servable(app.extensions[EXTENSION])
         else:
             # A command speaks to a person: what it has to say is its answer.
-            configure_logging("WARNING", settings.secrets)
+            configure_logging("ERROR", settings.secrets)
     except ServiceError as error:
         _refuse(error)
     return app

@@ -25,6 +25,7 @@ from huey.serializer import Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging import claims, heartbeats, identity, probes, sweeps
+from messaging.health import require_migrated
 from messaging.sending import Sender, worker_name
 from messaging.service import Service, build_service
 from utils.errors import ServiceError
@@ -187,6 +188,7 @@ def main() -> int:
         settings.require_provider()
         configure_logging(settings.log_level, settings.secrets)
         service = build_service(settings)
+        require_migrated(service.database)
         identity.claim_identity(service.database, settings)
     except ServiceError as error:
         sys.stderr.write(f"{error}\n")

@@ -13,6 +13,9 @@ from messaging.upsert import insert_or_ignore
 REQUESTS = "requests"
 MESSAGES = "messages"
 MICRO = 1_000_000
+# What a bucket holds after a rest: a whole second's worth would let two seconds' worth leave within one.
+BURST_SECONDS = 0.1
+URGENT_DEBT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class Pace:
 def take(connection: Connection, pace: Pace, message_count: int, now: datetime, *, urgent: bool) -> float:
     """Seconds to wait before one POST of `message_count` messages may leave; 0 means the tokens are taken.
 
-    A bucket holds one second's worth. A POST larger than the bucket waits for a full one and leaves a debt.
+    A bucket holds a tenth of a second's worth. A POST larger than that waits for a full one and leaves a debt.
     An urgent POST (a single text, a reply) does not wait behind bulk: it may go into one second of debt.
     """
     wanted = {
@@ -65,10 +68,11 @@ def _refilled(connection: Connection, name: str, rate: float, now: datetime) -> 
 
 
 def _capacity(rate: float) -> float:
-    return max(rate, 1.0)
+    return max(rate * BURST_SECONDS, 1.0)
 
 
 def _seconds_short(tokens_micros: int, rate: float, count: int, urgent: bool) -> float:
-    capacity = _capacity(rate)
-    needed = min(count, capacity) - (capacity if urgent else 0)
+    needed = min(count, _capacity(rate))
+    if urgent:
+        needed -= max(rate * URGENT_DEBT_SECONDS, 1.0)
     return max(needed - tokens_micros / MICRO, 0.0) / rate

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from typing import Any
 
@@ -35,7 +36,7 @@ HTTP_STATUSES: tuple[tuple[type[ServiceError], int], ...] = (
     (errors.ProviderError, 502),
 )
 SENTENCES = {404: "There is no such route here", 405: "This route does not take that method"}
-RETRY_AFTER_SECONDS = {"busy": "2", "storage_unavailable": "10"}
+RETRY_AFTER_SECONDS = {"busy": 2, "storage_unavailable": 10}
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +54,9 @@ def answer_service_error(error: ServiceError) -> Response:
     if status == INTERNAL_ERROR:
         logger.error("a request failed", exc_info=error)
     answer = _answer(status, error.code, error.message, error.field, _details(error))
-    if error.code in RETRY_AFTER_SECONDS:
-        answer.headers["Retry-After"] = RETRY_AFTER_SECONDS[error.code]
+    wait_seconds = RETRY_AFTER_SECONDS.get(error.code) or getattr(error, "retry_after", None)
+    if wait_seconds:
+        answer.headers["Retry-After"] = str(math.ceil(wait_seconds))
     if isinstance(error, errors.Unauthorised):
         answer.headers["WWW-Authenticate"] = "Bearer"
     return answer

@@ -35,7 +35,7 @@ class SimulatorServer(BaseApplication):
             "threads": THREADS,
             "keepalive": KEEP_ALIVE_SECONDS,
             "graceful_timeout": STOP_SECONDS,
-            "loglevel": "error",
+            "loglevel": "critical",
             "control_socket_disable": True,
             "when_ready": self._announce,
             "post_fork": self._die_with_parent,

@@ -9,6 +9,7 @@ from flask_openapi.openapi import OpenAPI
 from app import create_app
 from tests.routes.conftest import MakeApp
 from tests.support.web import API_KEY, TOKEN, Caller
+from utils.errors import ProviderThrottled
 from utils.settings import Settings
 
 KEY = {"Authorization": f"Bearer {API_KEY}"}
@@ -152,3 +153,14 @@ def test_a_body_too_large_for_the_api_is_413(app: OpenAPI) -> None:
     assert answer.status_code == 413
     assert answer.json is not None
     assert answer.json["code"] == "request_entity_too_large"
+
+
+def test_the_wait_that_the_provider_asks_for_is_passed_on(make_app: MakeApp) -> None:
+    app = make_app()
+
+    @app.get("/throttled", doc_ui=False)
+    def throttled() -> str:
+        raise ProviderThrottled(reason="throttled", retry_after=7.2)
+
+    answer = app.test_client().get("/throttled")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (502, "8")

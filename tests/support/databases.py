@@ -49,6 +49,15 @@ def opened(database_url: str) -> Iterator[Database]:
         database.close()
 
 
+def has_postgresql() -> bool:
+    """True also where there must be one and is none: then the test that wants it fails and says why."""
+    try:
+        psycopg.connect(SERVER_URL, connect_timeout=5).close()
+    except psycopg.OperationalError:
+        return os.environ.get("REQUIRE_SERVICES") == "1"
+    return True
+
+
 def _on_server(statement: str, name: str) -> None:
     with psycopg.connect(SERVER_URL, autocommit=True, connect_timeout=5) as connection:
         connection.execute(sql.SQL(statement).format(sql.Identifier(name)))
