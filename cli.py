@@ -14,7 +14,7 @@ from flask.cli import AppGroup, ScriptInfo
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli_output import as_json_option, print_csv, print_json, print_table, show
-from messaging import migrations, opt_outs, sends
+from messaging import migrations, opt_outs, pauses, sends, unknowns
 from messaging.audit import audit
 from messaging.doctor import examine
 from messaging.health import explain_storage_error, require_migrated
@@ -108,6 +108,33 @@ def status(message_id: int, as_json: bool) -> None:
     print_table(names, ([entry[name] for name in names] for entry in history))
 
 
+@sms.command()
+@click.argument("message_id", metavar="ID", type=int)
+@as_json_option
+def resend(message_id: int, as_json: bool) -> None:
+    """Send the unknown message ID again, as a new one. Its recipient may get both."""
+    new_id = unknowns.resend(current_service().database, message_id)
+    show({"id": new_id, "resend_of": message_id}, as_json, f"Message {new_id} is queued in its place.")
+
+
+@sms.command()
+@click.argument("message_id", metavar="ID", type=int)
+@as_json_option
+def close(message_id: int, as_json: bool) -> None:
+    """Let the unknown message ID rest; a report may still settle it."""
+    unknowns.close(current_service().database, message_id)
+    show({"id": message_id, "closed": True}, as_json, f"Message {message_id} is closed.")
+
+
+@sms.command()
+@click.option("--sender-id", help="Only this sender id; otherwise everything.")
+@as_json_option
+def resume(sender_id: str | None, as_json: bool) -> None:
+    """Lift the pause of the account or of a sender id."""
+    lifted = pauses.resume_now(current_service().database, sender_id)
+    show({"resumed": lifted}, as_json, f"Pauses lifted: {lifted}.")
+
+
 @sms.command(name="replay")
 @click.argument("callback_ids", metavar="[ID]...", nargs=-1, type=int)
 @click.option("--since", metavar="TIME", help="Those received at this time or later, like 2026-11-24T08:00Z.")
@@ -136,6 +163,8 @@ def audit_books(as_json: bool) -> None:
         rows = [(problem.kind, problem.message_id, problem.detail) for problem in found.problems]
         if rows:
             print_table(("problem", "message", "detail"), rows)
+        if found.listed:
+            print_table(("to look at", "id", "detail"), (list(one.values()) for one in found.listed))
         click.echo("The books are right." if found.ok else f"Problems: {len(rows)}.")
     sys.exit(0 if found.ok else 1)
 

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, select, text
 
 from messaging import statuses
+from messaging.adoption import ambiguous_reports
 from messaging.database import Database
 from messaging.models import attempts, callbacks, delivery_reports, inbound_messages, messages
 from utils.money import parse_money
@@ -37,6 +38,8 @@ class Problem:
 class Audit:
     problems: list[Problem]
     counts: dict[str, int]
+    # No contradiction, but somebody may want to look: kind, id, detail.
+    listed: list[dict[str, Any]]
 
     @property
     def ok(self) -> bool:
@@ -44,7 +47,7 @@ class Audit:
 
     def as_json(self) -> dict[str, Any]:
         problems = [problem.as_json() for problem in self.problems]
-        return {"ok": self.ok, "problems": problems, "counts": self.counts}
+        return {"ok": self.ok, "problems": problems, "counts": self.counts, "listed": self.listed}
 
 
 def audit(database: Database) -> Audit:
@@ -52,7 +55,7 @@ def audit(database: Database) -> Audit:
     with database.read() as connection:
         now = database.now(connection)
         problems = [problem for check in CHECKS for problem in check(connection, now)]
-        return Audit(problems, _counts(connection))
+        return Audit(problems, _counts(connection), list(_listed(connection)))
 
 
 def _unknown_statuses(connection: Connection, _now: datetime) -> Iterator[Problem]:
@@ -246,3 +249,20 @@ def _counts(connection: Connection) -> dict[str, int]:
     inbound = select(func.count()).select_from(inbound_messages)
     counts["inbound_messages"] = connection.execute(inbound).scalar_one()
     return counts
+
+
+def _listed(connection: Connection) -> Iterator[dict[str, Any]]:
+    """What waits for a person: callbacks that cannot be used, reports that nobody or more than one may own."""
+    quarantined = select(callbacks.c.id, callbacks.c.kind, callbacks.c.detail).where(
+        callbacks.c.outcome == "quarantined"
+    )
+    for row in connection.execute(quarantined.order_by(callbacks.c.id.desc()).limit(MOST_NAMED)):
+        yield {"kind": "quarantined_callback", "id": row.id, "detail": f"{row.kind}: {row.detail}"}
+    ambiguous = {report.report_id: report.why for report in ambiguous_reports(connection)}
+    parked = select(delivery_reports.c.id, delivery_reports.c.word, delivery_reports.c.callback_id).where(
+        delivery_reports.c.message_id.is_(None)
+    )
+    for row in connection.execute(parked.order_by(delivery_reports.c.id.desc()).limit(MOST_NAMED)):
+        why = ambiguous.get(row.id, "no message has its id")
+        detail = f"{row.word}, callback {row.callback_id}: {why}"
+        yield {"kind": "parked_report", "id": row.id, "detail": detail}

@@ -52,6 +52,12 @@ def resume(connection: Connection, name: str | None = None) -> int:
     return lifted
 
 
+def resume_now(database: Database, sender_id: str | None) -> int:
+    """A person's decision: one sender id, or everything that is paused."""
+    with database.write() as connection:
+        return resume(connection, None if sender_id is None else sender_name(sender_id))
+
+
 def take_probe(database: Database) -> bool:
     """Whether the account is paused and this caller is the one to ask AT now (one probe a minute, all workers)."""
     with database.write() as connection:

@@ -12,12 +12,13 @@ from flask_openapi.blueprint import APIBlueprint
 from flask_openapi.models.tag import Tag
 from pydantic import BaseModel, Field
 
-from messaging import pauses
+from messaging import pauses, unknowns
 from messaging.audit import audit
 from messaging.callback_views import require_callback
+from messaging.message_views import get_message
 from messaging.replay import replay
 from routes.api import name_operation
-from routes.api_models import ErrorAnswer
+from routes.api_models import ErrorAnswer, Message, MessagePath
 from routes.api_send_models import Resumed, ResumeSending
 from routes.guards import check_api_key
 from routes.service import current_database, current_service
@@ -44,14 +45,26 @@ class Problem(BaseModel):
     detail: str
 
 
+class Listed(BaseModel):
+    kind: str
+    id: int
+    detail: str
+
+
 class AuditAnswer(BaseModel):
     ok: bool
     problems: list[Problem]
     counts: dict[str, int]
+    listed: list[Listed] = Field(description="No contradiction, but for a person to look at")
 
 
 class CallbackPath(BaseModel):
     id: int = Field(description="The callback's id")
+
+
+class ResentMessage(BaseModel):
+    id: int = Field(description="The new message")
+    resend_of: int
 
 
 class ReplayAnswer(BaseModel):
@@ -78,6 +91,23 @@ def replay_callback(path: CallbackPath) -> dict[str, Any]:
 @books_api.post("/sending/resume", tags=[BOOKS], responses={200: Resumed, 400: ErrorAnswer})
 def resume_sending(body: ResumeSending) -> dict[str, Any]:
     """Lifts the pause of the account and of every sender id, or of one sender id."""
-    name = None if body.sender_id is None else pauses.sender_name(body.sender_id)
-    with current_database().write() as connection:
-        return {"resumed": pauses.resume(connection, name)}
+    return {"resumed": pauses.resume_now(current_database(), body.sender_id)}
+
+
+@books_api.post(
+    "/messages/<int:id>/resend",
+    tags=[BOOKS],
+    responses={202: ResentMessage, 404: ErrorAnswer, 409: ErrorAnswer},
+)
+def resend_message(path: MessagePath) -> tuple[dict[str, Any], int]:
+    """Sends an unknown message again, as a new one that names it. Its recipient may get both."""
+    return {"id": unknowns.resend(current_database(), path.id), "resend_of": path.id}, 202
+
+
+@books_api.post(
+    "/messages/<int:id>/close", tags=[BOOKS], responses={200: Message, 404: ErrorAnswer, 409: ErrorAnswer}
+)
+def close_message(path: MessagePath) -> dict[str, Any]:
+    """Lets an unknown message rest; a report may still settle it."""
+    unknowns.close(current_database(), path.id)
+    return get_message(current_database(), path.id)

@@ -306,3 +306,11 @@ def test_the_api_knows_every_status_and_every_kind_of_callback(app: OpenAPI) -> 
     assert set(get_args(Status)) == set(statuses.ALL)
     assert set(get_args(CallbackKind)) == {"inbound", "report", "opt_out", "subscription"}
     assert set(get_args(CallbackOutcome)) == {"applied", "quarantined", "unapplied"}
+
+
+def test_an_unknown_message_is_resent_by_a_person_and_only_once(caller: Caller, database: Database) -> None:
+    (message_id,) = put(database, NewMessage(ALICE, "Hello"), status="unknown")
+    first = caller.post(f"/v1/messages/{message_id}/resend")
+    second = caller.post(f"/v1/messages/{message_id}/resend")
+    assert (first.status_code, first.json) == (202, {"id": message_id + 1, "resend_of": message_id})
+    assert (second.status_code, second.json["error"]["code"]) == (409, "not_unknown")

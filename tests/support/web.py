@@ -19,6 +19,10 @@ class Caller:
         known = {"Authorization": f"Bearer {API_KEY}"} | (headers or {})
         return self._app.test_client().get(path, query_string=query or None, headers=known)
 
+    def post(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> TestResponse:
+        known = {"Authorization": f"Bearer {API_KEY}"} | (headers or {})
+        return self._app.test_client().post(path, json=body, headers=known)
+
     def callback(self, path: str, fields: dict[str, str] | bytes, token: str | None = TOKEN) -> TestResponse:
         query = {} if token is None else {"token": token}
         kind = "application/x-www-form-urlencoded"

@@ -1,0 +1,124 @@
+"""`POST /v1/messages`: what is taken, what is refused, and one effect per Idempotency-Key."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.support.web import Caller
+
+ALICE, BOB = "+254711000001", "+254711000002"
+
+
+def send(caller: Caller, key: str | None = None, **body: Any) -> Any:
+    wanted = {"to": ALICE, "text": "Hello"} | body
+    return caller.post("/v1/messages", wanted, {"Idempotency-Key": key} if key else None)
+
+
+def test_one_text_to_one_person_is_queued(caller: Caller) -> None:
+    answer = send(caller)
+    message_id = answer.json["messages"][0]["id"]
+    assert answer.status_code == 202
+    assert answer.json == {
+        "batch_id": answer.json["batch_id"],
+        "accepted": 1,
+        "refused": [],
+        "duplicates": 0,
+        "messages": [{"id": message_id, "to": ALICE, "status": "queued"}],
+    }
+    assert caller.message(message_id)["text"] == "Hello"
+
+
+def test_recipients_are_normalised_deduplicated_and_refused_by_name(caller: Caller) -> None:
+    answer = send(caller, to=["+254 711 000 001", ALICE, BOB, "0712345678", "+1"])
+    assert [one["to"] for one in answer.json["messages"]] == [ALICE, BOB]
+    assert (answer.json["accepted"], answer.json["duplicates"]) == (2, 1)
+    assert [(one["to"], one["code"]) for one in answer.json["refused"]] == [
+        ("0712345678", "invalid_phone"),
+        ("+1", "invalid_phone"),
+    ]
+    assert all(one["message"] for one in answer.json["refused"])
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "field"),
+    [
+        ({"to": "0712345678"}, "invalid_phone", "to"),
+        ({"to": ["0712345678", "+1"]}, "no_valid_recipients", "to"),
+        ({"to": []}, "no_recipients", "to"),
+        ({"to": [ALICE] * 10_001}, "too_many_recipients", "to"),
+        ({"to": None}, "invalid_request", "to"),
+        ({"to": [5]}, "invalid_request", "to.0"),
+        ({"text": ""}, "empty_message", "text"),
+        ({"text": " \n"}, "empty_message", "text"),
+        ({"text": "x" * 1601}, "text_too_long", "text"),
+        ({"text": "a\0b"}, "invalid_input", "text"),
+        ({"text": 5}, "invalid_request", "text"),
+        ({"sender_id": "no\nname"}, "invalid_sender_id", "sender_id"),
+        ({"sender_id": ""}, "invalid_sender_id", "sender_id"),
+        ({"on_unknown": "guess"}, "invalid_request", "on_unknown"),
+        ({"send_at": "soon"}, "invalid_request", "send_at"),
+        ({"send_at": "2199-01-01T00:00:00Z"}, "invalid_time", "send_at"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "invalid_time", "expires_at"),
+        ({"surprise": 1}, "invalid_request", "surprise"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_bad_input_is_named_and_queues_nothing(
+    caller: Caller, body: dict[str, Any], code: str, field: str
+) -> None:
+    answer = send(caller, **body)
+    assert answer.status_code == 400
+    assert (answer.json["error"]["code"], answer.json["error"]["field"]) == (code, field)
+    assert caller.messages() == []
+
+
+def test_a_repeated_key_gets_the_first_answer_and_queues_nothing(caller: Caller) -> None:
+    first, second = send(caller, "key-1"), send(caller, "key-1")
+    assert first.headers.get("Idempotent-Replay") is None
+    assert (second.status_code, second.json) == (first.status_code, first.json)
+    assert second.headers["Idempotent-Replay"] == "true"
+    assert len(caller.messages()) == 1
+
+
+def test_the_order_and_spacing_of_the_body_do_not_make_it_another(caller: Caller) -> None:
+    first = send(caller, "key-1")
+    headers = {"Idempotency-Key": "key-1"}
+    second = caller.post("/v1/messages", {"text": "Hello", "on_unknown": "hold", "to": [ALICE]}, headers)
+    assert second.json == first.json
+
+
+def test_a_key_with_another_body_is_refused(caller: Caller) -> None:
+    send(caller, "key-1")
+    answer = send(caller, "key-1", text="Goodbye")
+    assert (answer.status_code, answer.json["error"]["code"]) == (422, "idempotency_key_reused")
+    assert len(caller.messages()) == 1
+
+
+def test_a_refused_request_leaves_its_key_free(caller: Caller) -> None:
+    assert send(caller, "key-1", text="").status_code == 400
+    assert send(caller, "key-1").status_code == 202
+
+
+@pytest.mark.parametrize("key", ["x" * 256, "line\tbreak"])
+def test_a_key_that_cannot_be_kept_is_refused(caller: Caller, key: str) -> None:
+    answer = send(caller, key)
+    assert (answer.status_code, answer.json["error"]["field"]) == (400, "Idempotency-Key")
+
+
+def test_equal_requests_at_one_moment_queue_once(caller: Caller) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: send(caller, "key-1", to=[ALICE, BOB]), range(8)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json["batch_id"] for answer in answers}) == 1
+    assert len(caller.messages()) == 2
+
+
+def test_a_text_for_later_keeps_its_times(caller: Caller) -> None:
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    answer = send(caller, send_at=later.isoformat(), expires_at=(later + timedelta(hours=1)).isoformat())
+    assert answer.status_code == 202
+    assert caller.messages()[0]["status"] == "queued"
