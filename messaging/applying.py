@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from messaging import journal, opt_outs
 from messaging.database import Database
@@ -30,6 +30,8 @@ CANNOT_APPLY = (
     TypeError,
     ValueError,
 )
+# PostgreSQL's classes: connection, rollback (deadlocks), resources, locks, operator, system.
+TROUBLE_OF_STORE = frozenset({"08", "40", "53", "55", "57", "58"})
 
 Result = TypeVar("Result")
 
@@ -52,12 +54,54 @@ class Subscription(NamedTuple):
 Content = Report | InboundText | OptOut | Subscription
 
 
+class Callback(NamedTuple):
+    """A body with what it says; `content` is None where it cannot be used."""
+
+    arrival: journal.Arrival
+    content: Content | None
+
+
 class Filed(NamedTuple):
     """A journaled callback that is to take effect."""
 
     callback_id: int
     received_at: datetime
     content: Content
+
+
+def apply_group(
+    settings: Settings,
+    database: Database,
+    connection: Connection,
+    callbacks: Sequence[Callback],
+    *,
+    with_care: bool = False,
+) -> list[None]:
+    """Journals all, then applies what is new. `with_care`: what cannot be applied harms nobody else.
+
+    Without it one bad callback raises and the transaction is lost: to be done again, with care. Trouble of
+    the store itself always raises: then nothing is stored, and AT comes again.
+    """
+    entries = journal.write(connection, [one.arrival for one in callbacks])
+    distinct = {one.arrival.digest: one for one in callbacks}
+    due = [
+        (entries[digest], one.content) for digest, one in distinct.items() if _is_due(one, entries[digest])
+    ]
+    filed = [Filed(entry.id, entry.seen_at, content) for entry, content in due if content is not None]
+    apply = apply_each if with_care else apply_together
+    failed = apply(settings, database, connection, filed)
+    retried = [entry.id for entry, _ in due if entry.outcome == journal.UNAPPLIED and entry.id not in failed]
+    journal.set_outcome(connection, retried, journal.APPLIED, None)
+    return [None] * len(callbacks)
+
+
+def _is_due(callback: Callback, entry: journal.Entry) -> bool:
+    """New, or failed the last time; an opt-out always, for a person may go, come back, and go again."""
+    return (
+        entry.is_new
+        or entry.outcome == journal.UNAPPLIED
+        or (isinstance(callback.content, OptOut) and entry.outcome == journal.APPLIED)
+    )
 
 
 def apply_together(
@@ -67,12 +111,12 @@ def apply_together(
     reports = [FiledReport(*one[:2], one.content) for one in filed if isinstance(one.content, Report)]
     if reports:
         apply_reports(database, connection, reports, adopt=settings.adopt_by_number)
-    texts = [FiledText(*one[:2], one.content) for one in filed if isinstance(one.content, InboundText)]
-    if texts:
-        receive_texts(settings, database, connection, texts)
     left = [(one.callback_id, one.content) for one in filed if isinstance(one.content, OptOut)]
     if left:
         _opt_out(database, connection, left)
+    texts = [FiledText(*one[:2], one.content) for one in filed if isinstance(one.content, InboundText)]
+    if texts:
+        receive_texts(settings, database, connection, texts)
     return []
 
 
@@ -96,7 +140,11 @@ def attempt(connection: Connection, callback_id: int, apply: Callable[[], Result
         with connection.begin_nested():
             return apply()
     except CANNOT_APPLY as error:
-        logger.exception("a callback could not be applied", extra={"callback_id": callback_id})
+        if _is_trouble_of_store(error):
+            raise
+        # Without the traceback: the store's errors quote the values, and a log holds no number and no text.
+        note = {"callback_id": callback_id, "error": type(error).__name__}
+        logger.error("a callback could not be applied", extra=note)  # noqa: TRY400
         journal.set_outcome(connection, [callback_id], journal.UNAPPLIED, _explain(error))
         return None
 
@@ -108,6 +156,16 @@ def _opt_out(database: Database, connection: Connection, left: Sequence[tuple[in
         opt_outs.record_stop(
             database, connection, one.phone, scope, one.sender_id, opt_outs.CALLBACK, callback_id
         )
+
+
+def _is_trouble_of_store(error: Exception) -> bool:
+    """No fault of the body: a deadlock, a full disk, a server that goes down."""
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        return isinstance(error, OperationalError)
+    return state[:2] in TROUBLE_OF_STORE
 
 
 def _explain(error: Exception) -> str:

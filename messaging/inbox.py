@@ -14,15 +14,14 @@ AT repeats a callback every minute until it gets a 200, so a body that cannot be
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
 from urllib.parse import parse_qsl
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging import journal, opt_outs
-from messaging.applying import Content, Filed, OptOut, Subscription, apply_each, apply_together
+from messaging.applying import Callback, Content, OptOut, Subscription, apply_group
 from messaging.database import Database
 from messaging.inbound import InboundText
 from messaging.shared_commits import SharedCommits
@@ -41,6 +40,7 @@ LONGEST_PHONE = 64
 LONGEST_CONTENT_TYPE = 200
 # Shorter than any number with its country code, longer than any shortcode.
 FEWEST_DIGITS_WITHOUT_PLUS = 9
+NUMBERS = frozenset({"from", "to", "phoneNumber", "senderId"})
 
 logger = logging.getLogger(__name__)
 
@@ -49,21 +49,13 @@ class Unusable(Exception):
     """Why a body cannot be applied, in words for the journal. It holds no value of a field."""
 
 
-class Callback(NamedTuple):
-    """A body with what it says; `content` is None where it cannot be used."""
-
-    arrival: journal.Arrival
-    content: Content | None
-
-
 class Inbox:
     """Everything that AT posts to us, in commits shared by all who post at the same moment."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
-        self._database = database
-        self._settings = settings
+        apply = partial(apply_group, settings, database)
         self._commits: SharedCommits[Callback, None] = SharedCommits(
-            database, self._apply_group, self._apply_group_with_care, name="inbox"
+            database, apply, partial(apply, with_care=True), name="inbox"
         )
 
     def receive(
@@ -86,47 +78,6 @@ class Inbox:
 
     def stop(self) -> None:
         self._commits.stop()
-
-    def _apply_group(self, connection: Connection, callbacks: list[Callback]) -> list[None]:
-        apply_group(self._settings, self._database, connection, callbacks)
-        return [None] * len(callbacks)
-
-    def _apply_group_with_care(self, connection: Connection, callbacks: list[Callback]) -> list[None]:
-        apply_group(self._settings, self._database, connection, callbacks, with_care=True)
-        return [None] * len(callbacks)
-
-
-def apply_group(
-    settings: Settings,
-    database: Database,
-    connection: Connection,
-    callbacks: Sequence[Callback],
-    *,
-    with_care: bool = False,
-) -> None:
-    """Journals all, then applies what is new. `with_care`: what cannot be applied harms nobody else.
-
-    Without it one bad callback raises and the transaction is lost: to be done again, with care.
-    """
-    entries = journal.write(connection, [one.arrival for one in callbacks])
-    distinct = {one.arrival.digest: one for one in callbacks}
-    due = [
-        (entries[digest], one.content) for digest, one in distinct.items() if _is_due(one, entries[digest])
-    ]
-    filed = [Filed(entry.id, entry.seen_at, content) for entry, content in due if content is not None]
-    apply = apply_each if with_care else apply_together
-    failed = apply(settings, database, connection, filed)
-    retried = [entry.id for entry, _ in due if entry.outcome == journal.UNAPPLIED and entry.id not in failed]
-    journal.set_outcome(connection, retried, journal.APPLIED, None)
-
-
-def _is_due(callback: Callback, entry: journal.Entry) -> bool:
-    """New, or failed the last time; an opt-out always, for a person may go, come back, and go again."""
-    return (
-        entry.is_new
-        or entry.outcome == journal.UNAPPLIED
-        or (isinstance(callback.content, OptOut) and entry.outcome == journal.APPLIED)
-    )
 
 
 def read_callback(
@@ -172,7 +123,7 @@ def _read_report(fields: Mapping[str, str]) -> Report:
     return Report(
         provider_message_id,
         _needed(fields, "status", LONGEST_WORD),
-        None if phone is None else _phone_or_text(phone)[:LONGEST_PHONE],
+        phone and (_e164(phone) or phone[:LONGEST_PHONE]),
         _optional(fields, "failureReason"),
         _optional(fields, "networkCode"),
         _optional(fields, "retryCount"),
@@ -182,9 +133,10 @@ def _read_report(fields: Mapping[str, str]) -> Report:
 def _read_inbound(fields: Mapping[str, str]) -> InboundText:
     if "text" not in fields:
         raise Unusable("the field text is missing")
+    sender = _needed(fields, "from", LONGEST_PHONE)
     return InboundText(
         _needed(fields, "id", LONGEST_ID),
-        _phone_or_text(_needed(fields, "from", LONGEST_PHONE)),
+        _e164(sender) or sender,
         _needed(fields, "to", opt_outs.LONGEST_SENDER_ID),
         _clean(fields["text"]),
         _optional(fields, "linkId"),
@@ -203,7 +155,7 @@ def _read_opt_out(fields: Mapping[str, str]) -> OptOut:
 
 def _read_subscription(fields: Mapping[str, str]) -> Subscription:
     _needed(fields, "updateType", LONGEST_WORD)
-    return Subscription(_phone_or_text(_needed(fields, "phoneNumber", LONGEST_PHONE)))
+    return Subscription(_needed(fields, "phoneNumber", LONGEST_PHONE))
 
 
 _READERS: dict[str, Callable[[Mapping[str, str]], Content]] = {
@@ -225,8 +177,8 @@ def _needed(fields: Mapping[str, str], name: str, longest: int) -> str:
 
 
 def _needed_phone(fields: Mapping[str, str]) -> str:
-    phone = _phone_or_text(_needed(fields, "phoneNumber", LONGEST_PHONE))
-    if not phone.startswith("+"):
+    phone = _e164(_needed(fields, "phoneNumber", LONGEST_PHONE))
+    if phone is None:
         raise Unusable("the field phoneNumber holds no phone number")
     return phone
 
@@ -234,8 +186,8 @@ def _needed_phone(fields: Mapping[str, str]) -> str:
 def _optional(fields: Mapping[str, str], name: str) -> str | None:
     value = _clean(fields.get(name, ""))
     # A plus that was not escaped reads as a space in a form.
-    if value[:1] == " " and value[1:2].isdigit():
-        value = f"+{value[1:]}"
+    if name in NUMBERS and value[:1] == " " and value[1:2].isdigit():
+        return f"+{value.strip()}"
     return value.strip() or None
 
 
@@ -244,15 +196,14 @@ def _clean(text: str) -> str:
     return text.replace("\0", "\ufffd")
 
 
-def _phone_or_text(text: str) -> str:
-    """E.164 where it is a phone number, also without its plus; else as it came, like the sender `MTN`."""
-    has_plus = text.startswith("+")
+def _e164(text: str) -> str | None:
+    """None for what is no phone number, like the sender `MTN` or a shortcode. The plus may be missing."""
     digits = text.removeprefix("+")
     if not (digits.isascii() and digits.isdigit()):
-        return text.removeprefix("+")
-    if not has_plus and len(digits) < FEWEST_DIGITS_WITHOUT_PLUS:
-        return text
+        return None
+    if digits == text and len(digits) < FEWEST_DIGITS_WITHOUT_PLUS:
+        return None
     try:
         return parse_phone(f"+{digits}").e164
     except InvalidPhone:
-        return digits
+        return None

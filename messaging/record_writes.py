@@ -11,6 +11,7 @@ from messaging import events, retries, statuses
 from messaging.claims import Claim
 from messaging.database import wake_after_commit
 from messaging.models import messages
+from messaging.unknowns import DECIDED
 from utils.errors import ProviderError
 from utils.provider_answers import RecipientAnswer
 
@@ -52,7 +53,10 @@ _REQUEUE = (
 
 
 class RecordWrites:
-    """The rows of one record, by statement. `row` is a message: id, tries, created_at, on_unknown, unknown_resends."""
+    """The rows of one record, by statement.
+
+    `row` is a message: id, tries, reason, created_at, on_unknown, unknown_resends.
+    """
 
     def __init__(self, claim: Claim, now: datetime) -> None:
         self.claim = claim
@@ -127,7 +131,7 @@ class RecordWrites:
     def _not_sent(self, row: Any, reason: str, *, is_paused: bool = False) -> None:
         """Back into the queue; a pause is not the recipient's fault and costs no try. A trigger's caller retries."""
         tries = row.tries if is_paused else row.tries + 1
-        if self.claim.is_trigger:
+        if self.claim.is_trigger or row.reason in DECIDED:
             self._settle(row.id, statuses.FAILED, reason, "not sent")
         elif is_paused:
             self._requeue(row, reason, tries, row.unknown_resends, self.now)
@@ -143,6 +147,9 @@ class RecordWrites:
 
     def _unknown(self, row: Any, reason: str, detail: str | None) -> None:
         """Never sent again by itself, but where its sender accepted a possible duplicate: then once."""
+        if row.reason in DECIDED:
+            self._settle(row.id, statuses.UNKNOWN, row.reason, detail or reason)
+            return
         if row.on_unknown == "resend" and not row.unknown_resends and not self.claim.is_trigger:
             self._requeue(row, reason, row.tries + 1, 1, self.now + timedelta(seconds=1))
             return

@@ -94,6 +94,7 @@ def _owned(connection: Connection, claim: Claim) -> _Owned | None:
         messages.c.id,
         messages.c.recipient,
         messages.c.tries,
+        messages.c.reason,
         messages.c.created_at,
         messages.c.on_unknown,
         messages.c.unknown_resends,

@@ -16,6 +16,8 @@ from utils.errors import Conflict, NotFound
 
 RESENT = "resent"
 CLOSED = "closed"
+# A person has decided: an answer that comes late may settle the message, but never send it.
+DECIDED = (RESENT, CLOSED)
 SOURCE = "operator"
 
 
@@ -60,7 +62,7 @@ def _unknown_message(connection: Connection, message_id: int) -> Row[Any]:
         raise NotFound(f"There is no message {message_id}")
     if row.status != statuses.UNKNOWN:
         raise NotUnknown(f"Message {message_id} is {row.status}: only an unknown one can be resent or closed")
-    if row.reason in (RESENT, CLOSED):
+    if row.reason in DECIDED:
         raise NotUnknown(f"Message {message_id} was {row.reason} already")
     return row
 

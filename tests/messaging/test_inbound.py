@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import pytest
+
+from messaging import opt_outs
+from messaging.database import Database, lock_keys
+from messaging.models import callbacks, inbound_messages, messages, suppressions
+from tests.messaging.books import (
+    OTHER_PHONE,
+    PHONE,
+    all_rows,
+    at_once,
+    inbound,
+    move_time,
+    only_row,
+    open_inbox,
+    opt_out,
+)
+from utils.settings import Settings
+
+
+def receive(database: Database, settings: Settings, *bodies: bytes, **overrides: object) -> None:
+    with open_inbox(database, settings, **overrides) as inbox:
+        for body in bodies:
+            inbox.receive("inbound", body)
+
+
+def outcomes(database: Database) -> list[str]:
+    return [row.reply_outcome for row in all_rows(database, inbound_messages)]
+
+
+def block(database: Database, phone: str = PHONE, sender_id: str | None = None, source: str = "api") -> None:
+    scope = "all" if sender_id is None else "sender"
+    with database.write() as connection:
+        opt_outs.record_stop(database, connection, phone, scope, sender_id, source)
+
+
+def test_a_text_is_kept_and_answered_from_the_number_it_came_to(
+    database: Database, settings: Settings
+) -> None:
+    receive(database, settings, inbound("hello", "in-1", to="40404", linkId="L7", networkCode="63902"))
+    kept = only_row(database, inbound_messages)
+    assert (kept.sender, kept.recipient, kept.text, kept.meaning) == (PHONE, "40404", "hello", "message")
+    assert (kept.provider_inbound_id, kept.link_id, kept.network) == ("in-1", "L7", "63902")
+    assert kept.callback_id == only_row(database, callbacks).id
+    assert kept.reply_outcome == "queued"
+    reply = only_row(database, messages)
+    assert (reply.recipient, reply.sender_id, reply.text) == (
+        PHONE,
+        "40404",
+        'This is a response to: "hello"',
+    )
+    assert (reply.status, reply.origin, reply.priority) == ("queued", "reply", 0)
+    assert (reply.inbound_id, reply.link_id, reply.estimated_parts) == (kept.id, "L7", 1)
+
+
+def test_the_reply_wakes_a_worker(database: Database, settings: Settings) -> None:
+    woken: list[bool] = []
+    database.wake = lambda: woken.append(True)
+    receive(database, settings, inbound("hello"))
+    assert woken == [True]
+
+
+def test_the_same_inbound_id_gets_one_reply_whatever_else_its_body_says(
+    database: Database, settings: Settings
+) -> None:
+    receive(database, settings, inbound("one"), inbound("one"), inbound("two"), inbound("STOP"))
+    assert only_row(database, inbound_messages).text == "one"
+    assert len(all_rows(database, messages)) == 1
+    assert all_rows(database, suppressions) == []
+    assert [(row.count, row.detail) for row in all_rows(database, callbacks)] == [
+        (2, None),
+        (1, "this inbound id came before"),
+        (1, "this inbound id came before"),
+    ]
+
+
+def test_the_same_inbound_id_at_the_same_moment_gets_one_reply(
+    database: Database, settings: Settings
+) -> None:
+    with open_inbox(database, settings) as one, open_inbox(database, settings) as other:
+        at_once(
+            [
+                lambda inbox=inbox, number=number: inbox.receive("inbound", inbound(f"text {number}", "in-1"))
+                for number, inbox in enumerate([one, other] * 3)
+            ]
+        )
+    assert len(all_rows(database, callbacks)) == 6
+    assert len(all_rows(database, inbound_messages)) == 1
+    assert len(all_rows(database, messages)) == 1
+
+
+def test_texts_of_many_people_in_one_commit_are_all_answered(database: Database, settings: Settings) -> None:
+    phones = [f"+2547110{number:05d}" for number in range(20)]
+    with open_inbox(database, settings) as inbox:
+        at_once(
+            [lambda phone=phone: inbox.receive("inbound", inbound("x", phone, phone)) for phone in phones]
+        )
+    assert sorted(row.recipient for row in all_rows(database, messages)) == phones
+    by_id = {row.id: row.sender for row in all_rows(database, inbound_messages)}
+    assert all(by_id[row.inbound_id] == row.recipient for row in all_rows(database, messages))
+
+
+@pytest.mark.parametrize(
+    ("sender", "outcome"),
+    [
+        ("MTN", "not_a_phone"),
+        ("12345", "not_a_phone"),
+        ("+999123", "not_a_phone"),
+        ("20880", "own_number"),
+        ("+20880", "own_number"),
+        ("Acme", "own_number"),
+        ("+254700000020", "own_number"),
+    ],
+)
+def test_only_real_numbers_of_others_are_answered(
+    database: Database, settings: Settings, sender: str, outcome: str
+) -> None:
+    # The text came to a long number of ours, which is not a setting.
+    body = inbound("hello", sender=sender, to="+254700000020")
+    receive(database, settings, body, at_shortcode="20880", at_sender_id="ACME")
+    assert outcomes(database) == [outcome]
+    assert all_rows(database, messages) == []
+
+
+def test_no_template_no_reply(database: Database, settings: Settings) -> None:
+    receive(database, settings, inbound("hello"), reply_template="")
+    assert outcomes(database) == ["off"]
+
+
+def test_an_empty_reply_is_not_sent(database: Database, settings: Settings) -> None:
+    receive(database, settings, inbound(" "), reply_template="{text}")
+    assert outcomes(database) == ["off"]
+    assert all_rows(database, messages) == []
+
+
+def test_stop_blocks_everything_and_is_not_echoed(database: Database, settings: Settings) -> None:
+    receive(database, settings, inbound("Stop."))
+    kept = only_row(database, inbound_messages)
+    assert (kept.meaning, kept.reply_outcome) == ("stop", "stop")
+    assert all_rows(database, messages) == []
+    with database.read() as connection:
+        assert opt_outs.suppressed(connection, [PHONE], "ANYONE") == {PHONE}
+        (entry,) = opt_outs.entries(connection)
+    assert (entry.scope, entry.source, entry.callback_id) == ("all", "keyword", kept.callback_id)
+
+
+def test_stop_may_be_narrowed_to_the_number_it_was_texted_to(database: Database, settings: Settings) -> None:
+    receive(database, settings, inbound("STOP", to="40404"), stop_scope="sender")
+    with database.read() as connection:
+        assert opt_outs.suppressed(connection, [PHONE], "40404") == {PHONE}
+        assert opt_outs.suppressed(connection, [PHONE], "20880") == set()
+
+
+def test_a_stop_of_somebody_without_a_number_blocks_nobody(database: Database, settings: Settings) -> None:
+    receive(database, settings, inbound("STOP", sender="MTN"))
+    assert outcomes(database) == ["not_a_phone"]
+    assert all_rows(database, suppressions) == []
+
+
+def test_stop_with_more_behind_it_is_an_ordinary_text(database: Database, settings: Settings) -> None:
+    receive(database, settings, inbound("STOP 12345"))
+    assert outcomes(database) == ["queued"]
+    assert all_rows(database, suppressions) == []
+
+
+def test_who_opted_out_gets_no_reply_and_an_ordinary_text_does_not_bring_them_back(
+    database: Database, settings: Settings
+) -> None:
+    receive(database, settings, inbound("STOP", "1"), inbound("are you there?", "2"), inbound("hello", "3"))
+    assert outcomes(database) == ["stop", "opted_out", "opted_out"]
+    assert all_rows(database, messages) == []
+    assert len(all_rows(database, suppressions)) == 1
+
+
+def test_a_block_of_another_sender_does_not_stop_the_reply(database: Database, settings: Settings) -> None:
+    block(database, sender_id="ACME")
+    receive(database, settings, inbound("hello"))
+    assert outcomes(database) == ["queued"]
+
+
+def test_start_lifts_what_stop_has_blocked_and_is_answered(database: Database, settings: Settings) -> None:
+    receive(database, settings, inbound("STOP", "1"), inbound("START", "2"))
+    assert [row.meaning for row in all_rows(database, inbound_messages)] == ["stop", "start"]
+    assert outcomes(database) == ["stop", "queued"]
+    assert all_rows(database, suppressions) == []
+
+
+def test_start_does_not_lift_what_the_network_has_blocked(database: Database, settings: Settings) -> None:
+    with open_inbox(database, settings) as inbox:
+        inbox.receive("inbound", inbound("STOP", "1"))
+        inbox.receive("opt_out", opt_out())
+        inbox.receive("inbound", inbound("START", "2"))
+    assert outcomes(database) == ["stop", "opted_out"]
+    assert only_row(database, suppressions).phone == PHONE
+
+
+def test_the_sixth_equal_reply_within_five_minutes_is_held(database: Database, settings: Settings) -> None:
+    receive(database, settings, *(inbound("ping", f"in-{number}") for number in range(7)))
+    assert outcomes(database) == ["queued"] * 5 + ["held"] * 2
+    assert len(all_rows(database, messages)) == 5
+
+
+def test_other_texts_and_other_people_are_not_held(database: Database, settings: Settings) -> None:
+    receive(database, settings, *(inbound("ping", f"in-{number}") for number in range(6)))
+    receive(database, settings, inbound("pong", "other text"), inbound("ping", "other person", OTHER_PHONE))
+    assert outcomes(database)[-2:] == ["queued", "queued"]
+
+
+def test_after_five_minutes_equal_replies_go_again(database: Database, settings: Settings) -> None:
+    receive(database, settings, *(inbound("ping", f"in-{number}") for number in range(6)))
+    move_time(database, messages, "created_at", timedelta(minutes=5))
+    receive(database, settings, inbound("ping", "later"))
+    assert outcomes(database)[-2:] == ["held", "queued"]
+
+
+def test_equal_texts_that_are_no_replies_do_not_count(database: Database, settings: Settings) -> None:
+    receive(database, settings, *(inbound("ping", f"in-{number}") for number in range(5)))
+    with database.write() as connection:
+        connection.execute(messages.update().values(origin="api"))
+    receive(database, settings, inbound("ping", "later"))
+    assert outcomes(database)[-1] == "queued"
+
+
+def test_a_loop_over_several_inboxes_is_held_at_the_same_number(
+    database: Database, settings: Settings
+) -> None:
+    with open_inbox(database, settings) as one, open_inbox(database, settings) as other:
+        at_once(
+            [
+                lambda inbox=inbox, number=number: inbox.receive("inbound", inbound("ping", f"in-{number}"))
+                for number, inbox in enumerate([one, other] * 6)
+            ]
+        )
+    assert sorted(outcomes(database)) == ["held"] * 7 + ["queued"] * 5
+
+
+def test_a_long_text_is_echoed_in_one_part(database: Database, settings: Settings) -> None:
+    receive(database, settings, inbound("ሰላም " * 100))
+    reply = only_row(database, messages)
+    assert reply.estimated_parts == 1
+    assert reply.text.endswith('..."')
+
+
+def test_replies_to_one_number_are_counted_one_after_the_other(
+    database: Database, settings: Settings
+) -> None:
+    with open_inbox(database, settings) as inbox:
+        thread = threading.Thread(target=inbox.receive, args=("inbound", inbound("ping")))
+        with database.write() as connection:
+            lock_keys(connection, [f"reply:{PHONE}"])
+            thread.start()
+            thread.join(0.3)
+            assert thread.is_alive()
+        thread.join(10)
+    assert outcomes(database) == ["queued"]

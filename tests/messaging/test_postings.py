@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from messaging import lanes, pauses, postings
+from messaging.database import Database, utc_now
+from messaging.models import attempts, messages
+from messaging.pacing import Pace
+from messaging.postings import Released, Wait
+from tests.support.delivery import (
+    LEASE,
+    Clock,
+    attempt,
+    begin,
+    begin_posting,
+    change,
+    claim,
+    claim_one,
+    every,
+    history,
+    in_write,
+    message,
+    opt_out,
+    phone,
+    phones,
+    queue,
+    queue_batch,
+    statuses_of,
+    sweep_leases,
+)
+
+pytest_plugins = ["tests.support.delivery_fixtures"]
+
+SLOW = Pace(1, 1000)
+
+
+def pause(database: Database, name: str) -> None:
+    in_write(database, lambda connection, now: pauses.pause(connection, name, "why", None, now))
+
+
+def test_what_is_posted_is_marked_before_the_bytes_leave(database: Database) -> None:
+    queue(database, *phones(2))
+    one = claim_one(database)
+    posting = begin_posting(database, one)
+    row = attempt(database, one.attempt_id)
+    assert (row.state, row.posting_at, row.message_count) == ("posting", posting.posting_at, 2)
+    assert row.lease_until == posting.posting_at + LEASE
+    assert posting.claim.recipients == one.recipients
+
+
+def test_one_claim_is_posted_once(database: Database) -> None:
+    queue(database, phone(1))
+    one = claim_one(database)
+    begin_posting(database, one)
+    assert begin(database, one) == Released("lease_ended")
+
+
+def test_a_worker_that_slept_past_its_lease_does_not_post(database: Database, clock: Clock) -> None:
+    queue(database, phone(1))
+    one = claim_one(database)
+    clock.step(seconds=LEASE.total_seconds() + 1)
+    assert begin(database, one) == Released("lease_ended")
+    assert attempt(database, one.attempt_id).state == "claimed"
+
+
+def test_a_claim_that_a_sweep_took_back_is_not_posted_and_its_rows_go_elsewhere(
+    database: Database, clock: Clock
+) -> None:
+    queue(database, phone(1))
+    sleeper = claim_one(database)
+    clock.step(seconds=LEASE.total_seconds() + 1)
+    sweep_leases(database)
+    other = claim_one(database)
+    begin_posting(database, other)
+    assert begin(database, sleeper) == Released("lease_ended")
+    assert statuses_of(database) == ["sending"]
+    assert every(database, messages)[0].attempt_id == other.attempt_id
+
+
+def test_who_opted_out_since_the_claim_is_dropped_and_blocked(database: Database) -> None:
+    out, stays = queue(database, phone(1), phone(2))
+    one = claim_one(database)
+    opt_out(database, phone(1))
+    assert begin_posting(database, one).claim.recipients == {phone(2): stays}
+    assert (message(database, out).status, message(database, out).reason) == ("blocked", "opted_out")
+    assert history(database, out) == [("blocked", "worker")]
+    assert attempt(database, one.attempt_id).message_count == 1
+
+
+def test_an_opt_out_of_another_sender_drops_nobody(database: Database) -> None:
+    queue(database, phone(1), sender_id="ACME")
+    one = claim_one(database)
+    opt_out(database, phone(1), "OTHER", scope="sender")
+    assert len(begin_posting(database, one).claim.recipients) == 1
+
+
+def test_the_answer_to_stop_is_posted_all_the_same(database: Database) -> None:
+    queue(database, phone(1), passes_opt_out=True)
+    one = claim_one(database)
+    opt_out(database, phone(1))
+    assert len(begin_posting(database, one).claim.recipients) == 1
+
+
+def test_who_was_cancelled_since_the_claim_is_dropped(database: Database) -> None:
+    cancelled, stays = queue(database, phone(1), phone(2))
+    one = claim_one(database)
+    change(database, messages, cancelled, status="cancelled")
+    assert begin_posting(database, one).claim.recipients == {phone(2): stays}
+    assert message(database, cancelled).status == "cancelled"
+
+
+def test_what_has_become_too_late_since_the_claim_expires(database: Database, clock: Clock) -> None:
+    late, in_time = queue(database, phone(1), phone(2))
+    change(database, messages, late, expires_at=utc_now() + timedelta(seconds=30))
+    one = claim_one(database)
+    clock.step(seconds=60)
+    assert begin_posting(database, one).claim.recipients == {phone(2): in_time}
+    assert (message(database, late).status, message(database, late).reason) == ("expired", "too_late")
+
+
+def test_when_nobody_is_left_nothing_is_posted_and_nothing_returns_to_the_queue(database: Database) -> None:
+    queue(database, phone(1), phone(2))
+    one = claim_one(database)
+    opt_out(database, phone(1))
+    opt_out(database, phone(2))
+    assert begin(database, one) == Released("nobody_left")
+    assert statuses_of(database) == ["blocked", "blocked"]
+    assert attempt(database, one.attempt_id).state == "released"
+
+
+@pytest.mark.parametrize("name", [pauses.ACCOUNT, pauses.sender_name("acme")])
+def test_a_pause_since_the_claim_gives_the_rows_back(database: Database, name: str) -> None:
+    ids = queue(database, *phones(3), sender_id="ACME")
+    one = claim_one(database)
+    pause(database, name)
+    assert begin(database, one) == Released("paused")
+    assert statuses_of(database) == ["queued"] * 3
+    assert [message(database, each).attempt_id for each in ids] == [None] * 3
+    assert [message(database, each).tries for each in ids] == [0] * 3
+
+
+def test_a_pause_of_another_sender_holds_nothing(database: Database) -> None:
+    queue(database, phone(1), sender_id="ACME")
+    one = claim_one(database)
+    pause(database, pauses.sender_name("OTHER"))
+    begin_posting(database, one)
+
+
+def test_a_road_that_narrowed_since_the_claim_gives_the_rows_back(database: Database) -> None:
+    queue(database, *phones(3))
+    one = claim_one(database)
+    in_write(database, lambda connection, now: lanes.no_answer(connection, now, now))
+    assert begin(database, one) == Released("narrowed")
+    assert statuses_of(database) == ["queued"] * 3
+
+
+def test_a_break_that_at_asked_for_since_the_claim_gives_the_rows_back(
+    database: Database, clock: Clock
+) -> None:
+    """A worker claims several POSTs at once: one 429 holds the others back too."""
+    queue(database, *phones(3))
+    one = claim_one(database)
+    in_write(database, lambda connection, now: lanes.hold_until(connection, now + timedelta(seconds=30), now))
+    assert begin(database, one) == Released("narrowed")
+    assert claim(database) == []
+    clock.step(seconds=31)
+    begin_posting(database, claim_one(database))
+
+
+def test_the_one_post_of_a_step_may_leave_though_the_road_is_narrow(database: Database, clock: Clock) -> None:
+    queue(database, *phones(3))
+    in_write(database, lambda connection, now: lanes.no_answer(connection, now, now))
+    clock.step(seconds=6)
+    begin_posting(database, claim_one(database))
+
+
+def test_a_pace_that_is_used_up_makes_the_claim_wait_and_keeps_it(database: Database) -> None:
+    queue(database, phone(1), text="one")
+    queue_batch(database, phones(1, first=2))
+    first, second = claim(database)
+    assert not isinstance(begin(database, first, SLOW), Wait)
+    turn = begin(database, second, SLOW)
+    assert isinstance(turn, Wait)
+    assert 0 < turn.seconds <= 1
+    assert attempt(database, second.attempt_id).state == "claimed"
+    assert set(statuses_of(database)) == {"sending"}
+
+
+def test_an_urgent_text_does_not_wait_behind_bulk(database: Database) -> None:
+    queue_batch(database, phones(2))
+    bulk = claim_one(database)
+    begin(database, bulk, SLOW)
+    queue(database, phone(9))
+    assert not isinstance(begin(database, claim_one(database), SLOW), Wait)
+
+
+def test_rows_that_are_given_back_wake_a_worker(database: Database) -> None:
+    queue(database, phone(1))
+    one = claim_one(database)
+    woken: list[None] = []
+    database.wake = lambda: woken.append(None)
+    in_write(database, lambda connection, _: postings.release(connection, one.attempt_id))
+    assert woken == [None]
+
+
+def test_a_post_that_is_on_its_way_cannot_be_given_back(database: Database) -> None:
+    queue(database, phone(1))
+    one = claim_one(database)
+    begin_posting(database, one)
+    with database.write() as connection:
+        assert postings.release(connection, one.attempt_id) == 0
+    assert attempt(database, one.attempt_id).state == "posting"
+    assert statuses_of(database) == ["sending"]
+
+
+def test_a_cancelled_attempt_leaves_its_texts_cancelled_and_unsent(database: Database) -> None:
+    ids = queue(database, *phones(2))
+    one = claim_one(database)
+    in_write(database, lambda connection, now: postings.cancel(connection, one.attempt_id, "busy", now))
+    assert [message(database, each).status for each in ids] == ["cancelled"] * 2
+    assert [history(database, each) for each in ids] == [[("cancelled", "worker")]] * 2
+    (row,) = every(database, attempts)
+    assert (row.state, row.reason) == ("released", "busy")
+    assert begin(database, one) == Released("lease_ended")
+
+
+def test_a_post_that_is_on_its_way_cannot_be_cancelled(database: Database) -> None:
+    queue(database, phone(1))
+    one = claim_one(database)
+    begin_posting(database, one)
+    in_write(database, lambda connection, now: postings.cancel(connection, one.attempt_id, "busy", now))
+    assert attempt(database, one.attempt_id).state == "posting"
+    assert statuses_of(database) == ["sending"]
