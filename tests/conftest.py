@@ -16,7 +16,6 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from messaging.database import Database
@@ -97,8 +96,13 @@ def _on_server(statement: str, name: str) -> None:
 
 
 def _empty(url: str) -> None:
-    names = ", ".join(table.name for table in metadata.sorted_tables)
-    database = Database(_for_sqlalchemy(url))
-    with database.write() as connection:
-        connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
-    database.close()
+    """By DELETE: a TRUNCATE makes new files for every table and index, a third of a second each time."""
+    tables = reversed(metadata.sorted_tables)
+    emptied = [f"DELETE FROM {table.name}" for table in tables]
+    restarted = (
+        "SELECT setval(oid::regclass, 1, false) FROM pg_class"
+        " WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace"
+    )
+    with psycopg.connect(url) as connection:
+        for statement in (*emptied, restarted):
+            connection.execute(statement)
