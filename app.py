@@ -18,6 +18,7 @@ from messaging.identity import claim_identity
 from messaging.refused_callbacks import RefusedCallbacks
 from messaging.service import Service, build_service
 from routes.api import api
+from routes.api_batches import batches_api
 from routes.api_books import books_api
 from routes.api_models import ErrorAnswer
 from routes.docs import docs_bp
@@ -82,7 +83,7 @@ def _build(settings: Settings) -> OpenAPI:
     _add_service(app, service)
     for blueprint in (sms_bp, health_bp, docs_bp):
         app.register_blueprint(blueprint)
-    for api_blueprint in (api, books_api):
+    for api_blueprint in (api, batches_api, books_api):
         app.register_api(api_blueprint)
     register_error_handlers(app)
     app.cli.add_command(sms)

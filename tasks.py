@@ -25,6 +25,7 @@ from huey.serializer import Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging import claims, heartbeats, identity, probes, sweeps
+from messaging.batch_upkeep import BatchUpkeep
 from messaging.sending import Sender, worker_name
 from messaging.service import Service, build_service
 from utils.errors import ServiceError
@@ -153,11 +154,13 @@ class Worker:
     def tick(self) -> None:
         """Finds what no wake-up told of: a backoff that ended, `send_at`, a lost task."""
         next_beat = 0.0
+        upkeep = BatchUpkeep(self._service.database)
         while not self._stopping.wait(TICK_SECONDS):
             try:
                 if time.monotonic() >= next_beat:
                     heartbeats.beat(self._service.database, worker_name())
                     next_beat = time.monotonic() + heartbeats.INTERVAL.total_seconds()
+                upkeep.look()
                 if claims.has_due(self._service.database):
                     self._service.database.wake()
             except SQLAlchemyError:
