@@ -25,6 +25,7 @@ from huey.serializer import Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging import claims, heartbeats, identity, probes, sweeps
+from messaging.batch_import import import_next
 from messaging.batch_upkeep import BatchUpkeep
 from messaging.sending import Sender, worker_name
 from messaging.service import Service, build_service
@@ -166,6 +167,16 @@ class Worker:
             except SQLAlchemyError:
                 logger.warning("the database cannot be reached", exc_info=True)
 
+    def import_files(self) -> None:
+        """Makes uploaded files into messages, one at a time, in a thread of its own beside the sending lanes."""
+        service = self._service
+        while not self._stopping.wait(TICK_SECONDS):
+            try:
+                while import_next(service.database, service.settings, self._stopping.is_set):
+                    pass
+            except SQLAlchemyError:
+                logger.warning("the database cannot be reached", exc_info=True)
+
     def run(self) -> None:
         """Until SIGTERM or SIGINT: then each lane finishes its POST, records it and lets go of the rest.
 
@@ -175,6 +186,8 @@ class Worker:
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, self._stop)
         threading.Thread(target=self.tick, name="ticker", daemon=True).start()
+        # Killed at any point it loses nothing, so nobody waits for it.
+        threading.Thread(target=self.import_files, name="importer", daemon=True).start()
         while not self._stopping.wait(HEALTH_CHECK_SECONDS):
             self._consumer.check_worker_health()
         for _, thread in self._consumer.worker_threads:
