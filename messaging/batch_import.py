@@ -8,7 +8,6 @@ what is written. Two importers of one batch exclude each other by the same figur
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,14 +21,11 @@ from messaging.batch_rows import BatchRows, Chunk
 from messaging.bulk_inserts import as_stored, insert_rows
 from messaging.csv_reading import InvalidFile, read_header, read_rows
 from messaging.database import Database, wake_after_commit
+from messaging.import_pace import import_pace
 from messaging.models import RECEIVING, batches, messages, refused_rows
 from messaging.outbox import BATCH_PRIORITY
 from utils.settings import Settings
 
-# On SQLite all writers share one lock, and a callback waits for a chunk: 10,000 rows at once took callbacks
-# from 942 to 45 a second, 1,000 with a pause left half. PostgreSQL has a lock for each row.
-SQLITE_CHUNK, SQLITE_PAUSE_SECONDS = 1000, 0.005
-POSTGRESQL_CHUNK = 5000
 # An importer writes many times a second. One unseen for this long is dead, or will find itself overtaken.
 IMPORTER_LOST_AFTER = timedelta(seconds=60)
 _COLUMNS = (
@@ -133,15 +129,16 @@ def _import_rows(
     reader = BatchRows(batch.template, header, settings.default_region)
     rows = read_rows(file, header.delimiter)
     done = reader.skip(rows, batch.rows_read)
-    for chunk in reader.chunks(rows, SQLITE_CHUNK if database.is_sqlite else POSTGRESQL_CHUNK):
-        if stopping():
-            _let_go(database, batch.id)
-            return False
-        _write_chunk(database, batch, chunk, done)
-        done += chunk.rows
-        report(ImportProgress(done, file.tell()))
-        if database.is_sqlite:
-            time.sleep(SQLITE_PAUSE_SECONDS)
+    with import_pace(database) as pace:
+        while chunk := reader.read(rows, pace.chunk_size()):
+            if stopping():
+                _let_go(database, batch.id)
+                return False
+            pace.before_write()
+            _write_chunk(database, batch, chunk, done)
+            pace.after_write()
+            done += chunk.rows
+            report(ImportProgress(done, file.tell()))
     _finish(database, batch, done)
     return True
 

@@ -70,17 +70,18 @@ class BatchRows:
 
     def chunks(self, rows: Iterator[tuple[int, list[str]]], size: int) -> Iterator[Chunk]:
         """All rows, up to `size` of them at a time."""
-        while chunk := self._read(rows, size):
+        while chunk := self.read(rows, size):
             yield chunk
 
     def skip(self, rows: Iterator[tuple[int, list[str]]], count: int) -> int:
         """Reads `count` rows again that are dealt with, to know their numbers; how many there were."""
         done = 0
-        while done < count and (chunk := self._read(rows, min(count - done, _SKIPPED_AT_ONCE))):
+        while done < count and (chunk := self.read(rows, min(count - done, _SKIPPED_AT_ONCE))):
             done += chunk.rows
         return done
 
-    def _read(self, rows: Iterator[tuple[int, list[str]]], size: int) -> Chunk | None:
+    def read(self, rows: Iterator[tuple[int, list[str]]], size: int) -> Chunk | None:
+        """The next rows, up to `size` of them; None where there are no more."""
         chunk = Chunk()
         for line, cells in islice(rows, size):
             chunk.rows += 1

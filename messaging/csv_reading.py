@@ -82,7 +82,7 @@ def read_rows(file: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str]]]
         next(reader, None)
         begins_on = reader.line_num + 1
         for cells in reader:
-            if any(cells) and not _is_blank(cells):
+            if cells and (cells[0] or not _is_blank(cells)):
                 yield begins_on, cells
             begins_on = reader.line_num + 1
     except csv.Error as error:
@@ -127,7 +127,7 @@ def not_utf8(error: UnicodeDecodeError, line: int | None = None) -> InvalidFile:
 
 def _is_blank(cells: Sequence[str]) -> bool:
     """A line of separators only, as spreadsheets leave below a table."""
-    return not cells[0] and not "".join(cells).strip()
+    return not "".join(cells).strip()
 
 
 def _first_bytes_as_text(beginning: bytes) -> str:

@@ -23,29 +23,27 @@ class SeenNumbers:
     def add(self, e164: str) -> bool:
         """Whether it is new."""
         number = int(e164[1:])
-        place = self._place(number)
-        if self._table[place]:
-            return False
-        self._table[place] = number
+        table, mask = self._table, self._mask
+        place = (number * _MULTIPLIER & _WORD) >> self._shift
+        while held := table[place]:
+            if held == number:
+                return False
+            place = (place + 1) & mask
+        table[place] = number
         self._count += 1
         if self._count > self._limit:
             self._grow()
         return True
 
-    def _place(self, number: int) -> int:
-        """Where it stands, or the empty place where it belongs."""
-        table, mask = self._table, self._mask
-        place = (number * _MULTIPLIER & _WORD) >> self._shift
-        while (held := table[place]) and held != number:
-            place = (place + 1) & mask
-        return place
-
     def _grow(self) -> None:
         old = self._table
         self._resize(len(old) * 2)
-        for number in old:
-            if number:
-                self._table[self._place(number)] = number
+        table, mask = self._table, self._mask
+        for number in filter(None, old):
+            place = (number * _MULTIPLIER & _WORD) >> self._shift
+            while table[place]:
+                place = (place + 1) & mask
+            table[place] = number
 
     def _resize(self, size: int) -> None:
         self._table = array("Q", bytes(8 * size))

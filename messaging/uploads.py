@@ -43,10 +43,11 @@ def read(database: Database, upload_id: str) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(_Pieces(database, upload_id), PIECE_BYTES))
 
 
-def size(database: Database, upload_id: str) -> int:
-    """In bytes, to within a piece: for a progress bar."""
+def size(database: Database, batch_id: int) -> int:
+    """Of a batch's file in bytes, to within a piece: for a progress bar."""
+    mine = batches.c.upload_id == upload_pieces.c.upload_id
+    statement = select(func.count()).select_from(upload_pieces).where(mine, batches.c.id == batch_id)
     with database.read() as connection:
-        statement = select(func.count()).where(upload_pieces.c.upload_id == upload_id)
         return connection.execute(statement).scalar_one() * PIECE_BYTES
 
 
