@@ -82,7 +82,7 @@ def read_rows(file: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str]]]
         next(reader, None)
         begins_on = reader.line_num + 1
         for cells in reader:
-            if cells and (cells[0] or not _is_blank(cells)):
+            if cells and (cells[0].strip() or not _is_blank(cells)):
                 yield begins_on, cells
             begins_on = reader.line_num + 1
     except csv.Error as error:
@@ -95,7 +95,8 @@ def read_rows(file: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str]]]
         raise not_utf8(error) from None
     finally:
         # Only the caller closes what it opened.
-        lines.detach()
+        if not lines.closed:
+            lines.detach()
 
 
 def check_encoding(pieces: Iterable[bytes]) -> Iterator[bytes]:

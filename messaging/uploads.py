@@ -77,7 +77,7 @@ def forget_abandoned(database: Database) -> int:
     waiting = select(batches.c.upload_id).where(RECEIVING, batches.c.upload_id.is_not(None))
     with database.read() as connection:
         before = database.now(connection) - ABANDONED_AFTER
-        statement = select(upload_pieces.c.upload_id.distinct()).where(
+        statement = select(upload_pieces.c.upload_id).where(
             upload_pieces.c.position == 0,
             upload_pieces.c.stored_at < before,
             upload_pieces.c.upload_id.not_in(waiting),
