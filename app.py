@@ -18,7 +18,9 @@ from messaging.identity import claim_identity
 from messaging.refused_callbacks import RefusedCallbacks
 from messaging.service import Service, build_service
 from routes.api import api
+from routes.api_batches import batches_api
 from routes.api_books import books_api
+from routes.api_intake import intake_api
 from routes.api_models import ErrorAnswer
 from routes.docs import docs_bp
 from routes.error_handlers import refuse_invalid_request, register_error_handlers
@@ -27,6 +29,7 @@ from routes.health import GAUGES, health_bp
 from routes.proxies import trust_proxies
 from routes.service import EXTENSION
 from routes.sms import sms_bp
+from routes.uploads import prepare_uploads
 from tasks import Waker
 from utils.errors import ServiceError
 from utils.logs import choose_request_id, configure_logging, request_id
@@ -82,7 +85,7 @@ def _build(settings: Settings) -> OpenAPI:
     _add_service(app, service)
     for blueprint in (sms_bp, health_bp, docs_bp):
         app.register_blueprint(blueprint)
-    for api_blueprint in (api, books_api):
+    for api_blueprint in (api, batches_api, books_api, intake_api):
         app.register_api(api_blueprint)
     register_error_handlers(app)
     app.cli.add_command(sms)
@@ -115,6 +118,7 @@ def _add_service(app: OpenAPI, service: Service) -> None:
     app.extensions[EXTENSION] = service
     app.extensions[GAUGES] = Gauges(service.database)
     prepare_guards(app, service.settings, RefusedCallbacks(service.database))
+    prepare_uploads(app)
 
 
 def _is_serving() -> bool:

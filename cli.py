@@ -5,26 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import click
-from flask import current_app
 from flask.cli import AppGroup, ScriptInfo
 from sqlalchemy.exc import SQLAlchemyError
 
+from cli_batches import bulk, quote
+from cli_context import current_service, read_time, require_own_books
 from cli_output import as_json_option, print_csv, print_json, print_table, show
 from messaging import migrations, opt_outs, pauses, sends, unknowns
 from messaging.audit import audit
 from messaging.doctor import examine
-from messaging.health import explain_storage_error, require_migrated
-from messaging.identity import claim_identity
+from messaging.health import explain_storage_error
 from messaging.json_shapes import rfc3339
 from messaging.message_views import get_message
 from messaging.replay import replay
 from messaging.service import Service
 from processes import run_foreground
-from utils.errors import InvalidInput, NotFound, ServiceError
+from utils.errors import NotFound, ServiceError
 from utils.phone_numbers import parse_phone
 
 OPERATOR = "operator"
@@ -48,15 +47,8 @@ class SentenceGroup(AppGroup):
 
 
 sms = SentenceGroup("sms", help="Run and look after the SMS service.")
-
-
-def current_service() -> Service:
-    return cast(Service, current_app.extensions["sms"])
-
-
-def require_own_books(service: Service) -> None:
-    require_migrated(service.database)
-    claim_identity(service.database, service.settings)
+sms.add_command(bulk)
+sms.add_command(quote)
 
 
 @sms.command()
@@ -145,7 +137,7 @@ def replay_callbacks(callback_ids: Sequence[int], since: str | None, unapplied: 
     if not (callback_ids or since or unapplied):
         raise click.UsageError("Name callback ids, or --since, or --unapplied.")
     service = current_service()
-    moment = None if since is None else _read_time(since)
+    moment = None if since is None else read_time(since)
     counts = asdict(replay(service.database, service.settings, list(callback_ids) or None, moment, unapplied))
     show(counts, as_json, ", ".join(f"{number} {name}" for name, number in counts.items()) + ".")
     sys.exit(1 if counts["unapplied"] else 0)
@@ -263,11 +255,3 @@ def _in_json(entry: opt_outs.LedgerEntry) -> dict[str, Any]:
 
 def _read_phone(phone: str) -> str:
     return parse_phone(phone, current_service().settings.default_region).e164
-
-
-def _read_time(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput(f"{text!r} is not a time like 2026-11-24T08:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from utils.spreadsheets import harmless_cell
+
 # A URL or a sentence cut into a pipe's eighty columns could not be copied or searched.
 WIDE_COLUMNS = 1000
-# A spreadsheet takes such a cell for a formula; a phone number's plus is harmless, and its column is text.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 as_json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, for programs."
@@ -45,16 +45,10 @@ def print_table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 def print_csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows([_as_cell(value) for value in row] for row in rows)
+    writer.writerows([harmless_cell(in_words(value)) for value in row] for row in rows)
 
 
 def in_words(value: object) -> str:
     if isinstance(value, dict):
         return " ".join(str(part) for part in reversed(value.values()) if part is not None)
     return "" if value is None else str(value)
-
-
-def _as_cell(value: object) -> str:
-    text = in_words(value)
-    is_number = text[1:].isdigit()
-    return f"'{text}" if text.startswith(FORMULA_STARTS) and not is_number else text

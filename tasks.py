@@ -25,6 +25,8 @@ from huey.serializer import Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging import claims, heartbeats, identity, probes, sweeps
+from messaging.batch_import import import_next
+from messaging.batch_upkeep import BatchUpkeep
 from messaging.health import require_migrated
 from messaging.sending import Sender, worker_name
 from messaging.service import Service, build_service
@@ -154,13 +156,25 @@ class Worker:
     def tick(self) -> None:
         """Finds what no wake-up told of: a backoff that ended, `send_at`, a lost task."""
         next_beat = 0.0
+        upkeep = BatchUpkeep(self._service.database)
         while not self._stopping.wait(TICK_SECONDS):
             try:
                 if time.monotonic() >= next_beat:
                     heartbeats.beat(self._service.database, worker_name())
                     next_beat = time.monotonic() + heartbeats.INTERVAL.total_seconds()
+                upkeep.look()
                 if claims.has_due(self._service.database):
                     self._service.database.wake()
+            except SQLAlchemyError:
+                logger.warning("the database cannot be reached", exc_info=True)
+
+    def import_files(self) -> None:
+        """Makes uploaded files into messages, one at a time, in a thread of its own beside the sending lanes."""
+        service = self._service
+        while not self._stopping.wait(TICK_SECONDS):
+            try:
+                while import_next(service.database, service.settings, self._stopping.is_set):
+                    pass
             except SQLAlchemyError:
                 logger.warning("the database cannot be reached", exc_info=True)
 
@@ -173,6 +187,8 @@ class Worker:
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, self._stop)
         threading.Thread(target=self.tick, name="ticker", daemon=True).start()
+        # Killed at any point it loses nothing, so nobody waits for it.
+        threading.Thread(target=self.import_files, name="importer", daemon=True).start()
         while not self._stopping.wait(HEALTH_CHECK_SECONDS):
             self._consumer.check_worker_health()
         for _, thread in self._consumer.worker_threads:

@@ -8,15 +8,29 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from messaging import events, lanes, opt_outs, pauses, statuses
 from messaging.database import Database, wake_after_commit
-from messaging.models import BULK, URGENT, attempts, messages
+from messaging.models import BULK, URGENT, attempts, batches, messages
 from messaging.outbox import BATCH_PRIORITY
 
 LEASE_AFTER_TIMEOUT = timedelta(seconds=60)
 URGENT_PRIORITIES = (0, 1)
+SENDABLE_BATCHES = ("sending", "scheduled")
 # How many POSTs one claim prepares: enough that texts of their own (one message a POST) do not pay a claim
 # each, few enough that a lease never runs out while the last of them waits its turn.
 POSTS_PER_CLAIM = 16
@@ -33,6 +47,7 @@ _COLUMNS = (
     messages.c.passes_opt_out,
 )
 
+_MAY_SEND = and_(batches.c.id == messages.c.batch_id, batches.c.status.in_(SENDABLE_BATCHES))
 # One index seek per batch, however many rows each has: DISTINCT would read them all.
 _BATCHES_WITH_QUEUED_ROWS = text(
     """
@@ -127,8 +142,11 @@ def _due_in_batch(batch_id: int, now: datetime) -> Select[Any]:
 def _due(priority: int, now: datetime) -> Select[Any]:
     # In the index's own words: SQLite does not see that `priority = 1` implies its `priority < 5`, and
     # would read the whole table.
-    queued = URGENT if priority in URGENT_PRIORITIES else BULK
-    due = (queued, messages.c.priority == priority, messages.c.due_at <= now)
+    queued: Any = URGENT if priority in URGENT_PRIORITIES else BULK
+    due: list[ColumnElement[bool]] = [queued, messages.c.priority == priority, messages.c.due_at <= now]
+    if priority in URGENT_PRIORITIES:
+        # Few texts, many batches: asked row by row. Bulk asks once per batch.
+        due.append(or_(messages.c.batch_id.is_(None), exists().where(_MAY_SEND)))
     return select(*_COLUMNS).where(*due).order_by(messages.c.due_at, messages.c.id)
 
 
@@ -157,7 +175,7 @@ def _take(
         # As `pauses.sender_name` spells it; what is claimed here and released there would spin.
         sender = func.upper(func.coalesce(messages.c.sender_id, ""))
         statement = statement.where(sender.not_in(held))
-    return connection.execute(statement.limit(limit).with_for_update(skip_locked=True)).all()
+    return connection.execute(statement.limit(limit).with_for_update(skip_locked=True, of=messages)).all()
 
 
 def _sending_batches(connection: Connection, paused: pauses.Pauses) -> list[int]:

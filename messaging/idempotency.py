@@ -48,14 +48,26 @@ def begin(connection: Connection, route: str, key: str, mark: bytes, now: dateti
     A second transaction with the same key waits here for the first one's end (PostgreSQL's unique index,
     SQLite's one writer), and then sees its answer; a first one that crashed has freed the key.
     """
-    if not 0 < len(key) <= LONGEST_KEY or not key.isprintable():
-        raise InvalidInput(
-            f"Idempotency-Key must be 1 to {LONGEST_KEY} printable characters", field="Idempotency-Key"
-        )
+    _validate(key)
     row = {"route": route, "key": key, "fingerprint": mark, "created_at": now}
     if insert_or_ignore(connection, idempotency_keys, row):
         return None
-    found = connection.execute(select(idempotency_keys).where(*_is(route, key)).with_for_update()).one()
+    return _earlier(connection, route, key, mark, lock=True)
+
+
+def look(connection: Connection, route: str, key: str, mark: bytes) -> Earlier | None:
+    """What `begin` would find, without taking the key. Raises KeyReused, InvalidInput."""
+    _validate(key)
+    return _earlier(connection, route, key, mark)
+
+
+def _earlier(
+    connection: Connection, route: str, key: str, mark: bytes, *, lock: bool = False
+) -> Earlier | None:
+    statement = select(idempotency_keys).where(*_is(route, key))
+    found = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
+    if found is None:
+        return None
     if bytes(found.fingerprint) != mark:
         raise KeyReused(field="Idempotency-Key")
     return Earlier(None if found.answer is None else json.loads(found.answer), found.attempt_id)
@@ -76,6 +88,13 @@ def forget_old(connection: Connection, now: datetime) -> int:
     return connection.execute(
         delete(idempotency_keys).where(idempotency_keys.c.created_at < now - KEPT)
     ).rowcount
+
+
+def _validate(key: str) -> None:
+    if not 0 < len(key) <= LONGEST_KEY or not key.isprintable():
+        raise InvalidInput(
+            f"Idempotency-Key must be 1 to {LONGEST_KEY} printable characters", field="Idempotency-Key"
+        )
 
 
 def _is(route: str, key: str) -> tuple[Any, Any]:

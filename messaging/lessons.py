@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from messaging import lanes, opt_outs, pauses, retries
+from messaging import lanes, opt_outs, pauses, prices, retries
 from messaging.claims import Claim
 from messaging.database import Database
 from messaging.postings import Posting
@@ -32,6 +32,7 @@ def from_answer(
     if claim.is_trigger and is_fit:
         pauses.resume(connection, pauses.ACCOUNT)
         pauses.resume(connection, pauses.sender_name(claim.sender_id))
+    prices.learn(connection, claim.sender_id, claim.text, answers.values(), now)
 
 
 def _suppress(database: Database, connection: Connection, claim: Claim, recipients: list[str]) -> None:

@@ -44,12 +44,48 @@ batches = Table(
     Column("expires_at", UtcDateTime),
     Column("max_cost_micros", BigInteger),
     Column("max_cost_currency", String(3)),
+    # Only where there is a max_cost: what was billed or may have been, and the dearest part seen, by
+    # country code, as JSON. messaging.budgets.
+    Column("spent_micros", BigInteger, nullable=False, server_default=text("0")),
+    Column("part_prices", Text),
     Column("total", Integer, nullable=False, server_default=text("0")),
     Column("refused", Integer, nullable=False, server_default=text("0")),
     Column("duplicates", Integer, nullable=False, server_default=text("0")),
+    Column("on_unknown", String(6), nullable=False, server_default=text("'hold'")),
+    # Of a file: where its bytes are, how much of it is rows by now, and when an importer was last seen at it.
+    Column("upload_id", String(32)),
+    Column("rows_read", Integer, nullable=False, server_default=text("0")),
+    Column("importer_seen_at", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
     Column("finished_at", UtcDateTime),
 )
+RECEIVING = text("status = 'receiving'")
+Index("ix_batches_receiving", batches.c.id, postgresql_where=RECEIVING, sqlite_where=RECEIVING)
+
+# A batch's file as it was uploaded, until its rows are messages. messaging.uploads.
+upload_pieces = Table(
+    "upload_pieces",
+    metadata,
+    Column("upload_id", String(32), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+    Column("stored_at", UtcDateTime, nullable=False),
+)
+
+# What of a file was not taken, and why. messaging.batch_import.
+refused_rows = Table(
+    "refused_rows",
+    metadata,
+    Column("batch_id", Id, ForeignKey("batches.id"), primary_key=True),
+    Column("line", Integer, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("code", String(24), nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+# Those that something may still happen to: messaging.batch_upkeep.
+UNFINISHED = text("finished_at IS NULL")
+Index("ix_batches_unfinished", batches.c.id, postgresql_where=UNFINISHED, sqlite_where=UNFINISHED)
 
 # messaging.outbox inserts; claims, records, reports and sweeps move the status.
 messages = Table(
@@ -124,10 +160,14 @@ Index(
 )
 Index("ix_messages_recipient", messages.c.recipient, messages.c.id)
 IN_BATCH = text("batch_id IS NOT NULL")
+# All that a batch's progress adds up, so that a million rows are read from the index alone.
 Index(
     "ix_messages_batch",
     messages.c.batch_id,
     messages.c.status,
+    messages.c.cost_currency,
+    messages.c.cost_micros,
+    messages.c.parts,
     postgresql_where=IN_BATCH,
     sqlite_where=IN_BATCH,
 )
@@ -150,6 +190,9 @@ attempts = Table(
     Column("reason", Text),
     Column("http_status", Integer),
     Column("provider_message", Text),
+    # What the POST may cost, held back from the max_cost of this batch until it is recorded.
+    Column("budget_batch_id", Id),
+    Column("reserved_micros", BigInteger),
     # AT's whole answer, kept for triggers only: a repeated call with the same key gets it again.
     Column("answer", Text),
 )
@@ -291,6 +334,18 @@ idempotency_keys = Table(
     Column("attempt_id", Id),
     Column("created_at", UtcDateTime, nullable=False),
     Index("ix_idempotency_keys_created_at", "created_at"),
+)
+
+# What a part last cost, by sender and by the first digits of a number, which tell its network. messaging.prices.
+prices = Table(
+    "prices",
+    metadata,
+    Column("sender_id", String(32), primary_key=True),
+    Column("prefix", String(8), primary_key=True),
+    Column("country", String(2)),
+    Column("currency", String(3), nullable=False),
+    Column("micros_per_part", BigInteger, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
 )
 
 # Account-wide token buckets, one row each. messaging.pacing.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, select, update
 
 from messaging import lanes, opt_outs, pacing, pauses, statuses
-from messaging.claims import Claim, settle
+from messaging.claims import SENDABLE_BATCHES, Claim, settle
 from messaging.database import Database, wake_after_commit
-from messaging.models import attempts, messages
+from messaging.models import attempts, batches, messages
+from messaging.value_lists import one_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +102,21 @@ def _forbidden(connection: Connection, claim: Claim, now: datetime) -> str | Non
 
 
 def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:
-    """Without those who were cancelled, opted out or came too late since the claim."""
-    statement = select(
-        messages.c.recipient, messages.c.id, messages.c.passes_opt_out, messages.c.expires_at
-    ).where(messages.c.attempt_id == claim.attempt_id, messages.c.status == statuses.SENDING)
-    rows = connection.execute(statement).all()
+    """Without those who opted out, came too late, or whose batch was paused or cancelled since the claim."""
+    statement = (
+        select(
+            messages.c.recipient,
+            messages.c.id,
+            messages.c.passes_opt_out,
+            messages.c.expires_at,
+            batches.c.status.label("batch_status"),
+        )
+        .outerjoin(batches, batches.c.id == messages.c.batch_id)
+        .where(messages.c.attempt_id == claim.attempt_id, messages.c.status == statuses.SENDING)
+    )
+    found: Sequence[Any] = connection.execute(statement).all()
+    rows = [row for row in found if row.batch_status in (None, *SENDABLE_BATCHES)]
+    _give_back(connection, [row for row in found if row.batch_status not in (None, *SENDABLE_BATCHES)], now)
     asked = [row.recipient for row in rows if not row.passes_opt_out]
     phones = opt_outs.suppressed(connection, asked, claim.sender_id)
     blocked = [row.id for row in rows if row.recipient in phones and not row.passes_opt_out]
@@ -118,6 +131,20 @@ def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:
         return claim
     gone = {*blocked, *late}
     return replace(claim, recipients={row.recipient: row.id for row in rows if row.id not in gone})
+
+
+def _give_back(connection: Connection, rows: Sequence[Any], now: datetime) -> None:
+    """Texts of a batch that was paused wait with it; those of one that was cancelled go the same way."""
+    cancelled = [row.id for row in rows if row.batch_status == "cancelled"]
+    settle(connection, cancelled, statuses.CANCELLED, "batch_cancelled", now, source="operator")
+    back = [row.id for row in rows if row.batch_status != "cancelled"]
+    if back:
+        connection.execute(_QUEUE_AGAIN, {"ids": back})
+
+
+_QUEUE_AGAIN = (
+    update(messages).where(one_of(messages.c.id, "ids")).values(status=statuses.QUEUED, attempt_id=None)
+)
 
 
 def _mark(connection: Connection, claim: Claim, now: datetime, lease: timedelta) -> None:

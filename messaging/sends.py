@@ -80,7 +80,7 @@ def accept(
     recipients = _read(request.to, settings.default_region)
     with database.write() as connection:
         now = database.now(connection)
-        _validate_times(request, now)
+        validate_times(request.send_at, request.expires_at, now)
         if idempotency_key is not None:
             mark = idempotency.fingerprint(request.as_json())
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
@@ -93,16 +93,7 @@ def accept(
 
 
 def _validate(request: SendRequest) -> None:
-    if not request.text.strip():
-        raise EmptyMessage(field="text")
-    if len(request.text) > LONGEST_TEXT:
-        raise InvalidInput(
-            f"The text has {len(request.text)} characters; at most {LONGEST_TEXT} can be sent",
-            code="text_too_long",
-            field="text",
-        )
-    if "\0" in request.text:
-        raise InvalidInput("The text holds a character that no phone can show", field="text")
+    validate_text(request.text)
     if not request.to:
         raise NoRecipients(field="to")
     if len(request.to) > MOST_RECIPIENTS:
@@ -111,9 +102,27 @@ def _validate(request: SendRequest) -> None:
             code="too_many_recipients",
             field="to",
         )
-    if request.on_unknown not in ON_UNKNOWN:
-        raise InvalidInput(f"on_unknown is one of {', '.join(ON_UNKNOWN)}", field="on_unknown")
+    validate_on_unknown(request.on_unknown)
     validate_sender(request.sender_id)
+
+
+def validate_text(text: str) -> None:
+    """As a person wrote it, with placeholders or without. Raises EmptyMessage, InvalidInput."""
+    if not text.strip():
+        raise EmptyMessage(field="text")
+    if len(text) > LONGEST_TEXT:
+        raise InvalidInput(
+            f"The text has {len(text)} characters; at most {LONGEST_TEXT} can be sent",
+            code="text_too_long",
+            field="text",
+        )
+    if "\0" in text:
+        raise InvalidInput("The text holds a character that no phone can show", field="text")
+
+
+def validate_on_unknown(on_unknown: str) -> None:
+    if on_unknown not in ON_UNKNOWN:
+        raise InvalidInput(f"on_unknown is one of {', '.join(ON_UNKNOWN)}", field="on_unknown")
 
 
 def validate_sender(sender_id: str | None) -> None:
@@ -125,10 +134,10 @@ def validate_sender(sender_id: str | None) -> None:
         )
 
 
-def _validate_times(request: SendRequest, now: datetime) -> None:
-    if request.send_at is not None and request.send_at > now + FURTHEST:
+def validate_times(send_at: datetime | None, expires_at: datetime | None, now: datetime) -> None:
+    if send_at is not None and send_at > now + FURTHEST:
         raise InvalidInput("send_at is more than a year away", code="invalid_time", field="send_at")
-    if request.expires_at is not None and request.expires_at <= max(now, request.send_at or now):
+    if expires_at is not None and expires_at <= max(now, send_at or now):
         raise InvalidInput(
             "expires_at must lie after now and after send_at", code="invalid_time", field="expires_at"
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, case, delete, select, update
 
-from messaging import claims, events, idempotency, parked_reports, postings, statuses
+from messaging import claims, events, idempotency, parked_reports, postings, statuses, uploads
 from messaging.database import Database
 from messaging.models import OPEN, attempts, heartbeats, messages
 from utils.settings import Settings
@@ -34,6 +34,7 @@ class Swept:
     no_report: int
     joined: int
     adopted: int
+    uploads_forgotten: int
 
 
 def sweep(database: Database, settings: Settings) -> Swept:
@@ -45,6 +46,7 @@ def sweep(database: Database, settings: Settings) -> Swept:
         no_report=_settle_in_chunks(database, _without_report),
         joined=parked_reports.join_stragglers(database),
         adopted=parked_reports.adopt_by_number(database) if settings.adopt_by_number else 0,
+        uploads_forgotten=uploads.forget_abandoned(database),
     )
     with database.write() as connection:
         now = database.now(connection)

@@ -103,7 +103,9 @@ COMMANDS = [
     ("resume",),
     ("replay",),
     ("audit",),
+    ("bulk",),
     ("doctor",),
+    ("quote",),
     ("opt-outs",),
     ("opt-outs", "list"),
     ("opt-outs", "add"),
@@ -339,3 +341,49 @@ def test_an_opt_out_for_one_sender_is_listed_by_phone(sms: Sms, migrated: Databa
 
 def test_an_opt_out_of_no_phone_is_refused(sms: Sms, migrated: Database) -> None:
     assert "only digits" in error_of(sms("opt-outs", "add", "everybody"))
+
+
+def test_bulk_makes_a_file_into_a_batch(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone,name\n+254711000001,Amina\n+254711000001,Again\n12,Nobody\n")
+    result = sms("bulk", str(file), "--text", "Dear {{name}}", "--name", "Fees")
+    assert result.exit_code == 0, result.output
+    assert "Batch 1: 1 messages, 1 rows refused, 1 duplicates; sending." in result.output
+    with migrated.read() as connection:
+        assert connection.execute(select(messages.c.text)).scalars().all() == ["Dear Amina"]
+
+
+def test_bulk_sends_the_texts_that_a_file_brings(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone;Message\n+254711000001;Come at nine\n")
+    batch = json.loads(sms("bulk", str(file), "--json").output)
+    assert (batch["status"], batch["total"]) == ("sending", 1)
+    with migrated.read() as connection:
+        assert connection.execute(select(messages.c.text)).scalar_one() == "Come at nine"
+
+
+def test_bulk_with_a_known_key_makes_no_second_batch(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n")
+    for said in ("Batch 1: 1 messages", "Batch 1 (it was there already): 1 messages"):
+        assert said in sms("bulk", str(file), "--text", "Hello", "--idempotency-key", "k").output
+
+
+def test_bulk_of_a_file_that_cannot_be_read_fails(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("number\n+254711000001\n")
+    result = sms("bulk", str(file), "--text", "Hello")
+    assert result.exit_code == 1
+    assert "`phone`" in result.output
+    file.write_text("phone\n12\n")
+    assert sms("bulk", str(file), "--text", "Hello").exit_code == 1
+
+
+def test_quote_says_what_a_send_would_come_to(sms: Sms, tmp_path: Path) -> None:
+    found = json.loads(sms("quote", "--to", ALICE, "--to", "12", "--text", "Hello", "--json").output)
+    assert (found["recipients"], found["parts"], found["estimated_cost"]) == (1, 1, "unknown")
+    file = tmp_path / "people.csv"
+    file.write_text("phone,name\n+254711000001,Amina’s\n")
+    result = sms("quote", str(file), "--text", "{{name}} " + "x" * 80)
+    assert result.exit_code == 0
+    assert "’" in result.output

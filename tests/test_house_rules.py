@@ -9,11 +9,13 @@ import pytest
 from utils.setting_types import REPOSITORY
 
 # A module may import its own package and those of a lower ring.
-RINGS = {
+RINGS: dict[str, float] = {
     "utils": 0,
     "messaging": 1,
     "processes": 1,
     "cli_output": 1,
+    "cli_context": 1.3,
+    "cli_batches": 1.6,
     "routes": 2,
     "cli": 2,
     "tasks": 2,

@@ -1,0 +1,217 @@
+"""An uploaded file made into messages, a chunk at a time, by a worker or by the command that uploaded it.
+
+Nothing of a batch is sent while it is `receiving`. Each chunk is one transaction with how far it came: after
+a crash the next importer reads the file from its beginning, to know the numbers again, and goes on behind
+what is written. Two importers of one batch exclude each other by the same figure.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, BinaryIO
+
+from sqlalchemy import Connection, or_, select, update
+
+from messaging import statuses, uploads
+from messaging.batch_control import CANCELLED, cancel_chunk
+from messaging.batch_rows import BatchRows, Chunk
+from messaging.bulk_inserts import as_stored, insert_rows
+from messaging.csv_reading import InvalidFile, read_header, read_rows
+from messaging.database import Database, wake_after_commit
+from messaging.import_pace import import_pace
+from messaging.models import RECEIVING, batches, messages, refused_rows
+from messaging.outbox import BATCH_PRIORITY
+from utils.settings import Settings
+
+# An importer writes many times a second. One unseen for this long is dead, or will find itself overtaken.
+IMPORTER_LOST_AFTER = timedelta(seconds=60)
+_COLUMNS = (
+    "recipient",
+    "text",
+    "estimated_parts",
+    "batch_id",
+    "sender_id",
+    "origin",
+    "priority",
+    "status",
+    "on_unknown",
+    "due_at",
+    "expires_at",
+    "created_at",
+)
+_REFUSED_COLUMNS = ("line", "value", "code", "reason", "batch_id")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportProgress:
+    """`rows`, `taken`: so far. `bytes_read`: of the upload."""
+
+    rows: int
+    bytes_read: int
+
+
+Report = Callable[[ImportProgress], None]
+
+
+class Overtaken(Exception):
+    """Another importer has this batch, or a person cancelled it: nothing of this chunk was written."""
+
+
+def import_next(database: Database, settings: Settings, stopping: Callable[[], bool]) -> bool:
+    """One waiting batch, to its end or until `stopping`. False where none waits."""
+    batch = _take(database)
+    if batch is None:
+        return False
+    _import(database, settings, batch, stopping, lambda _progress: None)
+    return True
+
+
+def import_batch(database: Database, settings: Settings, batch_id: int, report: Report) -> None:
+    """This batch, in the caller's time: for a command, which shows how it goes on."""
+    with database.read() as connection:
+        batch = connection.execute(select(batches).where(batches.c.id == batch_id)).one()
+    _import(database, settings, batch, lambda: False, report)
+
+
+def _take(database: Database) -> Any:
+    with database.read() as connection:
+        waiting = connection.execute(_waiting(database.now(connection))).first()
+    if waiting is None:
+        return None
+    with database.write() as connection:
+        now = database.now(connection)
+        batch = connection.execute(_waiting(now).with_for_update(skip_locked=True)).first()
+        if batch is not None:
+            connection.execute(update(batches).where(batches.c.id == batch.id).values(importer_seen_at=now))
+        return batch
+
+
+def _waiting(now: datetime) -> Any:
+    seen_at = batches.c.importer_seen_at
+    unattended = or_(seen_at.is_(None), seen_at < now - IMPORTER_LOST_AFTER)
+    return (
+        select(batches)
+        .where(RECEIVING, batches.c.upload_id.is_not(None), unattended)
+        .order_by(batches.c.id)
+        .limit(1)
+    )
+
+
+def _import(
+    database: Database, settings: Settings, batch: Any, stopping: Callable[[], bool], report: Report
+) -> None:
+    try:
+        with uploads.read(database, batch.upload_id) as file:
+            is_whole = _import_rows(database, settings, batch, file, stopping, report)
+    except Overtaken:
+        return
+    except InvalidFile as error:
+        _give_up(database, batch.id, error)
+        is_whole = True
+    if is_whole:
+        uploads.forget(database, batch.upload_id)
+
+
+def _import_rows(
+    database: Database,
+    settings: Settings,
+    batch: Any,
+    file: BinaryIO,
+    stopping: Callable[[], bool],
+    report: Report,
+) -> bool:
+    header = read_header(file.peek())  # type: ignore[attr-defined]
+    reader = BatchRows(batch.template, header, settings.default_region)
+    rows = read_rows(file, header.delimiter)
+    done = reader.skip(rows, batch.rows_read)
+    with import_pace(database) as pace:
+        while chunk := reader.read(rows, pace.chunk_size()):
+            if stopping():
+                _let_go(database, batch.id)
+                return False
+            pace.before_write()
+            _write_chunk(database, batch, chunk, done)
+            pace.after_write()
+            done += chunk.rows
+            report(ImportProgress(done, file.tell()))
+    _finish(database, batch, done)
+    return True
+
+
+def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int) -> None:
+    with database.write() as connection:
+        now = database.now(connection)
+        advanced = connection.execute(
+            update(batches)
+            .where(RECEIVING, batches.c.id == batch.id, batches.c.rows_read == done)
+            .values(
+                rows_read=done + chunk.rows,
+                total=batches.c.total + len(chunk.taken),
+                refused=batches.c.refused + len(chunk.refused),
+                duplicates=batches.c.duplicates + chunk.duplicates,
+                importer_seen_at=now,
+            )
+        )
+        if advanced.rowcount != 1:
+            raise Overtaken
+        shared = _shared_values(connection, batch, now)
+        insert_rows(connection, messages, _COLUMNS, [(*row, *shared) for row in chunk.taken])
+        insert_rows(connection, refused_rows, _REFUSED_COLUMNS, [(*row, batch.id) for row in chunk.refused])
+
+
+def _shared_values(connection: Connection, batch: Any, now: datetime) -> tuple[Any, ...]:
+    due_at = as_stored(connection, batch.send_at or now)
+    expires_at, created_at = as_stored(connection, batch.expires_at), as_stored(connection, now)
+    return (
+        batch.id,
+        batch.sender_id,
+        "batch",
+        BATCH_PRIORITY,
+        statuses.QUEUED,
+        batch.on_unknown,
+        due_at,
+        expires_at,
+        created_at,
+    )
+
+
+def _finish(database: Database, batch: Any, done: int) -> None:
+    """From here on its messages go out."""
+    with database.write() as connection:
+        now = database.now(connection)
+        is_later = batch.send_at is not None and batch.send_at > now
+        ours = (RECEIVING, batches.c.id == batch.id, batches.c.rows_read == done)
+        total = connection.execute(
+            select(batches.c.total).where(*ours).with_for_update()
+        ).scalar_one_or_none()
+        if total is None:
+            raise Overtaken
+        values = (
+            {"status": "scheduled" if is_later else "sending"}
+            if total
+            else {"status": "finished", "reason": "no_valid_rows", "finished_at": now}
+        )
+        connection.execute(update(batches).where(batches.c.id == batch.id).values(**values))
+        wake_after_commit(connection)
+    logger.info("a batch is whole", extra={"batch_id": batch.id, "total": total})
+
+
+def _give_up(database: Database, batch_id: int, error: InvalidFile) -> None:
+    """Nothing of a file is sent of which a part cannot be read."""
+    values = {"status": CANCELLED, "reason": f"{error.code}: {error.message}"}
+    with database.write() as connection:
+        connection.execute(update(batches).where(RECEIVING, batches.c.id == batch_id).values(**values))
+    while cancel_chunk(database, batch_id):
+        pass
+
+
+def _let_go(database: Database, batch_id: int) -> None:
+    with database.write() as connection:
+        connection.execute(
+            update(batches).where(RECEIVING, batches.c.id == batch_id).values(importer_seen_at=None)
+        )

@@ -1,0 +1,158 @@
+"""CSV as spreadsheets write it: UTF-8 with or without BOM, commas, semicolons or tabs, line ends inside quotes."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from messaging.placeholders import fold
+from utils.errors import InvalidInput
+
+PHONE = "phone"
+# The commonest first: a header with the one column `phone` decides nothing.
+DELIMITERS = (",", ";", "\t")
+LONGEST_HEADER_BYTES = 64 * 1024
+LONGEST_CELL = 100_000
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+csv.field_size_limit(LONGEST_CELL)
+
+
+class InvalidFile(InvalidInput):
+    """The file as a whole cannot be read: not_utf8, missing_phone_column, duplicate_column, unreadable_csv …"""
+
+    code = "invalid_file"
+    sentence = "The file cannot be read as CSV"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """`names`: the columns, folded for comparison, in order. `phone`: where the number stands."""
+
+    delimiter: str
+    names: list[str]
+    phone: int
+
+    def index(self, name: str) -> int:
+        """Of a column named in a text. Raises InvalidFile."""
+        places = [place for place, known in enumerate(self.names) if known == name]
+        if not places:
+            columns = ", ".join(known for known in self.names if known)
+            raise InvalidFile(
+                f"The text names the column {{{{{name}}}}}, but the file has only: {columns}",
+                code="missing_column",
+                field="text",
+                details={"column": name, "columns": self.names},
+            )
+        if len(places) > 1:
+            raise InvalidFile(
+                f"The file has the column {name!r} twice", code="duplicate_column", field="file"
+            )
+        return places[0]
+
+
+def read_header(beginning: bytes) -> Header:
+    """From the first bytes of a file, of which the first line has to be whole. Raises InvalidFile."""
+    text = _first_bytes_as_text(beginning[:LONGEST_HEADER_BYTES])
+    candidates = [_split_header(text, delimiter) for delimiter in DELIMITERS]
+    fitting = [found for found in candidates if found is not None]
+    if not fitting:
+        raise InvalidFile(
+            "The first line has to name the columns, one of them `phone`",
+            code="missing_phone_column",
+            field="file",
+        )
+    # `phone;a,b` has its number behind either mark: the one that makes more columns separates them.
+    return max(fitting, key=lambda header: len(header.names))
+
+
+def read_rows(file: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The records behind the header with the number of the line each begins on; blank ones are left out.
+
+    Raises InvalidFile where the rest cannot be told apart: a quote that is never closed, bytes that are no UTF-8.
+    """
+    # newline="": line ends inside quotes stay as they are, those outside are the reader's business.
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    reader = csv.reader(lines, delimiter=delimiter)
+    try:
+        next(reader, None)
+        begins_on = reader.line_num + 1
+        for cells in reader:
+            if cells and (cells[0].strip() or not _is_blank(cells)):
+                yield begins_on, cells
+            begins_on = reader.line_num + 1
+    except csv.Error as error:
+        raise InvalidFile(
+            f"Line {begins_on} cannot be read ({error}): is a quotation mark never closed?",
+            code="unreadable_csv",
+            field="file",
+        ) from None
+    except UnicodeDecodeError as error:
+        raise not_utf8(error) from None
+    finally:
+        # Only the caller closes what it opened.
+        if not lines.closed:
+            lines.detach()
+
+
+def check_encoding(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same pieces, once they are known to be UTF-8. Raises InvalidFile."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line = 1
+    for piece in pieces:
+        try:
+            decoder.decode(piece)
+        except UnicodeDecodeError as error:
+            raise not_utf8(error, line + error.object[: error.start].count(b"\n")) from None
+        line += piece.count(b"\n")
+        yield piece
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise not_utf8(error, line) from None
+
+
+def not_utf8(error: UnicodeDecodeError, line: int | None = None) -> InvalidFile:
+    where = "" if line is None else f" (line {line})"
+    return InvalidFile(
+        f"The file is not UTF-8{where}: save it as CSV UTF-8 and upload it again",
+        code="not_utf8",
+        field="file",
+        details={} if line is None else {"line": line, "byte": error.object[error.start]},
+    )
+
+
+def _is_blank(cells: Sequence[str]) -> bool:
+    """A line of separators only, as spreadsheets leave below a table."""
+    return not "".join(cells).strip()
+
+
+def _first_bytes_as_text(beginning: bytes) -> str:
+    if beginning.startswith(_UTF16):
+        raise InvalidFile(
+            "The file is UTF-16 (a spreadsheet's “Unicode text”): save it as CSV UTF-8 instead",
+            code="not_utf8",
+            field="file",
+        )
+    try:
+        # A character may be cut where the beginning ends.
+        return codecs.getincrementaldecoder("utf-8-sig")().decode(beginning)
+    except UnicodeDecodeError as error:
+        raise not_utf8(error, 1) from None
+
+
+def _split_header(text: str, delimiter: str) -> Header | None:
+    try:
+        cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    except csv.Error:
+        return None
+    names = [fold(cell) for cell in cells]
+    if PHONE not in names:
+        return None
+    if names.count(PHONE) > 1:
+        raise InvalidFile("The file has the column 'phone' twice", code="duplicate_column", field="file")
+    return Header(delimiter, names, names.index(PHONE))

@@ -1,0 +1,38 @@
+"""Large uploads: few at a time, streamed to a temporary file, on the routes that take one."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from flask import Flask, current_app, g, request
+
+from utils.errors import Busy
+
+SLOTS = "sms_upload_slots"
+LARGEST_UPLOAD_BYTES = 512 * 1024 * 1024
+# Each keeps a web thread for as long as its caller's line takes: the others stay free for callbacks.
+UPLOADS_AT_ONCE = 2
+MULTIPART = "multipart/form-data"
+
+
+def prepare_uploads(app: Flask) -> None:
+    app.extensions[SLOTS] = threading.BoundedSemaphore(UPLOADS_AT_ONCE)
+    app.teardown_request(end_upload)
+
+
+def begin_upload() -> None:
+    """For `before_request`, behind the check of the key: nothing of the body has been read. Raises Busy."""
+    if request.mimetype != MULTIPART:
+        return
+    slots: Any = current_app.extensions[SLOTS]
+    if not slots.acquire(blocking=False):
+        raise Busy(f"{UPLOADS_AT_ONCE} uploads are under way; try again in a moment")
+    g.upload_slots = slots
+    request.max_content_length = LARGEST_UPLOAD_BYTES
+
+
+def end_upload(_error: BaseException | None) -> None:
+    slots = g.pop("upload_slots", None)
+    if slots is not None:
+        slots.release()

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import io
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, insert, select, update
+
+from messaging import batch_control, batch_import, claims, import_pace, uploads
+from messaging.audit import audit
+from messaging.batch_import import IMPORTER_LOST_AFTER, import_next
+from messaging.batch_intake import BatchRequest, receive
+from messaging.claims import ClaimLimits
+from messaging.database import Database, utc_now
+from messaging.models import batches, message_events, messages, refused_rows, upload_pieces
+from utils.errors import InvalidInput
+from utils.settings import Settings
+
+LIMITS = ClaimLimits(500, timedelta(seconds=60))
+PEOPLE = 2500
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("POSTGRESQL_CHUNK", "ALONE_CHUNK", "SHARED_CHUNK"):
+        monkeypatch.setattr(import_pace, name, 1000)
+
+
+def content(count: int = PEOPLE, tail: str = "") -> bytes:
+    return ("phone\n" + "".join(f"+254711{n:06d}\n" for n in range(count)) + tail).encode()
+
+
+def take_in(
+    settings: Settings, database: Database, raw: bytes | None = None, key: str | None = None, **fields: Any
+) -> int:
+    request = BatchRequest(**({"text": "Hello"} | fields))
+    body = receive(settings, database, request, io.BytesIO(content() if raw is None else raw), key).body
+    return int(body["id"])
+
+
+def import_now(database: Database, settings: Settings) -> bool:
+    return import_next(database, settings, lambda: False)
+
+
+def batch_row(database: Database, batch_id: int = 1) -> Any:
+    with database.read() as connection:
+        return connection.execute(select(batches).where(batches.c.id == batch_id)).one()
+
+
+def count(database: Database, table: Any) -> int:
+    with database.read() as connection:
+        return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
+
+
+def crash_in_chunk(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    insert_rows, calls = batch_import.insert_rows, iter(range(1000))
+
+    def crash(*arguments: Any) -> None:
+        if next(calls) >= (number - 1) * 2:
+            raise Crash
+        insert_rows(*arguments)
+
+    monkeypatch.setattr(batch_import, "insert_rows", crash)
+
+
+def pass_time(database: Database) -> None:
+    with database.write() as connection:
+        seen_at = utc_now() - IMPORTER_LOST_AFTER - timedelta(seconds=1)
+        connection.execute(update(batches).values(importer_seen_at=seen_at))
+
+
+def test_nothing_goes_out_before_the_last_row_is_in(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_in(settings, database)
+    with monkeypatch.context() as patch:
+        crash_in_chunk(patch, 3)
+        with pytest.raises(Crash):
+            import_now(database, settings)
+    assert count(database, messages) == 2000
+    assert claims.claim(database, "worker", LIMITS) == []
+    assert not claims.has_due(database)
+    assert audit(database).problems == []
+
+
+def test_an_import_that_died_is_finished_by_another_and_no_row_comes_twice(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_in(settings, database, content(PEOPLE, "254711000007\n12\n"))
+    with monkeypatch.context() as patch:
+        crash_in_chunk(patch, 3)
+        with pytest.raises(Crash):
+            import_now(database, settings)
+    assert not import_now(database, settings)
+    pass_time(database)
+    assert import_now(database, settings)
+    batch = batch_row(database)
+    assert (batch.status, batch.total, batch.refused, batch.duplicates) == ("sending", PEOPLE, 1, 1)
+    with database.read() as connection:
+        assert connection.execute(select(func.count(messages.c.recipient.distinct()))).scalar_one() == PEOPLE
+    assert count(database, refused_rows) == 1
+    assert audit(database).problems == []
+
+
+def test_of_two_importers_one_gives_way(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_in(settings, database)
+    write_chunk, nested = batch_import._write_chunk, []
+
+    def meet(*arguments: Any) -> None:
+        if not nested:
+            nested.append(True)
+            pass_time(database)
+            assert import_now(database, settings)
+        write_chunk(*arguments)
+
+    monkeypatch.setattr(batch_import, "_write_chunk", meet)
+    assert import_now(database, settings)
+    assert (batch_row(database).total, count(database, messages)) == (PEOPLE, PEOPLE)
+    assert batch_row(database).status == "sending"
+
+
+def test_a_worker_that_stops_leaves_the_rest_to_the_next_at_once(
+    database: Database, settings: Settings
+) -> None:
+    take_in(settings, database)
+    asked = iter([False, True])
+    assert import_next(database, settings, lambda: next(asked))
+    assert (batch_row(database).status, count(database, messages)) == ("receiving", 1000)
+    assert import_now(database, settings)
+    assert (batch_row(database).status, count(database, messages)) == ("sending", PEOPLE)
+
+
+def test_a_batch_cancelled_while_it_is_read_stays_cancelled(database: Database, settings: Settings) -> None:
+    batch_id = take_in(settings, database)
+    asked = iter([False, True])
+    import_next(database, settings, lambda: next(asked))
+    batch_control.cancel(database, batch_id)
+    assert not import_now(database, settings)
+    assert batch_row(database).status == "cancelled"
+    assert claims.claim(database, "worker", LIMITS) == []
+    assert audit(database).problems == []
+
+
+def test_a_file_that_cannot_be_read_to_its_end_sends_nothing(database: Database, settings: Settings) -> None:
+    take_in(settings, database, content(1500, '"+254711999999\n' + "x" * 200_000))
+    import_now(database, settings)
+    batch = batch_row(database)
+    assert batch.status == "cancelled"
+    assert batch.reason.startswith("unreadable_csv: Line 1502 ")
+    with database.read() as connection:
+        assert connection.execute(select(messages.c.status).distinct()).scalars().all() == ["cancelled"]
+    assert count(database, message_events) == batch.total
+    assert count(database, upload_pieces) == 0
+    assert audit(database).problems == []
+
+
+def test_a_file_of_refused_rows_only_is_finished_and_says_so(database: Database, settings: Settings) -> None:
+    take_in(settings, database, b"phone\n12\n13\n")
+    import_now(database, settings)
+    batch = batch_row(database)
+    assert (batch.status, batch.reason, batch.refused) == ("finished", "no_valid_rows", 2)
+    assert batch.finished_at is not None
+
+
+def test_a_later_batch_is_scheduled_with_its_times(database: Database, settings: Settings) -> None:
+    send_at = utc_now() + timedelta(hours=1)
+    take_in(settings, database, send_at=send_at, expires_at=send_at + timedelta(hours=2), on_unknown="fail")
+    import_now(database, settings)
+    assert batch_row(database).status == "scheduled"
+    with database.read() as connection:
+        row = connection.execute(select(messages).limit(1)).one()
+    assert abs(row.due_at - send_at) < timedelta(milliseconds=1)
+    assert row.expires_at - row.due_at == timedelta(hours=2)
+    assert (row.on_unknown, row.priority, row.status, row.estimated_parts) == ("fail", 5, "queued", 1)
+
+
+def test_an_upload_that_is_cut_off_leaves_no_batch_and_is_forgotten(
+    database: Database, settings: Settings
+) -> None:
+    waiting = take_in(settings, database)
+    pieces = iter([b"phone\n", b"+254711000001\n"])
+    uploads.store(database, pieces)
+    assert (count(database, batches), count(database, upload_pieces)) == (1, 3)
+    assert uploads.forget_abandoned(database) == 0
+    with database.write() as connection:
+        connection.execute(update(upload_pieces).values(stored_at=utc_now() - timedelta(hours=2)))
+    assert uploads.forget_abandoned(database) == 1
+    assert count(database, upload_pieces) == 1
+    import_now(database, settings)
+    assert batch_row(database, waiting).total == PEOPLE
+
+
+def test_a_file_comes_back_from_its_pieces_as_it_was(database: Database) -> None:
+    pieces = [bytes([n]) * (n + 1) * 1000 for n in range(20)]
+    upload_id = uploads.store(database, iter(pieces))
+    with uploads.read(database, upload_id) as file:
+        assert file.read() == b"".join(pieces)
+    uploads.forget(database, upload_id)
+    assert count(database, upload_pieces) == 0
+
+
+def test_a_key_stays_free_when_the_file_is_refused(database: Database, settings: Settings) -> None:
+    with pytest.raises(InvalidInput):
+        take_in(settings, database, b"number\n1\n", key="k")
+    assert take_in(settings, database, key="k") == take_in(settings, database, key="k")
+    assert count(database, batches) == 1
+    assert count(database, upload_pieces) == 1
+
+
+def test_an_import_takes_little_at_a_time_where_others_write(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not database.is_sqlite:
+        pytest.skip("PostgreSQL locks rows")
+    monkeypatch.undo()
+    monkeypatch.setattr(import_pace, "QUIET_SECONDS", 0.2)
+    with import_pace.import_pace(database) as pace:
+        time.sleep(0.2)
+        assert pace.chunk_size() == import_pace.ALONE_CHUNK
+        with database.write() as connection:
+            row = {"status": "sending", "created_at": utc_now()}
+            connection.execute(insert(batches).values(**row))
+        pace.before_write()
+        assert pace.chunk_size() == import_pace.SHARED_CHUNK
+        time.sleep(0.2)
+        assert pace.chunk_size() == import_pace.ALONE_CHUNK
