@@ -16,6 +16,7 @@ from messaging.gauges import Gauges
 from messaging.health import require_migrated
 from messaging.identity import claim_identity
 from messaging.refused_callbacks import RefusedCallbacks
+from messaging.reply_handlers import require_handlers
 from messaging.service import Service, build_service
 from routes.api import api
 from routes.api_books import books_api
@@ -125,6 +126,7 @@ def _is_serving() -> bool:
 
 def _require_servable(service: Service) -> None:
     service.settings.require_provider()
+    require_handlers(service.settings)
     require_migrated(service.database)
     claim_identity(service.database, service.settings)
 

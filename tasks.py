@@ -25,6 +25,8 @@ from huey.serializer import Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging import claims, heartbeats, identity, probes, sweeps
+from messaging.answering import Answerer
+from messaging.reply_handlers import require_handlers
 from messaging.sending import Sender, worker_name
 from messaging.service import Service, build_service
 from utils.errors import ServiceError
@@ -134,9 +136,11 @@ class Worker:
         )
         self._stopping: threading.Event = self._consumer.stop_flag
         self._sender = Sender(service.settings, service.database, service.provider, self._stopping)
+        self._answerer = Answerer(service.settings, service.database, self._stopping)
 
     def send_due(self) -> None:
         """One lane works until nothing is due. With all lanes busy, one of them will come to it."""
+        self._answerer.nudge()
         if not self._lanes.acquire(blocking=False):
             return
         try:
@@ -172,10 +176,13 @@ class Worker:
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, self._stop)
         threading.Thread(target=self.tick, name="ticker", daemon=True).start()
+        answering = threading.Thread(target=self._answerer.run, name="answerer", daemon=True)
+        answering.start()
         while not self._stopping.wait(HEALTH_CHECK_SECONDS):
             self._consumer.check_worker_health()
         for _, thread in self._consumer.worker_threads:
             thread.join()
+        answering.join()
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()
@@ -186,6 +193,7 @@ def main() -> int:
         settings = load_settings()
         settings.require_provider()
         configure_logging(settings.log_level, settings.secrets)
+        require_handlers(settings)
         service = build_service(settings)
         identity.claim_identity(service.database, settings)
     except ServiceError as error:

@@ -203,9 +203,49 @@ inbound_messages = Table(
     Column("provider_date", Text),
     Column("meaning", String(8), nullable=False),
     Column("reply_outcome", Text),
+    # While it waits for a reply handler: when it is due; a claim moves that behind its lease.
+    Column("reply_due_at", UtcDateTime),
+    Column("reply_tries", SmallInteger, nullable=False, server_default=text("0")),
+    Column("reply_error", Text),
+    # What the loop breaker holds: a JSON list of texts.
+    Column("held_texts", Text),
     Column("callback_id", Id, ForeignKey("callbacks.id")),
     Column("received_at", UtcDateTime, nullable=False),
     Index("ix_inbound_messages_sender", "sender", "id"),
+)
+WAITING = text("reply_outcome = 'waiting'")
+Index(
+    "ix_inbound_messages_waiting",
+    inbound_messages.c.reply_due_at,
+    postgresql_where=WAITING,
+    sqlite_where=WAITING,
+)
+NOT_ANSWERED = text("reply_outcome IN ('held', 'failed')")
+Index(
+    "ix_inbound_messages_not_answered",
+    inbound_messages.c.id,
+    postgresql_where=NOT_ANSWERED,
+    sqlite_where=NOT_ANSWERED,
+)
+
+# One row per phone that ever wrote to us. messaging.conversations.
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("phone", String(20), primary_key=True),
+    # The number of ours that it wrote to last.
+    Column("number", String(32), nullable=False),
+    Column("last_inbound_id", Id, nullable=False),
+    Column("last_at", UtcDateTime, nullable=False),
+    Column("unread", Integer, nullable=False),
+    Index("ix_conversations_last_inbound_id", "last_inbound_id"),
+)
+UNREAD = text("unread > 0")
+Index(
+    "ix_conversations_unread",
+    conversations.c.last_inbound_id,
+    postgresql_where=UNREAD,
+    sqlite_where=UNREAD,
 )
 
 # Every report as it was understood; one without message_id is parked.

@@ -28,6 +28,9 @@ _SUPPRESSED = (
     .where(one_of(suppressions.c.phone, "phones"), one_of(suppressions.c.sender_id, "sender_ids"))
     .distinct()
 )
+_SUPPRESSED_BESIDE_KEYWORD = _SUPPRESSED.join_from(
+    suppressions, opt_outs, opt_outs.c.id == suppressions.c.opt_out_id
+).where(opt_outs.c.source != KEYWORD)
 _IN_FORCE = exists().where(
     suppressions.c.phone == opt_outs.c.phone,
     suppressions.c.sender_id == opt_outs.c.sender_id,
@@ -125,12 +128,18 @@ def lift(
     return _end(database, connection, ended, "lift", source, None, detail)
 
 
-def suppressed(connection: Connection, phones: Sequence[str], sender_id: str | None) -> set[str]:
-    """Those of `phones` who must not get a text from `sender_id` (None: AT's default sender)."""
+def suppressed(
+    connection: Connection, phones: Sequence[str], sender_id: str | None, *, confirms_stop: bool = False
+) -> set[str]:
+    """Those of `phones` who must not get a text from `sender_id` (None: AT's default sender).
+
+    `confirms_stop`: the text answers a STOP, and so passes what STOP has blocked, but nothing else.
+    """
     if not phones:
         return set()
     wanted = {"phones": list(phones), "sender_ids": [EVERYTHING, sender_key(sender_id)]}
-    return set(connection.execute(_SUPPRESSED, wanted).scalars())
+    statement = _SUPPRESSED_BESIDE_KEYWORD if confirms_stop else _SUPPRESSED
+    return set(connection.execute(statement, wanted).scalars())
 
 
 def entries(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, select, update
 
@@ -104,9 +106,7 @@ def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:
         messages.c.recipient, messages.c.id, messages.c.passes_opt_out, messages.c.expires_at
     ).where(messages.c.attempt_id == claim.attempt_id, messages.c.status == statuses.SENDING)
     rows = connection.execute(statement).all()
-    asked = [row.recipient for row in rows if not row.passes_opt_out]
-    phones = opt_outs.suppressed(connection, asked, claim.sender_id)
-    blocked = [row.id for row in rows if row.recipient in phones and not row.passes_opt_out]
+    blocked = _opted_out(connection, rows, claim.sender_id)
     late = [
         row.id
         for row in rows
@@ -118,6 +118,16 @@ def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:
         return claim
     gone = {*blocked, *late}
     return replace(claim, recipients={row.recipient: row.id for row in rows if row.id not in gone})
+
+
+def _opted_out(connection: Connection, rows: Sequence[Any], sender_id: str | None) -> list[int]:
+    blocked = []
+    for passes in {row.passes_opt_out for row in rows}:
+        mine = [row for row in rows if row.passes_opt_out == passes]
+        asked = [row.recipient for row in mine]
+        phones = opt_outs.suppressed(connection, asked, sender_id, confirms_stop=passes)
+        blocked += [row.id for row in mine if row.recipient in phones]
+    return blocked
 
 
 def _mark(connection: Connection, claim: Claim, now: datetime, lease: timedelta) -> None:

@@ -16,6 +16,7 @@ RINGS = {
     "cli_output": 1,
     "routes": 2,
     "cli": 2,
+    "replies": 2,
     "tasks": 2,
     "app": 3,
     "gunicorn.conf": 3,

@@ -88,7 +88,18 @@ class Settings(BaseModel):
 
     default_region: types.Region | None = None
     reply_template: types.Template = 'This is a response to: "{text}"'
+    replies_file: types.RepositoryPath = "replies.py"
+    reply_timeout_seconds: types.Seconds = 30
+    loop_limit: types.LoopLimit = 5
+    loop_seconds: types.Seconds = 300
     stop_scope: Literal["all", "sender"] = "all"
+    stop_words: types.Words = ()
+    start_words: types.Words = ()
+    help_words: types.Words = ()
+    # `auto`: in the language of the word, from data/keywords.toml.
+    stop_reply: types.Reply = "auto"
+    start_reply: types.Reply = "auto"
+    help_reply: types.Reply = "auto"
     forward_url: types.WebUrl | None = Field(default=None, repr=False)
     forward_secret: str | None = Field(default=None, repr=False)
     retention_days: types.Count = 90
