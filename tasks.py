@@ -24,7 +24,7 @@ from huey.registry import Message
 from huey.serializer import Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
-from messaging import claims, heartbeats, identity, probes, sweeps
+from messaging import claims, forward_delivery, heartbeats, identity, probes, sweeps
 from messaging.answering import Answerer
 from messaging.reply_handlers import require_handlers
 from messaging.sending import Sender, worker_name
@@ -36,6 +36,8 @@ from utils.settings import Settings, load_settings
 QUEUE_NAME = "sms"
 WAKE_INTERVAL_SECONDS = 0.05
 TICK_SECONDS = 0.5
+# What is under way when the worker stops; an event that is cut off comes again.
+FORWARD_STOP_SECONDS = 15.0
 HEALTH_CHECK_SECONDS = 5.0
 # Beside the sending lanes, so that a batch of a million never keeps the minute's work waiting.
 EXTRA_THREADS = 2
@@ -167,6 +169,17 @@ class Worker:
             except SQLAlchemyError:
                 logger.warning("the database cannot be reached", exc_info=True)
 
+    def forward(self) -> None:
+        """A lane of its own: however dead the receiver, it delays nothing else."""
+        forwarder = forward_delivery.build_forwarder(
+            self._service.settings, self._service.database, self._stopping
+        )
+        while forwarder is not None and not self._stopping.wait(TICK_SECONDS):
+            try:
+                forwarder.run_until_idle()
+            except SQLAlchemyError:
+                logger.warning("events cannot be forwarded: no database", exc_info=True)
+
     def run(self) -> None:
         """Until SIGTERM or SIGINT: then each lane finishes its POST, records it and lets go of the rest.
 
@@ -178,11 +191,14 @@ class Worker:
         threading.Thread(target=self.tick, name="ticker", daemon=True).start()
         answering = threading.Thread(target=self._answerer.run, name="answerer", daemon=True)
         answering.start()
+        forwarding = threading.Thread(target=self.forward, name="forwarder", daemon=True)
+        forwarding.start()
         while not self._stopping.wait(HEALTH_CHECK_SECONDS):
             self._consumer.check_worker_health()
         for _, thread in self._consumer.worker_threads:
             thread.join()
         answering.join()
+        forwarding.join(FORWARD_STOP_SECONDS)
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()

@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
-from messaging import conversations, echo, journal, keywords, opt_outs, replying
+from messaging import (
+    conversations,
+    echo,
+    fetched_texts,
+    forward_events,
+    journal,
+    keywords,
+    opt_outs,
+    replying,
+)
 from messaging.database import Database, wake_after_commit
 from messaging.keywords import HELP, MESSAGE, START, STOP, Keyword
 from messaging.models import inbound_messages
@@ -20,6 +29,7 @@ from utils.phone_numbers import require_e164
 from utils.settings import Settings
 
 SAME_ID = "this inbound id came before"
+FETCHED_BEFORE = "this text was fetched from the inbox before"
 
 _INSERTS = {
     name: insert(inbound_messages)
@@ -73,7 +83,7 @@ def receive_texts(
     settings: Settings, database: Database, connection: Connection, filed: Sequence[FiledText]
 ) -> None:
     """An id that came before changes nothing, whatever else its body says: one row, one reply."""
-    new = _insert(settings, connection, filed)
+    new = _insert(settings, connection, _without_fetched(connection, filed))
     changed = _obey(settings, database, connection, new)
     refused = [Outcome(one.id, why) for one in new if (why := _refusal(settings, one))]
     not_answered = {one.inbound_id for one in refused}
@@ -94,6 +104,16 @@ def receive_texts(
     )
 
 
+def _without_fetched(connection: Connection, filed: Sequence[FiledText]) -> list[FiledText]:
+    """Without those whose text `sms fetch-inbound` has brought already, under another id."""
+    fetched_texts.share_lock(connection)
+    arrived = {one.inbound.provider_inbound_id: one.inbound for one in filed}
+    joined = fetched_texts.join_callbacks(connection, arrived)
+    repeated = [one.callback_id for one in filed if one.inbound.provider_inbound_id in joined]
+    journal.set_outcome(connection, repeated, journal.APPLIED, FETCHED_BEFORE)
+    return [one for one in filed if one.inbound.provider_inbound_id not in joined]
+
+
 def _insert(settings: Settings, connection: Connection, filed: Sequence[FiledText]) -> list[_New]:
     first: dict[str, FiledText] = {}
     for one in filed:
@@ -103,17 +123,19 @@ def _insert(settings: Settings, connection: Connection, filed: Sequence[FiledTex
     }
     # In one order, so that two groups with ids in common cannot wait for each other.
     rows = [_row(first[provider_id], meanings[provider_id].meaning) for provider_id in sorted(first)]
-    inserted = connection.execute(_INSERTS[connection.dialect.name], rows)
+    inserted = connection.execute(_INSERTS[connection.dialect.name], rows).all() if rows else []
     ids = {row.provider_inbound_id: row.id for row in inserted}
     kept = {provider_id: one for provider_id, one in first.items() if provider_id in ids}
     repeated = {one.callback_id for one in filed} - {one.callback_id for one in kept.values()}
     journal.set_outcome(connection, sorted(repeated), journal.APPLIED, SAME_ID)
+    forward_events.note_inbound(connection, list(ids.values()))
     return [_new(ids[provider_id], one, meanings[provider_id]) for provider_id, one in kept.items()]
 
 
 def _row(filed: FiledText, meaning: str) -> dict[str, Any]:
     return {
         **filed.inbound._asdict(),
+        **fetched_texts.marks(filed.inbound.provider_inbound_id),
         "meaning": meaning,
         "callback_id": filed.callback_id,
         "received_at": filed.received_at,
@@ -140,7 +162,12 @@ def _obey(
 
 
 def _obey_one(settings: Settings, database: Database, connection: Connection, one: _New, phone: str) -> bool:
-    callback_id, number = one.filed.callback_id, one.filed.inbound.recipient
+    inbound, callback_id = one.filed.inbound, one.filed.callback_id
+    number, opposite = inbound.recipient, STOP if one.keyword.meaning == START else START
+    if fetched_texts.is_overtaken(
+        connection, inbound.provider_inbound_id, inbound.sender, inbound.provider_date, opposite
+    ):
+        return False
     if one.keyword.meaning == START:
         return opt_outs.record_start(database, connection, phone, number, callback_id) > 0
     return opt_outs.record_stop(
@@ -154,6 +181,8 @@ def _refusal(settings: Settings, one: _New) -> str | None:
     ours = (settings.at_shortcode, settings.at_sender_id, inbound.recipient)
     if opt_outs.sender_key(inbound.sender) in {opt_outs.sender_key(own) for own in ours if own}:
         return "own_number"
+    if fetched_texts.is_late(inbound.provider_inbound_id, inbound.provider_date, one.filed.received_at):
+        return "late"
     return "not_a_phone" if one.phone is None else None
 
 

@@ -201,6 +201,10 @@ inbound_messages = Table(
     Column("network", Text),
     Column("cost_text", Text),
     Column("provider_date", Text),
+    # The number that AT's inbox gives it, which no callback tells; known once `sms fetch-inbound` has seen it.
+    Column("inbox_id", BigInteger, unique=True),
+    # Came from AT's inbox: its callback may still come, with an id of its own.
+    Column("awaits_callback", Boolean, nullable=False, server_default=text("false")),
     Column("meaning", String(8), nullable=False),
     Column("reply_outcome", Text),
     # While it waits for a reply handler: when it is due; a claim moves that behind its lease.
@@ -226,6 +230,14 @@ Index(
     inbound_messages.c.id,
     postgresql_where=NOT_ANSWERED,
     sqlite_where=NOT_ANSWERED,
+)
+
+AWAITING = text("awaits_callback")
+Index(
+    "ix_inbound_messages_awaiting",
+    inbound_messages.c.sender,
+    postgresql_where=AWAITING,
+    sqlite_where=AWAITING,
 )
 
 # One row per phone that ever wrote to us. messaging.conversations.
@@ -368,6 +380,56 @@ service_identity = Table(
     Column("account", Text, nullable=False),
     Column("host", Text, nullable=False),
     Column("recorded_at", UtcDateTime, nullable=False),
+)
+
+# The outbox to the operator's own system, written with the fact it tells of. messaging.forward_events inserts,
+# messaging.forwarding moves the state: waiting, then delivered or failed.
+forward_events = Table(
+    "forward_events",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("event_id", String(40), nullable=False, unique=True),
+    Column("type", String(32), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    # When the next attempt is due; a claim moves it behind its lease.
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("http_status", Integer),
+    Column("last_error", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    Index("ix_forward_events_created_at", "created_at"),
+)
+TO_FORWARD = text("state = 'waiting'")
+Index(
+    "ix_forward_events_waiting",
+    forward_events.c.due_at,
+    forward_events.c.id,
+    postgresql_where=TO_FORWARD,
+    sqlite_where=TO_FORWARD,
+)
+NOT_FORWARDED = text("state = 'failed'")
+Index(
+    "ix_forward_events_failed",
+    forward_events.c.id,
+    postgresql_where=NOT_FORWARDED,
+    sqlite_where=NOT_FORWARDED,
+)
+
+# One row: how the receiver of forwarded events is doing. messaging.forward_state.
+forward_state = Table(
+    "forward_state",
+    metadata,
+    Column("id", SmallInteger, primary_key=True),
+    # A digest of its URL: with another URL everything below begins anew.
+    Column("receiver", String(64), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("next_post_at", UtcDateTime, nullable=False),
+    Column("succeeded_at", UtcDateTime),
+    Column("failing_since", UtcDateTime),
+    Column("paused_at", UtcDateTime),
+    Column("reason", Text),
 )
 
 # Refused callbacks (wrong token) are only counted.

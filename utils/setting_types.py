@@ -9,6 +9,8 @@ from urllib.parse import SplitResult, urlsplit
 from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from utils import webhook_signing
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLACEHOLDER = re.compile(r"\{(\w*)\}")
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -147,6 +149,15 @@ def _check_path(value: str) -> str:
     return str(REPOSITORY / value)
 
 
+def _check_webhook_secrets(value: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in value:
+        try:
+            webhook_signing.read_secret(entry)
+        except ValueError as error:
+            raise ValueError(f"a comma list of secrets, each {error}") from None
+    return value
+
+
 def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
         return tuple(str(ipaddress.ip_network(entry)) for entry in value)
@@ -179,6 +190,9 @@ Template = Annotated[str, AfterValidator(_check_template)]
 Host = Annotated[str, AfterValidator(_check_host)]
 Keys = Annotated[tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_keys)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_networks)]
+WebhookSecrets = Annotated[
+    tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_webhook_secrets)
+]
 Words = Annotated[tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_words)]
 Reply = Annotated[str, AfterValidator(_check_reply)]
 RepositoryPath = Annotated[str, AfterValidator(_check_path)]

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from utils.setting_types import REPOSITORY, is_loopback
 from utils.settings_model import Settings, SettingsError
+from utils.webhook_signing import WANTED as WANTED_SECRET
 
 __all__ = ["Settings", "SettingsError", "child_environment", "load_settings"]
 
@@ -129,7 +130,7 @@ def _find_missing(texts: Mapping[str, str]) -> list[str]:
             "AT_USERNAME is not set, but AT_API_KEY is: set both, or neither for the offline simulator"
         )
     if "forward_url" in texts and "forward_secret" not in texts:
-        problems.append("FORWARD_SECRET is not set: FORWARD_URL is, so set it to a long random text")
+        problems.append(f"FORWARD_SECRET is not set: FORWARD_URL is, so set it to {WANTED_SECRET}")
     return problems
 
 

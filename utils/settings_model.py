@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -101,7 +102,8 @@ class Settings(BaseModel):
     start_reply: types.Reply = "auto"
     help_reply: types.Reply = "auto"
     forward_url: types.WebUrl | None = Field(default=None, repr=False)
-    forward_secret: str | None = Field(default=None, repr=False)
+    forward_secret: types.WebhookSecrets | None = Field(default=None, repr=False)
+    forward_allow_private: bool = False
     retention_days: types.Count = 90
 
     web_concurrency: types.Count = Field(default_factory=_default_web_concurrency)
@@ -169,8 +171,9 @@ class Settings(BaseModel):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, for the log to blot out."""
-        single = (self.at_api_key, self.dashboard_password, self.secret_key, self.forward_secret)
-        return (*filter(None, single), *self.api_keys, *self.webhook_tokens)
+        single = (self.at_api_key, self.dashboard_password, self.secret_key)
+        lists = (self.api_keys, self.webhook_tokens, self.forward_secret or ())
+        return (*filter(None, single), *chain.from_iterable(lists))
 
     def require_provider(self) -> None:
         """Raises SettingsError where nobody said which provider to use; `make run` names the simulator."""
