@@ -20,7 +20,10 @@ from messaging.reply_handlers import require_handlers
 from messaging.service import Service, build_service
 from routes.api import api
 from routes.api_books import books_api
+from routes.api_conversations import conversations_api
+from routes.api_forwarding import forwarding_api
 from routes.api_models import ErrorAnswer
+from routes.api_opt_outs import opt_outs_api
 from routes.docs import docs_bp
 from routes.error_handlers import refuse_invalid_request, register_error_handlers
 from routes.guards import prepare_guards
@@ -83,7 +86,7 @@ def _build(settings: Settings) -> OpenAPI:
     _add_service(app, service)
     for blueprint in (sms_bp, health_bp, docs_bp):
         app.register_blueprint(blueprint)
-    for api_blueprint in (api, books_api):
+    for api_blueprint in (api, books_api, conversations_api, opt_outs_api, forwarding_api):
         app.register_api(api_blueprint)
     register_error_handlers(app)
     app.cli.add_command(sms)

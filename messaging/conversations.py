@@ -1,4 +1,4 @@
-"""Who wrote to us, latest first: one row per phone, kept with each text in the text's own transaction."""
+"""Who wrote to us: one row per phone, kept with each text in the text's own transaction; and what a person answers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, case, func, select, update
 
+from messaging import idempotency, opt_outs
 from messaging.database import Database
 from messaging.models import conversations, inbound_messages
+from messaging.outbox import REPLY_PRIORITY, NewMessage, enqueue
+from messaging.sends import SendAnswer, validate_text
 from messaging.upsert import insert_for
-from utils.errors import NotFound
+from utils.errors import NotFound, OptedOut
+from utils.segments import measure
+
+ROUTE = "conversation"
+ORIGIN = "chat"
 
 
 class Heard(NamedTuple):
@@ -74,3 +81,33 @@ def find(connection: Connection, phone: str, *, for_update: bool = False) -> Any
     if row is None:
         raise NotFound("This phone has never written to us", field="phone")
     return row
+
+
+def say(database: Database, phone: str, text: str, idempotency_key: str | None = None) -> SendAnswer:
+    """Queues a person's answer, from the number that `phone` wrote to last.
+
+    Raises NotFound, OptedOut, EmptyMessage, InvalidInput, KeyReused.
+    """
+    validate_text(text)
+    with database.write() as connection:
+        if idempotency_key is not None:
+            mark = idempotency.fingerprint([phone, text])
+            now = database.now(connection)
+            earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
+            if earlier is not None and earlier.answer is not None:
+                return SendAnswer(earlier.answer, is_replay=True)
+        body = _say(database, connection, find(connection, phone), text)
+        if idempotency_key is not None:
+            idempotency.finish(connection, ROUTE, idempotency_key, body)
+    return SendAnswer(body)
+
+
+def _say(database: Database, connection: Connection, conversation: Any, text: str) -> dict[str, Any]:
+    phone, number = conversation.phone, conversation.number
+    if opt_outs.suppressed(connection, [phone], number):
+        raise OptedOut
+    new = NewMessage(
+        phone, text, number, origin=ORIGIN, priority=REPLY_PRIORITY, estimated_parts=measure(text).parts
+    )
+    (message_id,) = enqueue(database, connection, [new])
+    return {"id": message_id, "to": phone, "sender_id": number, "status": "queued"}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, delete, exists, insert, select
 
+from messaging import forward_events
 from messaging.database import Database, lock_keys
 from messaging.models import opt_outs, suppressions
 from messaging.upsert import insert_for
@@ -78,6 +79,7 @@ def record_stop(
     standing = {row.sender_id: row.source for row in _blocks(connection, phone)}
     if standing.get(key) == source or standing.get(key, KEYWORD) != KEYWORD:
         return False
+    now = database.now(connection)
     entry = insert(opt_outs).values(
         phone=phone,
         action="stop",
@@ -86,7 +88,10 @@ def record_stop(
         source=source,
         callback_id=callback_id,
         detail=detail,
-        at=database.now(connection),
+        at=now,
+    )
+    forward_events.note_opt_out(
+        connection, phone=phone, action="stop", scope=scope, sender_id=key, source=source, at=now
     )
     entry_id = connection.execute(entry.returning(opt_outs.c.id)).scalar_one()
     block = insert_for(connection, suppressions).values(phone=phone, sender_id=key, opt_out_id=entry_id)
@@ -200,4 +205,13 @@ def _end(
             at=now,
         )
         connection.execute(entry)
+        forward_events.note_opt_out(
+            connection,
+            phone=block.phone,
+            action=action,
+            scope=block.scope,
+            sender_id=block.sender_id,
+            source=source,
+            at=now,
+        )
     return len(blocks)

@@ -92,17 +92,22 @@ def accept(
     return SendAnswer(body)
 
 
-def _validate(request: SendRequest) -> None:
-    if not request.text.strip():
+def validate_text(text: str) -> None:
+    """Raises EmptyMessage, InvalidInput."""
+    if not text.strip():
         raise EmptyMessage(field="text")
-    if len(request.text) > LONGEST_TEXT:
+    if len(text) > LONGEST_TEXT:
         raise InvalidInput(
-            f"The text has {len(request.text)} characters; at most {LONGEST_TEXT} can be sent",
+            f"The text has {len(text)} characters; at most {LONGEST_TEXT} can be sent",
             code="text_too_long",
             field="text",
         )
-    if "\0" in request.text:
+    if "\0" in text:
         raise InvalidInput("The text holds a character that no phone can show", field="text")
+
+
+def _validate(request: SendRequest) -> None:
+    validate_text(request.text)
     if not request.to:
         raise NoRecipients(field="to")
     if len(request.to) > MOST_RECIPIENTS:
