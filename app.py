@@ -16,12 +16,16 @@ from messaging.gauges import Gauges
 from messaging.health import require_migrated
 from messaging.identity import claim_identity
 from messaging.refused_callbacks import RefusedCallbacks
+from messaging.reply_handlers import require_handlers
 from messaging.service import Service, build_service
 from routes.api import api
 from routes.api_batches import batches_api
 from routes.api_books import books_api
+from routes.api_conversations import conversations_api
+from routes.api_forwarding import forwarding_api
 from routes.api_intake import intake_api
 from routes.api_models import ErrorAnswer
+from routes.api_opt_outs import opt_outs_api
 from routes.docs import docs_bp
 from routes.error_handlers import refuse_invalid_request, register_error_handlers
 from routes.guards import prepare_guards
@@ -85,7 +89,8 @@ def _build(settings: Settings) -> OpenAPI:
     _add_service(app, service)
     for blueprint in (sms_bp, health_bp, docs_bp):
         app.register_blueprint(blueprint)
-    for api_blueprint in (api, batches_api, books_api, intake_api):
+    apis = (api, batches_api, books_api, intake_api, conversations_api, opt_outs_api, forwarding_api)
+    for api_blueprint in apis:
         app.register_api(api_blueprint)
     register_error_handlers(app)
     app.cli.add_command(sms)
@@ -129,6 +134,7 @@ def _is_serving() -> bool:
 
 def _require_servable(service: Service) -> None:
     service.settings.require_provider()
+    require_handlers(service.settings)
     require_migrated(service.database)
     claim_identity(service.database, service.settings)
 

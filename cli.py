@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,21 +16,31 @@ from sqlalchemy.exc import SQLAlchemyError
 from cli_batches import bulk, quote
 from cli_context import current_service, read_time, require_own_books
 from cli_output import as_json_option, print_csv, print_json, print_table, show
-from messaging import migrations, opt_outs, pauses, sends, unknowns
+from messaging import (
+    back_fill,
+    forward_views,
+    forwarding,
+    migrations,
+    opt_out_import,
+    opt_out_views,
+    pauses,
+    sends,
+    unknowns,
+)
 from messaging.audit import audit
 from messaging.doctor import examine
 from messaging.health import explain_storage_error
-from messaging.json_shapes import rfc3339
 from messaging.message_views import get_message
 from messaging.replay import replay
-from messaging.service import Service
 from processes import run_foreground
-from utils.errors import NotFound, ServiceError
+from utils.errors import ServiceError
 from utils.phone_numbers import parse_phone
 
 OPERATOR = "operator"
-LEDGER_NAMES = ("id", "at", "phone", "action", "scope", "sender_id", "source", "callback_id", "detail")
-LEDGER_PAGE = 500
+LEDGER_NAMES = (
+    *("id", "at", "phone", "action", "scope", "sender_id", "source", "in_force"),
+    *("callback_id", "callback_digest", "detail"),
+)
 
 
 class SentenceGroup(AppGroup):
@@ -173,6 +185,66 @@ def doctor(as_json: bool) -> None:
     sys.exit(0 if all(one.is_well for one in findings) else 1)
 
 
+@sms.command(name="fetch-inbound")
+@click.option("--after", "after_id", type=click.IntRange(min=0), help="Start after this id of AT's inbox.")
+@as_json_option
+def fetch_inbound_texts(after_id: int | None, as_json: bool) -> None:
+    """Take in what no callback brought, from Africa's Talking's inbox. Harmless to repeat."""
+    service = current_service()
+    require_own_books(service)
+    done = back_fill.Fetched()
+    for done in back_fill.fetch_inbound(service.settings, service.database, service.provider, after_id):
+        click.echo(f"{done.read} read, {done.added} added (inbox id {done.last_id})", err=True)
+    with service.database.read() as connection:
+        unapplied = back_fill.count_unapplied(connection)
+    sentence = f"{done.added} added, {done.known} known, {done.unusable} unusable."
+    if unapplied:
+        sentence += f" {unapplied} could not be applied: sms replay --unapplied."
+    show(asdict(done) | {"unapplied": unapplied}, as_json, sentence)
+    sys.exit(1 if unapplied or done.unusable else 0)
+
+
+@sms.group(name="forwarding", cls=SentenceGroup)
+def forwarding_group() -> None:
+    """Events to your own system: how they fare, once more, and on again after a pause."""
+
+
+@forwarding_group.command(name="status")
+@click.option("--state", type=click.Choice(["waiting", "delivered", "failed"]), help="Only these events.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@as_json_option
+def show_forwarding_status(state: str | None, limit: int, as_json: bool) -> None:
+    """Show how the receiver is doing, and the latest events. Exit code 1 while it is paused or fails."""
+    service = current_service()
+    found = forward_views.show_forwarding(service.settings, service.database, state, limit=limit)
+    if as_json:
+        print_json(found)
+    else:
+        names = ("id", "type", "state", "attempts", "http_status", "last_error", "created_at")
+        standing = {name: value for name, value in found.items() if name not in ("items", "next_cursor")}
+        print_table(("", ""), ((name, value) for name, value in standing.items() if value is not None))
+        print_table(names, ([item[name] for name in names] for item in found["items"]))
+    sys.exit(1 if found["state"] in (forward_views.PAUSED, forward_views.FAILING) else 0)
+
+
+@forwarding_group.command(name="resume")
+@as_json_option
+def resume_forwarding(as_json: bool) -> None:
+    """End a pause, and try everything that waits at once."""
+    was_paused = forwarding.resume(current_service().database)
+    sentence = "Forwarding goes on." if was_paused else "It was not paused; what waits is tried at once."
+    show({"was_paused": was_paused}, as_json, sentence)
+
+
+@forwarding_group.command(name="resend")
+@click.argument("event_id", metavar="ID")
+@as_json_option
+def resend_event(event_id: str, as_json: bool) -> None:
+    """Post the event ID again, with the id that it had."""
+    forwarding.resend(current_service().database, event_id)
+    show({"id": event_id, "state": "waiting"}, as_json, f"{event_id} is posted again.")
+
+
 @sms.group(name="opt-outs", cls=SentenceGroup)
 def opt_outs_group() -> None:
     """Who may not be texted, and since when."""
@@ -185,13 +257,12 @@ def opt_outs_group() -> None:
 def list_opt_outs(phone: str | None, limit: int, as_json: bool) -> None:
     """Show the ledger, newest first."""
     wanted = None if phone is None else _read_phone(phone)
-    with current_service().database.read() as connection:
-        entries = [_in_json(entry) for entry in opt_outs.entries(connection, wanted, limit=limit)]
+    filters = opt_out_views.LedgerFilters(phone=wanted)
+    entries = opt_out_views.list_entries(current_service().database, filters, limit=limit)["items"]
     if as_json:
         print_json(entries)
     else:
-        names = (*LEDGER_NAMES, "in_force")
-        print_table(names, ([entry[name] for name in names] for entry in entries))
+        print_table(LEDGER_NAMES, map(_in_cells, entries))
 
 
 @opt_outs_group.command(name="add")
@@ -202,13 +273,9 @@ def list_opt_outs(phone: str | None, limit: int, as_json: bool) -> None:
 def add_opt_out(phone: str, sender_id: str | None, detail: str | None, as_json: bool) -> None:
     """Stop texting PHONE."""
     database, wanted = current_service().database, _read_phone(phone)
-    scope = "all" if sender_id is None else "sender"
-    with database.write() as connection:
-        added = opt_outs.record_stop(
-            database, connection, wanted, scope, sender_id, source=OPERATOR, detail=detail
-        )
-    sentence = "is not texted any more" if added else "was not texted before either"
-    show({"phone": wanted, "added": added}, as_json, f"{wanted} {sentence}.")
+    answer = opt_out_views.stop(database, wanted, sender_id, detail, OPERATOR)
+    sentence = "is not texted any more" if answer["added"] else "was not texted before either"
+    show(answer, as_json, f"{wanted} {sentence}.")
 
 
 @opt_outs_group.command(name="lift")
@@ -219,38 +286,49 @@ def add_opt_out(phone: str, sender_id: str | None, detail: str | None, as_json: 
 def lift_opt_out(phone: str, sender_id: str | None, detail: str | None, as_json: bool) -> None:
     """Text PHONE again. What the network blocks stays blocked there."""
     database, wanted = current_service().database, _read_phone(phone)
-    with database.write() as connection:
-        lifted = opt_outs.lift(database, connection, wanted, sender_id, source=OPERATOR, detail=detail)
-    if not lifted:
-        raise NotFound(f"Nothing stops texts to {wanted}")
-    show({"phone": wanted, "lifted": lifted}, as_json, f"{wanted} may be texted again.")
+    answer = opt_out_views.lift(database, wanted, sender_id, detail, OPERATOR)
+    elsewhere = answer["elsewhere"]
+    advice = f" {elsewhere['advice']}" if elsewhere else ""
+    show(answer, as_json, f"{wanted} may be texted again.{advice}")
 
 
 @opt_outs_group.command(name="export")
 @as_json_option
 def export_opt_outs(as_json: bool) -> None:
-    """Print the whole ledger as CSV, newest first."""
-    entries = _whole_ledger(current_service())
+    """Print the whole ledger as CSV, newest first, each entry with its evidence in the journal."""
+    entries = opt_out_views.all_entries(current_service().database)
     if as_json:
         print_json(list(entries))
     else:
-        print_csv(LEDGER_NAMES, ([entry[name] for name in LEDGER_NAMES] for entry in entries))
+        print_csv(LEDGER_NAMES, map(_in_cells, entries))
 
 
-def _whole_ledger(service: Service) -> Iterator[dict[str, Any]]:
-    before_id: int | None = None
-    while True:
-        with service.database.read() as connection:
-            page = opt_outs.entries(connection, before_id=before_id, limit=LEDGER_PAGE)
-        if not page:
-            return
-        yield from (_in_json(entry) for entry in page)
-        before_id = page[-1].id
+@opt_outs_group.command(name="import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@as_json_option
+def import_opt_outs(file: Path, as_json: bool) -> None:
+    """Stop texting everyone in FILE, a CSV with the column phone and, where wanted, sender_id and reason."""
+    service = current_service()
+    with file.open("rb") as raw, _progress_of(file, as_json) as bar:
+        lines = TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+        done = opt_out_import.import_opt_outs(
+            service.database, lines, service.settings.default_region, lambda: bar.update(raw.tell() - bar.pos)
+        )
+    show(asdict(done), as_json, f"{done.added} added, {done.known} known, {done.refused_count} refused.")
+    if not as_json:
+        print_table(("line", "code", "why"), ([one[name] for name in one] for one in done.refused))
+    sys.exit(1 if done.refused_count else 0)
 
 
-def _in_json(entry: opt_outs.LedgerEntry) -> dict[str, Any]:
-    shown = {name: getattr(entry, name) for name in LEDGER_NAMES}
-    return shown | {"at": rfc3339(entry.at), "in_force": entry.is_in_force}
+def _progress_of(file: Path, as_json: bool) -> Any:
+    """A bar over the bytes of the file, on standard error so that the answer can be piped."""
+    return click.progressbar(length=file.stat().st_size, label=file.name, file=sys.stderr, hidden=as_json)
+
+
+def _in_cells(entry: dict[str, Any]) -> list[object]:
+    evidence = entry["evidence"] or {}
+    known = {"callback_id": evidence.get("callback_id"), "callback_digest": evidence.get("digest")}
+    return [(entry | known)[name] for name in LEDGER_NAMES]
 
 
 def _read_phone(phone: str) -> str:

@@ -24,10 +24,12 @@ from huey.registry import Message
 from huey.serializer import Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
-from messaging import claims, heartbeats, identity, probes, sweeps
+from messaging import claims, forward_delivery, heartbeats, identity, probes, sweeps
+from messaging.answering import Answerer
 from messaging.batch_import import import_next
 from messaging.batch_upkeep import BatchUpkeep
 from messaging.health import require_migrated
+from messaging.reply_handlers import require_handlers
 from messaging.sending import Sender, worker_name
 from messaging.service import Service, build_service
 from utils.errors import ServiceError
@@ -37,6 +39,8 @@ from utils.settings import Settings, load_settings
 QUEUE_NAME = "sms"
 WAKE_INTERVAL_SECONDS = 0.05
 TICK_SECONDS = 0.5
+# What is under way when the worker stops; an event that is cut off comes again.
+FORWARD_STOP_SECONDS = 15.0
 HEALTH_CHECK_SECONDS = 5.0
 # Beside the sending lanes, so that a batch of a million never keeps the minute's work waiting.
 EXTRA_THREADS = 2
@@ -137,9 +141,11 @@ class Worker:
         )
         self._stopping: threading.Event = self._consumer.stop_flag
         self._sender = Sender(service.settings, service.database, service.provider, self._stopping)
+        self._answerer = Answerer(service.settings, service.database, self._stopping)
 
     def send_due(self) -> None:
         """One lane works until nothing is due. With all lanes busy, one of them will come to it."""
+        self._answerer.nudge()
         if not self._lanes.acquire(blocking=False):
             return
         try:
@@ -178,6 +184,17 @@ class Worker:
             except SQLAlchemyError:
                 logger.warning("the database cannot be reached", exc_info=True)
 
+    def forward(self) -> None:
+        """A lane of its own: however dead the receiver, it delays nothing else."""
+        forwarder = forward_delivery.build_forwarder(
+            self._service.settings, self._service.database, self._stopping
+        )
+        while forwarder is not None and not self._stopping.wait(TICK_SECONDS):
+            try:
+                forwarder.run_until_idle()
+            except SQLAlchemyError:
+                logger.warning("events cannot be forwarded: no database", exc_info=True)
+
     def run(self) -> None:
         """Until SIGTERM or SIGINT: then each lane finishes its POST, records it and lets go of the rest.
 
@@ -189,10 +206,16 @@ class Worker:
         threading.Thread(target=self.tick, name="ticker", daemon=True).start()
         # Killed at any point it loses nothing, so nobody waits for it.
         threading.Thread(target=self.import_files, name="importer", daemon=True).start()
+        answering = threading.Thread(target=self._answerer.run, name="answerer", daemon=True)
+        answering.start()
+        forwarding = threading.Thread(target=self.forward, name="forwarder", daemon=True)
+        forwarding.start()
         while not self._stopping.wait(HEALTH_CHECK_SECONDS):
             self._consumer.check_worker_health()
         for _, thread in self._consumer.worker_threads:
             thread.join()
+        answering.join()
+        forwarding.join(FORWARD_STOP_SECONDS)
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping.set()
@@ -203,6 +226,7 @@ def main() -> int:
         settings = load_settings()
         settings.require_provider()
         configure_logging(settings.log_level, settings.secrets)
+        require_handlers(settings)
         service = build_service(settings)
         require_migrated(service.database)
         identity.claim_identity(service.database, settings)

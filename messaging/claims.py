@@ -201,9 +201,10 @@ def _sendable(connection: Connection, rows: list[Row[Any]], now: datetime) -> li
 
 def _opted_out(connection: Connection, rows: list[Row[Any]]) -> set[int]:
     blocked: set[int] = set()
-    for sender_id in {row.sender_id for row in rows}:
-        mine = [row for row in rows if row.sender_id == sender_id and not row.passes_opt_out]
-        phones = opt_outs.suppressed(connection, [row.recipient for row in mine], sender_id)
+    for sender_id, passes in {(row.sender_id, row.passes_opt_out) for row in rows}:
+        mine = [row for row in rows if (row.sender_id, row.passes_opt_out) == (sender_id, passes)]
+        asked = [row.recipient for row in mine]
+        phones = opt_outs.suppressed(connection, asked, sender_id, confirms_stop=passes)
         blocked.update(row.id for row in mine if row.recipient in phones)
     return blocked
 

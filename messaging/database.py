@@ -13,6 +13,7 @@ from sqlalchemy.pool import QueuePool
 
 SQLITE_BUSY_SECONDS = 30
 WAKES_WORKER = "wakes_worker"
+FORWARDS = "forwards"
 CLOCK = text("SELECT clock_timestamp()")
 RESERVE = text("SELECT nextval(:sequence) FROM generate_series(1, :count)")
 LOCK = text(
@@ -40,6 +41,8 @@ class Database:
         url = make_url(sqlalchemy_url)
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.wake: Callable[[], None] = _wake_nobody
+        # Whether facts are also written as events for the operator's own system.
+        self.forwards = False
         self._write_lock = threading.Lock()
         if self.is_sqlite:
             Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +71,7 @@ class Database:
         wakes: list[Any] = []
         with self._turn(), self._writer.begin() as connection:
             connection.info.pop(WAKES_WORKER, None)
+            connection.info[FORWARDS] = self.forwards
             yield connection
             wakes.append(connection.info.pop(WAKES_WORKER, None))
         if any(wakes):

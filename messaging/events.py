@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, insert
 
+from messaging import forward_events
 from messaging.models import message_events
 
 _INSERT = insert(message_events)
@@ -24,7 +25,8 @@ class Event:
     detail: str | None = None
 
 
-def record(connection: Connection, happened: Iterable[Event]) -> None:
+def record(connection: Connection, happened: Sequence[Event]) -> None:
+    """The messages' rows are written already: what is forwarded is read from them."""
     rows = [
         {
             "message_id": event.message_id,
@@ -38,3 +40,4 @@ def record(connection: Connection, happened: Iterable[Event]) -> None:
     ]
     for start in range(0, len(rows), CHUNK):
         connection.execute(_INSERT, rows[start : start + CHUNK])
+    forward_events.note_statuses(connection, happened)

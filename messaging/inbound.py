@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
-from messaging import echo, journal, keywords, opt_outs
-from messaging.database import Database, lock_keys
-from messaging.models import inbound_messages, messages
-from messaging.outbox import REPLY_PRIORITY, NewMessage, enqueue
+from messaging import (
+    conversations,
+    echo,
+    fetched_texts,
+    forward_events,
+    journal,
+    keywords,
+    opt_outs,
+    replying,
+)
+from messaging.database import Database, wake_after_commit
+from messaging.keywords import HELP, MESSAGE, START, STOP, Keyword
+from messaging.models import inbound_messages
+from messaging.reply_handlers import require_handlers
+from messaging.replying import Outcome, Reply
 from utils.errors import InvalidPhone
 from utils.phone_numbers import require_e164
-from utils.segments import measure
 from utils.settings import Settings
 
-REPLY_ORIGIN = "reply"
-# Two machines that answer each other would do so for ever: this many equal texts to one number, then silence.
-MOST_EQUAL_REPLIES = 5
-LOOP_WINDOW = timedelta(minutes=5)
-# How far back a number's texts are looked through; a loop holds itself far below this.
-LOOK_BACK = 200
 SAME_ID = "this inbound id came before"
+FETCHED_BEFORE = "this text was fetched from the inbox before"
 
 _INSERTS = {
     name: insert(inbound_messages)
@@ -33,17 +37,6 @@ _INSERTS = {
     .returning(inbound_messages.c.id, inbound_messages.c.provider_inbound_id)
     for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
 }
-_SET_REPLY_OUTCOME = (
-    update(inbound_messages)
-    .where(inbound_messages.c.id == bindparam("inbound_id"))
-    .values(reply_outcome=bindparam("new_outcome"))
-)
-_LATEST_TO = (
-    select(messages.c.origin, messages.c.text, messages.c.created_at)
-    .where(messages.c.recipient == bindparam("phone"))
-    .order_by(messages.c.id.desc())
-    .limit(LOOK_BACK)
-)
 
 
 class InboundText(NamedTuple):
@@ -71,78 +64,115 @@ class _New(NamedTuple):
     id: int
     filed: FiledText
     phone: str | None
-    meaning: str
+    keyword: Keyword
+
+    @property
+    def text(self) -> str:
+        return self.filed.inbound.text
 
 
-class _Reply(NamedTuple):
-    """One that may be sent, unless its recipient opted out or it is part of a loop."""
+class _FromPhone(NamedTuple):
+    """One that may be answered. `has_changed`: its STOP or START has just made or lifted a block."""
 
-    inbound_id: int
-    filed: FiledText
+    new: _New
     phone: str
-    text: str
+    has_changed: bool
 
 
 def receive_texts(
     settings: Settings, database: Database, connection: Connection, filed: Sequence[FiledText]
 ) -> None:
     """An id that came before changes nothing, whatever else its body says: one row, one reply."""
-    new = _insert(connection, filed)
-    _obey(settings, database, connection, new)
-    outcomes = {one.id: outcome for one in new if (outcome := _refusal(settings, one))}
-    replies = [
-        _Reply(one.id, one.filed, one.phone, echo.reply_to(settings.reply_template, one.filed.inbound.text))
+    new = _insert(settings, connection, _without_fetched(connection, filed))
+    changed = _obey(settings, database, connection, new)
+    refused = [Outcome(one.id, why) for one in new if (why := _refusal(settings, one))]
+    not_answered = {one.inbound_id for one in refused}
+    people = [
+        _FromPhone(one, one.phone, one.id in changed)
         for one in new
-        if one.phone is not None and one.id not in outcomes
+        if one.phone is not None and one.id not in not_answered
     ]
-    outcomes |= _answer(database, connection, replies)
-    if outcomes:
-        rows = [{"inbound_id": one, "new_outcome": outcome} for one, outcome in outcomes.items()]
-        connection.execute(_SET_REPLY_OUTCOME, rows)
+    outcomes = refused + _answer(settings, database, connection, people)
+    replying.note(connection, outcomes)
+    conversations.heard(
+        connection,
+        [
+            conversations.Heard(one.phone, one.filed.inbound.recipient, one.id, one.filed.received_at)
+            for one in new
+            if one.phone is not None
+        ],
+    )
 
 
-def _insert(connection: Connection, filed: Sequence[FiledText]) -> list[_New]:
+def _without_fetched(connection: Connection, filed: Sequence[FiledText]) -> list[FiledText]:
+    """Without those whose text `sms fetch-inbound` has brought already, under another id."""
+    fetched_texts.share_lock(connection)
+    arrived = {one.inbound.provider_inbound_id: one.inbound for one in filed}
+    joined = fetched_texts.join_callbacks(connection, arrived)
+    repeated = [one.callback_id for one in filed if one.inbound.provider_inbound_id in joined]
+    journal.set_outcome(connection, repeated, journal.APPLIED, FETCHED_BEFORE)
+    return [one for one in filed if one.inbound.provider_inbound_id not in joined]
+
+
+def _insert(settings: Settings, connection: Connection, filed: Sequence[FiledText]) -> list[_New]:
     first: dict[str, FiledText] = {}
     for one in filed:
         first.setdefault(one.inbound.provider_inbound_id, one)
+    meanings = {
+        provider_id: keywords.read_keyword(one.inbound.text, settings) for provider_id, one in first.items()
+    }
     # In one order, so that two groups with ids in common cannot wait for each other.
-    rows = [_row(first[provider_id]) for provider_id in sorted(first)]
-    inserted = connection.execute(_INSERTS[connection.dialect.name], rows)
+    rows = [_row(first[provider_id], meanings[provider_id].meaning) for provider_id in sorted(first)]
+    inserted = connection.execute(_INSERTS[connection.dialect.name], rows).all() if rows else []
     ids = {row.provider_inbound_id: row.id for row in inserted}
-    kept = [one for provider_id, one in first.items() if provider_id in ids]
-    repeated = {one.callback_id for one in filed} - {one.callback_id for one in kept}
+    kept = {provider_id: one for provider_id, one in first.items() if provider_id in ids}
+    repeated = {one.callback_id for one in filed} - {one.callback_id for one in kept.values()}
     journal.set_outcome(connection, sorted(repeated), journal.APPLIED, SAME_ID)
-    return [_new(ids[one.inbound.provider_inbound_id], one) for one in kept]
+    forward_events.note_inbound(connection, list(ids.values()))
+    return [_new(ids[provider_id], one, meanings[provider_id]) for provider_id, one in kept.items()]
 
 
-def _row(filed: FiledText) -> dict[str, Any]:
+def _row(filed: FiledText, meaning: str) -> dict[str, Any]:
     return {
         **filed.inbound._asdict(),
-        "meaning": keywords.meaning_of(filed.inbound.text),
+        **fetched_texts.marks(filed.inbound.provider_inbound_id),
+        "meaning": meaning,
         "callback_id": filed.callback_id,
         "received_at": filed.received_at,
     }
 
 
-def _new(inbound_id: int, filed: FiledText) -> _New:
+def _new(inbound_id: int, filed: FiledText, keyword: Keyword) -> _New:
     try:
         phone = require_e164(filed.inbound.sender).e164
     except InvalidPhone:
         phone = None
-    return _New(inbound_id, filed, phone, keywords.meaning_of(filed.inbound.text))
+    return _New(inbound_id, filed, phone, keyword)
 
 
-def _obey(settings: Settings, database: Database, connection: Connection, new: Sequence[_New]) -> None:
-    spoken = [(one, one.phone) for one in new if one.meaning != "message" and one.phone is not None]
+def _obey(
+    settings: Settings, database: Database, connection: Connection, new: Sequence[_New]
+) -> frozenset[int]:
+    """The ids of those that made or lifted a block."""
+    spoken = [
+        (one, one.phone) for one in new if one.keyword.meaning in (STOP, START) and one.phone is not None
+    ]
     opt_outs.lock_phones(connection, [phone for _, phone in spoken])
-    for one, phone in spoken:
-        callback_id, shortcode = one.filed.callback_id, one.filed.inbound.recipient
-        if one.meaning == "start":
-            opt_outs.record_start(database, connection, phone, shortcode, callback_id)
-            continue
-        opt_outs.record_stop(
-            database, connection, phone, settings.stop_scope, shortcode, opt_outs.KEYWORD, callback_id
-        )
+    return frozenset(one.id for one, phone in spoken if _obey_one(settings, database, connection, one, phone))
+
+
+def _obey_one(settings: Settings, database: Database, connection: Connection, one: _New, phone: str) -> bool:
+    inbound, callback_id = one.filed.inbound, one.filed.callback_id
+    number, opposite = inbound.recipient, STOP if one.keyword.meaning == START else START
+    if fetched_texts.is_overtaken(
+        connection, inbound.provider_inbound_id, inbound.sender, inbound.provider_date, opposite
+    ):
+        return False
+    if one.keyword.meaning == START:
+        return opt_outs.record_start(database, connection, phone, number, callback_id) > 0
+    return opt_outs.record_stop(
+        database, connection, phone, settings.stop_scope, number, opt_outs.KEYWORD, callback_id
+    )
 
 
 def _refusal(settings: Settings, one: _New) -> str | None:
@@ -151,63 +181,55 @@ def _refusal(settings: Settings, one: _New) -> str | None:
     ours = (settings.at_shortcode, settings.at_sender_id, inbound.recipient)
     if opt_outs.sender_key(inbound.sender) in {opt_outs.sender_key(own) for own in ours if own}:
         return "own_number"
-    if one.phone is None:
-        return "not_a_phone"
-    if one.meaning == "stop":
-        return "stop"
-    return None if settings.reply_template else "off"
+    if fetched_texts.is_late(inbound.provider_inbound_id, inbound.provider_date, one.filed.received_at):
+        return "late"
+    return "not_a_phone" if one.phone is None else None
 
 
-def _answer(database: Database, connection: Connection, replies: Sequence[_Reply]) -> dict[int, str]:
-    """Enqueues what may go; the outcome by inbound id."""
-    opted_out = _opted_out(connection, replies)
-    outcomes = dict.fromkeys(opted_out, "opted_out")
-    outcomes |= {one.inbound_id: "off" for one in replies if not one.text.strip()}
-    wanted = [one for one in replies if one.inbound_id not in outcomes]
-    going = _without_loops(connection, wanted, database.now(connection) - LOOP_WINDOW) if wanted else []
-    enqueue(database, connection, [_message(one) for one in going])
-    outcomes |= dict.fromkeys((one.inbound_id for one in wanted), "held")
-    return outcomes | dict.fromkeys((one.inbound_id for one in going), "queued")
+def _answer(
+    settings: Settings, database: Database, connection: Connection, people: Sequence[_FromPhone]
+) -> list[Outcome]:
+    standing = {one.new.id: _standing_reply(settings, one) for one in people}
+    handlers = require_handlers(settings)
+    outcomes, replies = [], []
+    for one in people:
+        text = standing[one.new.id]
+        if text is not None:
+            replies.append(_reply(one, text, is_standing=True))
+        elif one.new.keyword.meaning == STOP:
+            outcomes.append(Outcome(one.new.id, STOP))
+        elif handlers.want(one.new.text):
+            # The row is the job: a worker runs the handler, and what hangs there keeps no callback waiting.
+            outcomes.append(Outcome(one.new.id, replying.WAITING, due_at=database.now(connection)))
+            wake_after_commit(connection)
+        else:
+            replies.append(_reply(one, default_reply(settings, one.new.text)))
+    return outcomes + replying.send(settings, database, connection, replies)
 
 
-def _opted_out(connection: Connection, replies: Sequence[_Reply]) -> set[int]:
-    blocked: set[int] = set()
-    for shortcode in {one.filed.inbound.recipient for one in replies}:
-        theirs = [one for one in replies if one.filed.inbound.recipient == shortcode]
-        phones = opt_outs.suppressed(connection, [one.phone for one in theirs], shortcode)
-        blocked.update(one.inbound_id for one in theirs if one.phone in phones)
-    return blocked
+def _standing_reply(settings: Settings, one: _FromPhone) -> str | None:
+    """What confirms a STOP or a START that changed something, or helps; None where the text is to go on.
+
+    A person who says STOP again has been told, and a START of somebody who is not stopped is an ordinary text.
+    """
+    meaning = one.new.keyword.meaning
+    if meaning == MESSAGE or (meaning != HELP and not one.has_changed):
+        return None
+    return keywords.reply_to(one.new.keyword, settings) or (None if meaning in (STOP, HELP) else "")
 
 
-def _without_loops(connection: Connection, replies: Sequence[_Reply], since: datetime) -> list[_Reply]:
-    """Without the sixth equal text to one number within five minutes, and all that follow it."""
-    # Processes that answer one number at the same moment count one after the other.
-    lock_keys(connection, [f"reply:{one.phone}" for one in replies])
-    sent: dict[str, Counter[str]] = {}
-    going = []
-    for one in replies:
-        if one.phone not in sent:
-            sent[one.phone] = _replies_since(connection, one.phone, since)
-        if sent[one.phone][one.text] < MOST_EQUAL_REPLIES:
-            sent[one.phone][one.text] += 1
-            going.append(one)
-    return going
+def default_reply(settings: Settings, text: str) -> str:
+    return echo.reply_to(settings.reply_template, text)
 
 
-def _replies_since(connection: Connection, phone: str, since: datetime) -> Counter[str]:
-    rows = connection.execute(_LATEST_TO, {"phone": phone})
-    return Counter(row.text for row in rows if row.origin == REPLY_ORIGIN and row.created_at > since)
-
-
-def _message(reply: _Reply) -> NewMessage:
-    inbound = reply.filed.inbound
-    return NewMessage(
-        reply.phone,
-        reply.text,
+def _reply(one: _FromPhone, text: str, *, is_standing: bool = False) -> Reply:
+    inbound = one.new.filed.inbound
+    return Reply(
+        one.new.id,
+        one.phone,
         inbound.recipient,
-        origin=REPLY_ORIGIN,
-        priority=REPLY_PRIORITY,
-        link_id=inbound.link_id,
-        inbound_id=reply.inbound_id,
-        estimated_parts=measure(reply.text).parts,
+        (text,) if text.strip() else (),
+        # A linkId bills its owner for content: nobody pays for being told that they have left.
+        None if is_standing else inbound.link_id,
+        confirms_stop=one.new.keyword.meaning == STOP,
     )

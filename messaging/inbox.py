@@ -158,11 +158,14 @@ def _read_subscription(fields: Mapping[str, str]) -> Subscription:
     return Subscription(_needed(fields, "phoneNumber", LONGEST_PHONE))
 
 
+FETCHED = "fetched"
 _READERS: dict[str, Callable[[Mapping[str, str]], Content]] = {
     "inbound": _read_inbound,
     "report": _read_report,
     "opt_out": _read_opt_out,
     "subscription": _read_subscription,
+    # Not a callback: what `messaging.back_fill` found in AT's inbox, written as one.
+    FETCHED: _read_inbound,
 }
 KINDS = tuple(_READERS)
 

@@ -24,27 +24,34 @@ def money(as_billed: str | None) -> dict[str, str | None] | None:
     return None if read is None else {"amount": str(read.amount), "currency": read.currency}
 
 
-def page(items: list[dict[str, Any]], limit: int) -> dict[str, Any]:
-    """`items` are up to `limit` + 1, newest first: the one too many only says that there is a next page."""
+def page(items: list[dict[str, Any]], limit: int, by: str = "id") -> dict[str, Any]:
+    """`items` are up to `limit` + 1, newest first: the one too many only says that there is a next page.
+
+    `by`: the field of an item that the order follows.
+    """
     shown = items[:limit]
     has_more = len(items) > limit
-    return {"items": shown, "next_cursor": _encode_cursor(shown[-1]["id"]) if has_more else None}
+    return {"items": shown, "next_cursor": encode_cursor(shown[-1][by]) if has_more else None}
 
 
 def decode_cursor(cursor: str | None) -> int | None:
     """The id that the page before ended with. Raises InvalidInput."""
-    if cursor is None:
-        return None
+    return None if cursor is None else decode_cursors(cursor, 1)[0]
+
+
+def decode_cursors(cursor: str, count: int) -> list[int]:
+    """The ids that the page before ended with, in each of `count` rows of items. Raises InvalidInput."""
     try:
-        last_id = int(base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True))
+        decoded = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
+        last_ids = [int(part) for part in decoded.split(b":")]
     except (UnicodeEncodeError, binascii.Error, ValueError):
-        last_id = 0
-    if not 0 < last_id <= LARGEST_ID:
+        last_ids = []
+    if len(last_ids) != count or not all(0 < last_id <= LARGEST_ID for last_id in last_ids):
         raise InvalidInput(
             "This cursor did not come from an earlier page", code="invalid_cursor", field="cursor"
         )
-    return last_id
+    return last_ids
 
 
-def _encode_cursor(last_id: int) -> str:
-    return base64.urlsafe_b64encode(str(last_id).encode()).decode()
+def encode_cursor(*last_ids: int) -> str:
+    return base64.urlsafe_b64encode(":".join(map(str, last_ids)).encode()).decode()

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, select
 
 from messaging import statuses
 from messaging.database import Database
+from messaging.id_ranges import within
 from messaging.json_shapes import LARGEST_ID, decode_cursor, money, page, rfc3339
 from messaging.message_history import history_of
 from messaging.models import messages
 from utils.errors import NotFound
 from utils.provider_codes import FAILURE_REASONS, STATUS_CODES, find_network
 
-# Ids rise with `created_at`, but for transactions that overlap and for a clock that is set back.
-CLOCK_SLACK = timedelta(hours=1)
-# Apart: SQLite answers either by the key, but both together by reading the table.
-_ID_RANGE = select(
-    select(func.min(messages.c.id)).scalar_subquery(), select(func.max(messages.c.id)).scalar_subquery()
-)
 _ANSWER_REMEDIES = {entry.reason: entry.remedy for entry in STATUS_CODES.values() if entry.remedy}
 _REPORT_REMEDIES = {entry.reason: entry.remedy for entry in FAILURE_REASONS.values()}
 
@@ -118,37 +113,4 @@ def _conditions(connection: Connection, filters: MessageFilters) -> list[ColumnE
     ]
     if filters.q is not None:
         conditions.append(messages.c.text.icontains(filters.q, autoescape=True))
-    return conditions + _time_conditions(connection, filters.since, filters.until)
-
-
-def _time_conditions(
-    connection: Connection, since: datetime | None, until: datetime | None
-) -> list[ColumnElement[bool]]:
-    """The time itself, and the ids that can have it: an index on `created_at` would slow every insert."""
-    conditions: list[ColumnElement[bool]] = []
-    if since is not None:
-        conditions += [
-            messages.c.created_at >= since,
-            messages.c.id >= _first_id_from(connection, since - CLOCK_SLACK),
-        ]
-    if until is not None:
-        conditions += [
-            messages.c.created_at < until,
-            messages.c.id < _first_id_from(connection, until + CLOCK_SLACK),
-        ]
-    return conditions
-
-
-def _first_id_from(connection: Connection, moment: datetime) -> int:
-    """The first id created at `moment` or later, by halving: some twenty look-ups by key in a million rows."""
-    lowest, highest = connection.execute(_ID_RANGE).one()
-    low, high = lowest or 0, (highest or 0) + 1
-    while low < high:
-        middle = (low + high) // 2
-        statement = select(messages.c.id, messages.c.created_at).where(messages.c.id >= middle)
-        row = connection.execute(statement.order_by(messages.c.id).limit(1)).one_or_none()
-        if row is None or row.created_at >= moment:
-            high = middle
-        else:
-            low = row.id + 1
-    return int(low)
+    return conditions + within(connection, messages, messages.c.created_at, filters.since, filters.until)

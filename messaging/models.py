@@ -244,11 +244,63 @@ inbound_messages = Table(
     Column("network", Text),
     Column("cost_text", Text),
     Column("provider_date", Text),
+    # The number that AT's inbox gives it, which no callback tells; known once `sms fetch-inbound` has seen it.
+    Column("inbox_id", BigInteger, unique=True),
+    # Came from AT's inbox: its callback may still come, with an id of its own.
+    Column("awaits_callback", Boolean, nullable=False, server_default=text("false")),
     Column("meaning", String(8), nullable=False),
     Column("reply_outcome", Text),
+    # While it waits for a reply handler: when it is due; a claim moves that behind its lease.
+    Column("reply_due_at", UtcDateTime),
+    Column("reply_tries", SmallInteger, nullable=False, server_default=text("0")),
+    Column("reply_error", Text),
+    # What the loop breaker holds: a JSON list of texts.
+    Column("held_texts", Text),
     Column("callback_id", Id, ForeignKey("callbacks.id")),
     Column("received_at", UtcDateTime, nullable=False),
     Index("ix_inbound_messages_sender", "sender", "id"),
+)
+WAITING = text("reply_outcome = 'waiting'")
+Index(
+    "ix_inbound_messages_waiting",
+    inbound_messages.c.reply_due_at,
+    postgresql_where=WAITING,
+    sqlite_where=WAITING,
+)
+NOT_ANSWERED = text("reply_outcome IN ('held', 'failed')")
+Index(
+    "ix_inbound_messages_not_answered",
+    inbound_messages.c.id,
+    postgresql_where=NOT_ANSWERED,
+    sqlite_where=NOT_ANSWERED,
+)
+
+AWAITING = text("awaits_callback")
+Index(
+    "ix_inbound_messages_awaiting",
+    inbound_messages.c.sender,
+    postgresql_where=AWAITING,
+    sqlite_where=AWAITING,
+)
+
+# One row per phone that ever wrote to us. messaging.conversations.
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("phone", String(20), primary_key=True),
+    # The number of ours that it wrote to last.
+    Column("number", String(32), nullable=False),
+    Column("last_inbound_id", Id, nullable=False),
+    Column("last_at", UtcDateTime, nullable=False),
+    Column("unread", Integer, nullable=False),
+    Index("ix_conversations_last_inbound_id", "last_inbound_id"),
+)
+UNREAD = text("unread > 0")
+Index(
+    "ix_conversations_unread",
+    conversations.c.last_inbound_id,
+    postgresql_where=UNREAD,
+    sqlite_where=UNREAD,
 )
 
 # Every report as it was understood; one without message_id is parked.
@@ -383,6 +435,56 @@ service_identity = Table(
     Column("account", Text, nullable=False),
     Column("host", Text, nullable=False),
     Column("recorded_at", UtcDateTime, nullable=False),
+)
+
+# The outbox to the operator's own system, written with the fact it tells of. messaging.forward_events inserts,
+# messaging.forwarding moves the state: waiting, then delivered or failed.
+forward_events = Table(
+    "forward_events",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("event_id", String(40), nullable=False, unique=True),
+    Column("type", String(32), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    # When the next attempt is due; a claim moves it behind its lease.
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("http_status", Integer),
+    Column("last_error", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    Index("ix_forward_events_created_at", "created_at"),
+)
+TO_FORWARD = text("state = 'waiting'")
+Index(
+    "ix_forward_events_waiting",
+    forward_events.c.due_at,
+    forward_events.c.id,
+    postgresql_where=TO_FORWARD,
+    sqlite_where=TO_FORWARD,
+)
+NOT_FORWARDED = text("state = 'failed'")
+Index(
+    "ix_forward_events_failed",
+    forward_events.c.id,
+    postgresql_where=NOT_FORWARDED,
+    sqlite_where=NOT_FORWARDED,
+)
+
+# One row: how the receiver of forwarded events is doing. messaging.forward_state.
+forward_state = Table(
+    "forward_state",
+    metadata,
+    Column("id", SmallInteger, primary_key=True),
+    # A digest of its URL: with another URL everything below begins anew.
+    Column("receiver", String(64), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("next_post_at", UtcDateTime, nullable=False),
+    Column("succeeded_at", UtcDateTime),
+    Column("failing_since", UtcDateTime),
+    Column("paused_at", UtcDateTime),
+    Column("reason", Text),
 )
 
 # Refused callbacks (wrong token) are only counted.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, delete, exists, insert, select
 
+from messaging import forward_events
 from messaging.database import Database, lock_keys
 from messaging.models import opt_outs, suppressions
 from messaging.upsert import insert_for
@@ -28,6 +29,9 @@ _SUPPRESSED = (
     .where(one_of(suppressions.c.phone, "phones"), one_of(suppressions.c.sender_id, "sender_ids"))
     .distinct()
 )
+_SUPPRESSED_BESIDE_KEYWORD = _SUPPRESSED.join_from(
+    suppressions, opt_outs, opt_outs.c.id == suppressions.c.opt_out_id
+).where(opt_outs.c.source != KEYWORD)
 _IN_FORCE = exists().where(
     suppressions.c.phone == opt_outs.c.phone,
     suppressions.c.sender_id == opt_outs.c.sender_id,
@@ -75,6 +79,7 @@ def record_stop(
     standing = {row.sender_id: row.source for row in _blocks(connection, phone)}
     if standing.get(key) == source or standing.get(key, KEYWORD) != KEYWORD:
         return False
+    now = database.now(connection)
     entry = insert(opt_outs).values(
         phone=phone,
         action="stop",
@@ -83,7 +88,10 @@ def record_stop(
         source=source,
         callback_id=callback_id,
         detail=detail,
-        at=database.now(connection),
+        at=now,
+    )
+    forward_events.note_opt_out(
+        connection, phone=phone, action="stop", scope=scope, sender_id=key, source=source, at=now
     )
     entry_id = connection.execute(entry.returning(opt_outs.c.id)).scalar_one()
     block = insert_for(connection, suppressions).values(phone=phone, sender_id=key, opt_out_id=entry_id)
@@ -125,12 +133,18 @@ def lift(
     return _end(database, connection, ended, "lift", source, None, detail)
 
 
-def suppressed(connection: Connection, phones: Sequence[str], sender_id: str | None) -> set[str]:
-    """Those of `phones` who must not get a text from `sender_id` (None: AT's default sender)."""
+def suppressed(
+    connection: Connection, phones: Sequence[str], sender_id: str | None, *, confirms_stop: bool = False
+) -> set[str]:
+    """Those of `phones` who must not get a text from `sender_id` (None: AT's default sender).
+
+    `confirms_stop`: the text answers a STOP, and so passes what STOP has blocked, but nothing else.
+    """
     if not phones:
         return set()
     wanted = {"phones": list(phones), "sender_ids": [EVERYTHING, sender_key(sender_id)]}
-    return set(connection.execute(_SUPPRESSED, wanted).scalars())
+    statement = _SUPPRESSED_BESIDE_KEYWORD if confirms_stop else _SUPPRESSED
+    return set(connection.execute(statement, wanted).scalars())
 
 
 def entries(
@@ -191,4 +205,13 @@ def _end(
             at=now,
         )
         connection.execute(entry)
+        forward_events.note_opt_out(
+            connection,
+            phone=block.phone,
+            action=action,
+            scope=block.scope,
+            sender_id=block.sender_id,
+            source=source,
+            at=now,
+        )
     return len(blocks)

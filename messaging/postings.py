@@ -117,9 +117,7 @@ def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:
     found: Sequence[Any] = connection.execute(statement).all()
     rows = [row for row in found if row.batch_status in (None, *SENDABLE_BATCHES)]
     _give_back(connection, [row for row in found if row.batch_status not in (None, *SENDABLE_BATCHES)], now)
-    asked = [row.recipient for row in rows if not row.passes_opt_out]
-    phones = opt_outs.suppressed(connection, asked, claim.sender_id)
-    blocked = [row.id for row in rows if row.recipient in phones and not row.passes_opt_out]
+    blocked = _opted_out(connection, rows, claim.sender_id)
     late = [
         row.id
         for row in rows
@@ -145,6 +143,16 @@ def _give_back(connection: Connection, rows: Sequence[Any], now: datetime) -> No
 _QUEUE_AGAIN = (
     update(messages).where(one_of(messages.c.id, "ids")).values(status=statuses.QUEUED, attempt_id=None)
 )
+
+
+def _opted_out(connection: Connection, rows: Sequence[Any], sender_id: str | None) -> list[int]:
+    blocked = []
+    for passes in {row.passes_opt_out for row in rows}:
+        mine = [row for row in rows if row.passes_opt_out == passes]
+        asked = [row.recipient for row in mine]
+        phones = opt_outs.suppressed(connection, asked, sender_id, confirms_stop=passes)
+        blocked += [row.id for row in mine if row.recipient in phones]
+    return blocked
 
 
 def _mark(connection: Connection, claim: Claim, now: datetime, lease: timedelta) -> None:

@@ -23,6 +23,7 @@ class Service:
 def build_service(settings: Settings) -> Service:
     """Opens nothing yet: connections are made at first use, so that it may be built before a fork."""
     database = Database(settings.sqlalchemy_url, pool_size=settings.web_threads + 4)
+    database.forwards = settings.forward_url is not None
     provider = ProviderClient.from_settings(settings)
     inbox = Inbox(database, settings)
     return Service(settings, database, provider, inbox, TriggerSender(settings, database, provider))

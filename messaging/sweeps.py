@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, case, delete, select, update
 
-from messaging import claims, events, idempotency, parked_reports, postings, statuses, uploads
+from messaging import claims, events, forwarding, idempotency, parked_reports, postings, statuses, uploads
 from messaging.database import Database
 from messaging.models import OPEN, attempts, heartbeats, messages
 from utils.settings import Settings
@@ -51,6 +51,7 @@ def sweep(database: Database, settings: Settings) -> Swept:
     with database.write() as connection:
         now = database.now(connection)
         idempotency.forget_old(connection, now)
+        forwarding.forget_old(connection, now, timedelta(days=settings.retention_days))
         connection.execute(delete(heartbeats).where(heartbeats.c.seen_at < now - HEARTBEAT_KEPT))
     if any(asdict(swept).values()):
         logger.info("swept", extra=asdict(swept))

@@ -67,7 +67,12 @@ SEND_ANSWERS: dict[str | int | HTTPStatus, Any] = {
 def send_messages(body: SendMessages, header: IdempotencyHeader) -> tuple[Response, int]:
     """Queues one text to one or many recipients. Durable when it answers."""
     service = current_service()
-    answer = sends.accept(service.settings, service.database, body.as_request(), header.idempotency_key)
+    return answer_send(
+        sends.accept(service.settings, service.database, body.as_request(), header.idempotency_key)
+    )
+
+
+def answer_send(answer: sends.SendAnswer) -> tuple[Response, int]:
     response = jsonify(answer.body)
     if answer.is_replay:
         response.headers["Idempotent-Replay"] = "true"
@@ -88,9 +93,12 @@ def show_callbacks(query: CallbackQuery) -> dict[str, Any]:
 
 
 def _e164(phone: str | None) -> str | None:
-    if phone is None:
-        return None
+    return None if phone is None else read_phone_field(phone, "to")
+
+
+def read_phone_field(phone: str, field: str) -> str:
+    """E.164. Raises InvalidPhone that names the field."""
     try:
         return read_phone(phone, current_service().settings.default_region).e164
     except InvalidPhone as error:
-        raise InvalidPhone(error.message, code=error.code, field="to") from None
+        raise InvalidPhone(error.message, code=error.code, field=field) from None

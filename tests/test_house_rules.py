@@ -18,6 +18,7 @@ RINGS: dict[str, float] = {
     "cli_batches": 1.6,
     "routes": 2,
     "cli": 2,
+    "replies": 2,
     "tasks": 2,
     "app": 3,
     "gunicorn.conf": 3,

@@ -16,6 +16,7 @@ ACCOUNT = {
     "SECRET_KEY": "signs-cookies",
 }
 SECRETS = ("atsk_secret", "key-one", "key-two", "token-one", "open sesame", "signs-cookies")
+FORWARD_SECRETS = tuple(f"whsec_{letter * 43}=" for letter in "AB")
 
 
 def problems_of(environment: dict[str, str], for_service: bool = True) -> tuple[str, ...]:
@@ -155,6 +156,13 @@ def test_a_bare_script_needs_neither_keys_nor_tokens() -> None:
     assert problems_of({"AT_TIMEOUT_SECONDS": "x"}, for_service=False)
 
 
+def test_a_secret_that_signs_nothing_is_refused_and_not_shown() -> None:
+    forwarding = {"FORWARD_URL": "https://crm.example.org", "FORWARD_SECRET": "too-short-a-secret"}
+    problem = problem_of(forwarding)
+    assert problem.startswith("FORWARD_SECRET must be a comma list of secrets, each whsec_")
+    assert "too-short" not in problem
+
+
 def test_forwarding_needs_its_secret() -> None:
     assert problem_of({"FORWARD_URL": "https://crm.example.org"}).startswith("FORWARD_SECRET is not set")
 
@@ -287,8 +295,8 @@ def test_no_secret_stands_in_the_repr_or_in_a_problem() -> None:
 
 
 def test_the_log_is_told_every_secret() -> None:
-    forwarding = {"FORWARD_URL": "https://crm.example.org", "FORWARD_SECRET": "signs-events"}
-    assert set(load_settings({**ACCOUNT, **forwarding}).secrets) >= {*SECRETS, "signs-events"}
+    forwarding = {"FORWARD_URL": "https://crm.example.org", "FORWARD_SECRET": ",".join(FORWARD_SECRETS)}
+    assert set(load_settings({**ACCOUNT, **forwarding}).secrets) >= {*SECRETS, *FORWARD_SECRETS}
 
 
 def test_settings_are_frozen_and_take_no_unknown_field() -> None:

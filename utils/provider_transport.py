@@ -33,6 +33,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError
 from urllib3.response import HTTPResponse
 
+from utils.deadlines import ClockedSocket, Deadline
 from utils.errors import OutcomeUnknown, ProviderRefused, ProviderUnreachable
 
 CONNECT_SECONDS = 5.0
@@ -69,22 +70,12 @@ class Reply:
         return " ".join(self.body[:400].decode("utf-8", "replace").split())[:200]
 
 
-class _Exchange:
+class _Exchange(Deadline):
     """The deadline of one exchange, and how far its request got."""
 
     def __init__(self, seconds: float) -> None:
-        self._ends_at = time.monotonic() + seconds
+        super().__init__(seconds)
         self.stage: Stage = "nothing"
-
-    def seconds_left(self) -> float:
-        left = self._ends_at - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the deadline of the exchange has passed")
-        return left
-
-    @property
-    def is_over(self) -> bool:
-        return time.monotonic() >= self._ends_at
 
 
 # urllib3 passes nothing of ours from `urlopen` down to the connection, and one exchange stays in one thread.
@@ -95,29 +86,10 @@ class _Active(threading.local):
 _active = _Active()
 
 
-class _ClockedSocket(io.RawIOBase):
-    """Reads that get only the time left, so that a byte now and then does not prolong the exchange."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, exchange: _Exchange) -> None:
-        super().__init__()
-        self._raw, self._sock, self._exchange = raw, sock, exchange
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(self._exchange.seconds_left())
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
 class _ClockedResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
         super().__init__(sock, *arguments, **options)
-        self.fp = io.BufferedReader(_ClockedSocket(self.fp.detach(), sock, _active.exchange))
+        self.fp = io.BufferedReader(ClockedSocket(self.fp.detach(), sock, _active.exchange))
 
 
 class _PlainConnection(HTTPConnection):

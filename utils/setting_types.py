@@ -9,9 +9,13 @@ from urllib.parse import SplitResult, urlsplit
 from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from utils import webhook_signing
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLACEHOLDER = re.compile(r"\{(\w*)\}")
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+LONGEST_KEYWORD = 64
+LONGEST_REPLY = 1600
 POSTGRESQL_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
@@ -129,6 +133,31 @@ def _check_keys(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _check_words(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(len(entry) <= LONGEST_KEYWORD and re.search(r"[^\W_]", entry) for entry in value):
+        raise ValueError(f"a comma list of words of at most {LONGEST_KEYWORD} characters")
+    return value
+
+
+def _check_reply(value: str) -> str:
+    if len(value) > LONGEST_REPLY or "\0" in value:
+        raise ValueError(f"a text of at most {LONGEST_REPLY} characters")
+    return value
+
+
+def _check_path(value: str) -> str:
+    return str(REPOSITORY / value)
+
+
+def _check_webhook_secrets(value: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in value:
+        try:
+            webhook_signing.read_secret(entry)
+        except ValueError as error:
+            raise ValueError(f"a comma list of secrets, each {error}") from None
+    return value
+
+
 def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
         return tuple(str(ipaddress.ip_network(entry)) for entry in value)
@@ -161,9 +190,17 @@ Template = Annotated[str, AfterValidator(_check_template)]
 Host = Annotated[str, AfterValidator(_check_host)]
 Keys = Annotated[tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_keys)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_networks)]
+WebhookSecrets = Annotated[
+    tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_webhook_secrets)
+]
+Words = Annotated[tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_words)]
+Reply = Annotated[str, AfterValidator(_check_reply)]
+RepositoryPath = Annotated[str, AfterValidator(_check_path)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 # Two at least: GET triggers may hold half of them.
 WebThreads = Annotated[int, Field(ge=2, le=1_000)]
+# Equal texts are counted among the latest two hundred to a number.
+LoopLimit = Annotated[int, Field(ge=1, le=100)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]

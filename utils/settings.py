@@ -4,7 +4,7 @@
     load_settings(for_service=False)     for a bare script: no keys or tokens are asked for
 
 A `.env` file in the repository root is read too; the real environment wins, name by name. An empty value
-counts as unset, but for `REPLY_TEMPLATE`, which it turns off.
+counts as unset, but for the texts of replies (`REPLY_TEMPLATE`, `STOP_REPLY` …), which it turns off.
 """
 
 import difflib
@@ -19,10 +19,12 @@ from pydantic import ValidationError
 
 from utils.setting_types import REPOSITORY, is_loopback
 from utils.settings_model import Settings, SettingsError
+from utils.webhook_signing import WANTED as WANTED_SECRET
 
 __all__ = ["Settings", "SettingsError", "child_environment", "load_settings"]
 
 DOTENV = REPOSITORY / ".env"
+MAY_BE_EMPTY = frozenset({"reply_template", "stop_reply", "start_reply", "help_reply"})
 NEEDED_WITH_AN_ACCOUNT = {
     "at_api_key": "the API key of the Africa's Talking app",
     "api_keys": "a long random key for those who may send (several: separated by commas)",
@@ -61,7 +63,7 @@ def load_settings(
     from_file, problems = _read_dotenv(dotenv_path)
     merged = {**from_file, **environment}
     texts = {name: merged[name.upper()].strip() for name in Settings.model_fields if name.upper() in merged}
-    texts = {name: text for name, text in texts.items() if text or name == "reply_template"}
+    texts = {name: text for name, text in texts.items() if text or name in MAY_BE_EMPTY}
     problems += _find_unknown(from_file, environment)
     if for_service:
         problems += _find_missing(texts)
@@ -128,7 +130,7 @@ def _find_missing(texts: Mapping[str, str]) -> list[str]:
             "AT_USERNAME is not set, but AT_API_KEY is: set both, or neither for the offline simulator"
         )
     if "forward_url" in texts and "forward_secret" not in texts:
-        problems.append("FORWARD_SECRET is not set: FORWARD_URL is, so set it to a long random text")
+        problems.append(f"FORWARD_SECRET is not set: FORWARD_URL is, so set it to {WANTED_SECRET}")
     return problems
 
 

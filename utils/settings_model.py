@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -88,9 +89,21 @@ class Settings(BaseModel):
 
     default_region: types.Region | None = None
     reply_template: types.Template = 'This is a response to: "{text}"'
+    replies_file: types.RepositoryPath = "replies.py"
+    reply_timeout_seconds: types.Seconds = 30
+    loop_limit: types.LoopLimit = 5
+    loop_seconds: types.Seconds = 300
     stop_scope: Literal["all", "sender"] = "all"
+    stop_words: types.Words = ()
+    start_words: types.Words = ()
+    help_words: types.Words = ()
+    # `auto`: in the language of the word, from data/keywords.toml.
+    stop_reply: types.Reply = "auto"
+    start_reply: types.Reply = "auto"
+    help_reply: types.Reply = "auto"
     forward_url: types.WebUrl | None = Field(default=None, repr=False)
-    forward_secret: str | None = Field(default=None, repr=False)
+    forward_secret: types.WebhookSecrets | None = Field(default=None, repr=False)
+    forward_allow_private: bool = False
     retention_days: types.Count = 90
 
     web_concurrency: types.Count = Field(default_factory=_default_web_concurrency)
@@ -158,8 +171,9 @@ class Settings(BaseModel):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, for the log to blot out."""
-        single = (self.at_api_key, self.dashboard_password, self.secret_key, self.forward_secret)
-        return (*filter(None, single), *self.api_keys, *self.webhook_tokens)
+        single = (self.at_api_key, self.dashboard_password, self.secret_key)
+        lists = (self.api_keys, self.webhook_tokens, self.forward_secret or ())
+        return (*filter(None, single), *chain.from_iterable(lists))
 
     def require_provider(self) -> None:
         """Raises SettingsError where nobody said which provider to use; `make run` names the simulator."""

@@ -1,0 +1,146 @@
+"""Opt-outs that another system knew, from a CSV file: read as a stream, written in chunks."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple, TextIO
+
+from sqlalchemy import Connection, insert, select
+
+from messaging import forward_events
+from messaging.database import Database
+from messaging.models import opt_outs, suppressions
+from messaging.opt_outs import EVERYTHING, KEYWORD, lock_phones, sender_key
+from messaging.sends import validate_sender
+from messaging.upsert import insert_for
+from messaging.value_lists import one_of
+from utils.errors import InvalidInput
+from utils.phone_numbers import read_phone
+
+SOURCE = "import"
+# Small, so that callbacks that come in meanwhile do not wait long for the one writer of SQLite.
+CHUNK = 500
+MOST_NAMED = 100
+LONGEST_REASON = 500
+
+Row = tuple[int, Mapping[str, Any]]
+
+_STANDING = (
+    select(suppressions.c.phone, suppressions.c.sender_id, opt_outs.c.source)
+    .join(opt_outs, opt_outs.c.id == suppressions.c.opt_out_id)
+    .where(one_of(suppressions.c.phone, "phones"))
+)
+
+
+class Stop(NamedTuple):
+    """`sender_id` as the ledger spells it; empty: everything we send."""
+
+    phone: str
+    sender_id: str
+    detail: str | None
+
+
+@dataclass(slots=True)
+class Imported:
+    """`refused`: the first rows that could not be used, by line; `refused_count` counts all of them."""
+
+    added: int = 0
+    known: int = 0
+    refused_count: int = 0
+    refused: list[dict[str, object]] = field(default_factory=list)
+
+
+def import_opt_outs(
+    database: Database,
+    lines: TextIO,
+    default_region: str | None,
+    progress: Callable[[], object] = lambda: None,
+) -> Imported:
+    """The columns: `phone`, and where wanted `sender_id` and `reason`. Harmless to repeat after a break.
+
+    `progress` is called after each chunk. Raises InvalidInput for a file without a `phone` column.
+    """
+    reader = csv.DictReader(lines)
+    if "phone" not in (reader.fieldnames or ()):
+        raise InvalidInput("The file needs a header line with the column phone", field="phone")
+    imported = Imported()
+    for chunk in _chunks(reader):
+        stops = list(_readable(chunk, default_region, imported))
+        with database.write() as connection:
+            added = _record(database, connection, stops)
+        imported.added += added
+        imported.known += len(stops) - added
+        progress()
+    return imported
+
+
+def _chunks(reader: csv.DictReader[str]) -> Iterator[list[Row]]:
+    numbered = ((reader.line_num, row) for row in reader)
+    try:
+        while chunk := list[Row](islice(numbered, CHUNK)):
+            yield chunk
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InvalidInput(f"Line {reader.line_num + 1} cannot be read as CSV in UTF-8: {error}") from None
+
+
+def _readable(chunk: Sequence[Row], default_region: str | None, imported: Imported) -> Iterator[Stop]:
+    for line, row in chunk:
+        try:
+            yield _stop(row, default_region)
+        except InvalidInput as error:
+            imported.refused_count += 1
+            if len(imported.refused) < MOST_NAMED:
+                imported.refused.append({"line": line, "code": error.code, "message": error.message})
+
+
+def _stop(row: Mapping[str, Any], default_region: str | None) -> Stop:
+    phone = read_phone((row["phone"] or "").strip(), default_region).e164
+    sender_id = (row.get("sender_id") or "").strip() or None
+    validate_sender(sender_id)
+    reason = (row.get("reason") or "").strip()[:LONGEST_REASON].replace("\0", "\ufffd")
+    return Stop(phone, EVERYTHING if sender_id is None else sender_key(sender_id), reason or None)
+
+
+def _record(database: Database, connection: Connection, stops: Sequence[Stop]) -> int:
+    """As `opt_outs.record_stop` for each, in a handful of statements; how many blocks were not there before."""
+    wanted = {(one.phone, one.sender_id): one for one in stops}
+    lock_phones(connection, [phone for phone, _ in wanted])
+    phones = {"phones": sorted({phone for phone, _ in wanted})}
+    standing = {(row.phone, row.sender_id): row.source for row in connection.execute(_STANDING, phones)}
+    new = [stop for key, stop in wanted.items() if standing.get(key, KEYWORD) == KEYWORD]
+    if new:
+        _write(database, connection, new)
+    return len(new)
+
+
+def _write(database: Database, connection: Connection, new: Sequence[Stop]) -> None:
+    now = database.now(connection)
+    ids = database.reserve_ids(connection, opt_outs, len(new))
+    said: list[dict[str, Any]] = [
+        {
+            "phone": one.phone,
+            "action": "stop",
+            "scope": "sender" if one.sender_id else "all",
+            "sender_id": one.sender_id,
+            "source": SOURCE,
+        }
+        for one in new
+    ]
+    more = [{"id": entry_id, "detail": one.detail, "at": now} for entry_id, one in zip(ids, new, strict=True)]
+    connection.execute(insert(opt_outs), [row | rest for row, rest in zip(said, more, strict=True)])
+    block = insert_for(connection, suppressions)
+    connection.execute(
+        block.on_conflict_do_update(
+            index_elements=[suppressions.c.phone, suppressions.c.sender_id],
+            set_={"opt_out_id": block.excluded.opt_out_id},
+        ),
+        [
+            {"phone": one.phone, "sender_id": one.sender_id, "opt_out_id": entry_id}
+            for entry_id, one in zip(ids, new, strict=True)
+        ],
+    )
+    for row in said:
+        forward_events.note_opt_out(connection, **row, at=now)

@@ -1,0 +1,162 @@
+"""The last step of every answer to a text, whoever made it: consent, the loop breaker, the queue, the outcome."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, bindparam, select, update
+
+from messaging import opt_outs
+from messaging.database import Database, lock_keys
+from messaging.models import inbound_messages, messages
+from messaging.outbox import REPLY_PRIORITY, NewMessage, enqueue
+from utils.segments import measure
+from utils.settings import Settings
+
+REPLY_ORIGIN = "reply"
+QUEUED = "queued"
+WAITING = "waiting"
+FAILED = "failed"
+HELD = "held"
+OPTED_OUT = "opted_out"
+OFF = "off"
+# How far back a number's texts are looked through; a loop holds itself far below this.
+LOOK_BACK = 200
+
+_NOTE = (
+    update(inbound_messages)
+    .where(inbound_messages.c.id == bindparam("inbound_id"))
+    .values(
+        reply_outcome=bindparam("new_outcome"),
+        reply_due_at=bindparam("new_due_at", type_=inbound_messages.c.reply_due_at.type),
+        reply_error=bindparam("new_error"),
+        held_texts=bindparam("new_held"),
+    )
+)
+_LATEST_TO = (
+    select(messages.c.origin, messages.c.text, messages.c.created_at)
+    .where(messages.c.recipient == bindparam("phone"))
+    .order_by(messages.c.id.desc())
+    .limit(LOOK_BACK)
+)
+
+
+class Reply(NamedTuple):
+    """The answer to one inbound message. `number` is ours, that it came to and that the answer comes from."""
+
+    inbound_id: int
+    phone: str
+    number: str
+    texts: tuple[str, ...]
+    link_id: str | None = None
+    confirms_stop: bool = False
+
+
+class Outcome(NamedTuple):
+    """What became of the answer to one inbound message, in the words of its `reply_outcome`."""
+
+    inbound_id: int
+    outcome: str
+    due_at: datetime | None = None
+    error: str | None = None
+    held: tuple[str, ...] = ()
+
+
+def note(connection: Connection, outcomes: Iterable[Outcome]) -> None:
+    rows = [
+        {
+            "inbound_id": one.inbound_id,
+            "new_outcome": one.outcome,
+            "new_due_at": one.due_at,
+            "new_error": one.error,
+            "new_held": json.dumps(one.held, ensure_ascii=False) if one.held else None,
+        }
+        for one in outcomes
+    ]
+    if rows:
+        connection.execute(_NOTE, rows)
+
+
+def send(
+    settings: Settings, database: Database, connection: Connection, replies: Sequence[Reply]
+) -> list[Outcome]:
+    """Enqueues what may go; the outcomes are the caller's to note."""
+    silent = [one for one in replies if not one.texts]
+    opted_out = _opted_out(connection, [one for one in replies if one.texts])
+    wanted = [one for one in replies if one.texts and one.inbound_id not in opted_out]
+    going = _without_loops(settings, database, connection, wanted) if wanted else set()
+    put_in_queue(database, connection, [one for one in wanted if one.inbound_id in going])
+    return [
+        *(Outcome(one.inbound_id, OFF) for one in silent),
+        *(Outcome(one, OPTED_OUT) for one in sorted(opted_out)),
+        *(
+            Outcome(one.inbound_id, QUEUED)
+            if one.inbound_id in going
+            else Outcome(one.inbound_id, HELD, held=one.texts)
+            for one in wanted
+        ),
+    ]
+
+
+def put_in_queue(database: Database, connection: Connection, replies: Sequence[Reply]) -> None:
+    enqueue(database, connection, [_message(one, text) for one in replies for text in one.texts])
+
+
+def _opted_out(connection: Connection, replies: Sequence[Reply]) -> set[int]:
+    blocked: set[int] = set()
+    for number, confirms in {(one.number, one.confirms_stop) for one in replies}:
+        theirs = [one for one in replies if (one.number, one.confirms_stop) == (number, confirms)]
+        asked = [one.phone for one in theirs]
+        phones = opt_outs.suppressed(connection, asked, number, confirms_stop=confirms)
+        blocked.update(one.inbound_id for one in theirs if one.phone in phones)
+    return blocked
+
+
+def _without_loops(
+    settings: Settings, database: Database, connection: Connection, replies: Sequence[Reply]
+) -> set[int]:
+    """Those that do not say one text to one number more often than a person would; the rest is held, whole."""
+    # Processes that answer one number at the same moment count one after the other.
+    lock_keys(connection, [f"reply:{one.phone}" for one in replies])
+    since = database.now(connection) - timedelta(seconds=settings.loop_seconds)
+    sent: dict[str, Counter[str]] = {}
+    going = set()
+    for one in replies:
+        if one.phone not in sent:
+            sent[one.phone] = _replies_since(connection, one.phone, since)
+        if _is_no_loop(sent[one.phone], one.texts, settings.loop_limit):
+            sent[one.phone].update(one.texts)
+            going.add(one.inbound_id)
+    return going
+
+
+def _is_no_loop(sent: Mapping[str, int], texts: Sequence[str], limit: int) -> bool:
+    return all(sent[text] + count <= limit for text, count in Counter(texts).items())
+
+
+def _replies_since(connection: Connection, phone: str, since: datetime) -> Counter[str]:
+    rows = connection.execute(_LATEST_TO, {"phone": phone})
+    return Counter(row.text for row in rows if row.origin == REPLY_ORIGIN and row.created_at > since)
+
+
+def _message(reply: Reply, text: str) -> NewMessage:
+    return NewMessage(
+        reply.phone,
+        text,
+        reply.number,
+        origin=REPLY_ORIGIN,
+        priority=REPLY_PRIORITY,
+        link_id=reply.link_id,
+        inbound_id=reply.inbound_id,
+        passes_opt_out=reply.confirms_stop,
+        estimated_parts=measure(text).parts,
+    )
+
+
+def as_texts(held: str | None) -> list[str]:
+    texts: list[Any] = json.loads(held) if held else []
+    return [str(text) for text in texts]

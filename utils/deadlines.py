@@ -1,0 +1,43 @@
+"""One deadline for a whole exchange over a socket, so that a server that drips does not prolong it."""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from typing import Any
+
+
+class Deadline:
+    def __init__(self, seconds: float) -> None:
+        self._ends_at = time.monotonic() + seconds
+
+    def seconds_left(self) -> float:
+        """Raises TimeoutError where nothing is left."""
+        left = self._ends_at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the deadline of the exchange has passed")
+        return left
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._ends_at
+
+
+class ClockedSocket(io.RawIOBase):
+    """Reads that get only the time left, so that a byte now and then does not prolong the exchange."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline) -> None:
+        super().__init__()
+        self._raw, self._sock, self._deadline = raw, sock, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(self._deadline.seconds_left())
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
