@@ -11,6 +11,8 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging import heartbeats
+from messaging.forward_views import OFF, ON, PAUSED, standing_of
+from messaging.forwarding import FAILED
 from messaging.gauges import Gauges
 from messaging.health import queue_problem, require_migrated
 from messaging.identity import SIMULATOR
@@ -75,6 +77,7 @@ def _books(service: Service) -> Iterator[Finding]:
         _pauses,
         _waiting,
         _pace,
+        _forwarding,
     )
     for part in parts:
         yield part(service)
@@ -139,6 +142,20 @@ def _pace(service: Service) -> Finding:
         f" POSTs a second; a commit takes {seconds * 1000:.1f} ms here, and the reports that come back share"
         " commits",
     )
+
+
+def _forwarding(service: Service) -> Finding:
+    with service.database.read() as connection:
+        standing = standing_of(service.settings, connection)
+    if standing["state"] == OFF:
+        return Finding("forwarding", True, "off: FORWARD_URL is not set")
+    words = ", ".join(f"{number} {state}" for state, number in standing["counts"].items())
+    says = f"{standing['state']} to {standing['receiver']}: {words}"
+    if standing["reason"]:
+        says += f"; {standing['reason']}"
+    if standing["state"] == PAUSED:
+        says += " (when it is mended: sms forwarding resume)"
+    return Finding("forwarding", standing["state"] == ON and not standing["counts"][FAILED], says)
 
 
 def _seconds_per_commit(service: Service) -> float:

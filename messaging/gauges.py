@@ -7,11 +7,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Table, TextClause, func, select
 
 from messaging import statuses
 from messaging.database import Database
-from messaging.models import callbacks, counters, delivery_reports, heartbeats, messages, pauses
+from messaging.models import (
+    NOT_FORWARDED,
+    TO_FORWARD,
+    callbacks,
+    counters,
+    delivery_reports,
+    forward_events,
+    forward_state,
+    heartbeats,
+    messages,
+    pauses,
+)
 from messaging.refused_callbacks import NAME as REFUSED
 
 # Counting a million rows by status takes most of a second. A count that took long is kept for twenty times
@@ -68,6 +79,12 @@ def _gauges(database: Database, connection: Connection) -> Iterator[Gauge]:
         "sms_refused_callbacks", "Callbacks with a wrong token", {"": float(refused or 0)}, is_counter=True
     )
     yield Gauge("sms_pauses", "Pauses in force (account or sender id)", {"": _count(connection, pauses)})
+    waiting = _count(connection, forward_events, TO_FORWARD)
+    yield Gauge("sms_forward_waiting", "Events not yet accepted by FORWARD_URL", {"": waiting})
+    failed = _count(connection, forward_events, NOT_FORWARDED)
+    yield Gauge("sms_forward_failed", "Events that FORWARD_URL did not accept in two days", {"": failed})
+    paused = _count(connection, forward_state, forward_state.c.paused_at.is_not(None))
+    yield Gauge("sms_forward_paused", "Whether forwarding is paused", {"": paused})
     yield from _worker_age(database, connection)
 
 
@@ -78,7 +95,7 @@ def _worker_age(database: Database, connection: Connection) -> Iterator[Gauge]:
         yield Gauge("sms_worker_seen_seconds_ago", "Age of the newest worker heartbeat", {"": age})
 
 
-def _count(connection: Connection, table: Table, *conditions: ColumnElement[bool]) -> float:
+def _count(connection: Connection, table: Table, *conditions: ColumnElement[bool] | TextClause) -> float:
     statement = select(func.count()).select_from(table).where(*conditions)
     return float(connection.execute(statement).scalar_one())
 

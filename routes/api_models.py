@@ -23,7 +23,8 @@ Status = Literal[
     "cancelled",
     "no_report",
 ]
-CallbackKind = Literal["inbound", "report", "opt_out", "subscription"]
+# `fetched` came from AT's inbox, not by a callback.
+CallbackKind = Literal["inbound", "report", "opt_out", "subscription", "fetched"]
 CallbackOutcome = Literal["applied", "quarantined", "unapplied"]
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9000, 1, 1, tzinfo=UTC)
