@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import Connection, func, select
 
-from messaging import fetched_texts, inbox, journal
+from messaging import applying, fetched_texts, inbox, journal
 from messaging.database import Database
 from messaging.fetched_texts import PREFIX, Said
 from messaging.inbound import InboundText
@@ -77,7 +77,7 @@ def _take_in(
         known, usable = _known(connection, bodies)
         new = [inbox.read_callback(KIND, bodies[one], FORM) for one in bodies if one not in known]
         # With care: one that cannot be applied stays in the journal, to be replayed, and holds nobody up.
-        inbox.apply_group(settings, database, connection, new, with_care=True)
+        applying.apply_group(settings, database, connection, new, with_care=True)
         added = len(usable - known)
         _keep_last_id(connection, last_id)
     return Fetched(
