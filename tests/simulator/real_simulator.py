@@ -120,6 +120,12 @@ class RealSimulator:
         self.process.wait(timeout=PATIENCE_SECONDS)
         if self.process.stderr:
             self.process.stderr.close()
+        # The server's own child ends with it, but a moment later: until then it would answer for the next one.
+        eventually(lambda: not self._listens(), "the port is given back")
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def __enter__(self) -> Self:
         self.start()
@@ -128,9 +134,9 @@ class RealSimulator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.session.close()
         if self.process is not None and self.process.poll() is None:
             self.end(signal.SIGKILL)
+        self.session.close()
 
     def send(
         self, *numbers: str, message: str = "Habari", sender: str = "20880", timeout: float = 10
