@@ -32,7 +32,7 @@ def from_answer(
     if claim.is_trigger and is_fit:
         pauses.resume(connection, pauses.ACCOUNT)
         pauses.resume(connection, pauses.sender_name(claim.sender_id))
-    prices.learn(connection, claim.sender_id, claim.text, answers.values(), now)
+    prices.learn(database, connection, claim.sender_id, claim.text, answers.values(), now)
 
 
 def _suppress(database: Database, connection: Connection, claim: Claim, recipients: list[str]) -> None:
