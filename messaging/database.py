@@ -11,6 +11,8 @@ from sqlalchemy import Connection, Table, create_engine, event, func, select, te
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
 
+from messaging.group_writes import GroupWrites
+
 SQLITE_BUSY_SECONDS = 30
 WAKES_WORKER = "wakes_worker"
 CLOCK = text("SELECT clock_timestamp()")
@@ -41,6 +43,7 @@ class Database:
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.wake: Callable[[], None] = _wake_nobody
         self._write_lock = threading.Lock()
+        self.grouped = GroupWrites(self.write)
         if self.is_sqlite:
             Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
         self.engine = create_engine(

@@ -22,7 +22,7 @@ def from_answer(
     answers: Mapping[str, RecipientAnswer],
     now: datetime,
 ) -> None:
-    lanes.answered(connection, now)
+    """The caller has noted that AT answered (`lanes.answered`)."""
     paused = sorted({answer.pauses for answer in answers.values() if answer.pauses})
     for what in paused:
         example = next(answer for answer in answers.values() if answer.pauses == what)
