@@ -27,13 +27,14 @@ from messaging import events, lanes, opt_outs, pauses, statuses
 from messaging.database import Database, wake_after_commit
 from messaging.models import BULK, URGENT, attempts, batches, messages
 from messaging.outbox import BATCH_PRIORITY
+from messaging.value_lists import as_array, one_of
 
 LEASE_AFTER_TIMEOUT = timedelta(seconds=60)
 URGENT_PRIORITIES = (0, 1)
 SENDABLE_BATCHES = ("sending", "scheduled")
 # How many POSTs one claim prepares: enough that texts of their own (one message a POST) do not pay a claim
 # each, few enough that a lease never runs out while the last of them waits its turn.
-POSTS_PER_CLAIM = 16
+POSTS_PER_CLAIM = 64
 
 _COLUMNS = (
     messages.c.id,
@@ -45,6 +46,7 @@ _COLUMNS = (
     messages.c.priority,
     messages.c.expires_at,
     messages.c.passes_opt_out,
+    messages.c.due_at,
 )
 
 _MAY_SEND = and_(batches.c.id == messages.c.batch_id, batches.c.status.in_(SENDABLE_BATCHES))
@@ -120,7 +122,12 @@ def has_urgent(database: Database) -> bool:
     """A look that takes no lock: whether a single text or a reply is due."""
     with database.read() as connection:
         now = database.now(connection)
-        return any(connection.execute(_due(priority, now).limit(1)).first() for priority in URGENT_PRIORITIES)
+        return _is_urgent_due(connection, now)
+
+
+def _is_urgent_due(connection: Connection, now: datetime) -> bool:
+    found = or_(*(_due(priority, now).exists() for priority in URGENT_PRIORITIES))
+    return bool(connection.execute(select(found)).scalar())
 
 
 def has_due(database: Database) -> bool:
@@ -154,15 +161,31 @@ def _due_rows(
     connection: Connection, now: datetime, paused: pauses.Pauses, limit: int, urgent_only: bool
 ) -> list[Row[Any]]:
     rows: list[Row[Any]] = []
-    for priority in URGENT_PRIORITIES:
+    # One question instead of two, for mostly there is none.
+    for priority in URGENT_PRIORITIES if _is_urgent_due(connection, now) else ():
         rows += _take(connection, _due(priority, now), paused, limit - len(rows))
     if urgent_only:
         return rows
     for batch_id in _sending_batches(connection, paused):
         if len(rows) >= limit:
             break
-        rows += _take(connection, _due_in_batch(batch_id, now), paused, limit - len(rows))
+        rows += _take_from_batch(connection, _due_in_batch(batch_id, now), paused, limit - len(rows))
     return rows
+
+
+def _take_from_batch(
+    connection: Connection, statement: Select[Any], paused: pauses.Pauses, limit: int
+) -> Sequence[Row[Any]]:
+    """Up to `limit` rows; of a batch of texts of their own only as many as one claim can post."""
+    first = _take(connection, statement, paused, min(limit, POSTS_PER_CLAIM))
+    texts = {row.text for row in first}
+    if len(first) < POSTS_PER_CLAIM or len(texts) > len(first) // 2:
+        return first
+    last = first[-1]
+    statement = statement.where(
+        messages.c.due_at >= last.due_at, or_(messages.c.due_at > last.due_at, messages.c.id > last.id)
+    )
+    return [*first, *_take(connection, statement, paused, limit - len(first))]
 
 
 def _take(
@@ -221,7 +244,7 @@ def settle(
     if not ids:
         return
     values = {"status": status, "reason": reason, "finished_at": now}
-    connection.execute(update(messages).where(messages.c.id.in_(ids)).values(**values))
+    connection.execute(update(messages).where(one_of(messages.c.id, "ids")).values(**values), {"ids": ids})
     events.record(connection, [events.Event(one, now, status, source, None, reason) for one in ids])
 
 
@@ -264,13 +287,27 @@ def _write_attempts(
         for attempt_id, group in zip(attempt_ids, groups, strict=True)
     ]
     connection.execute(insert(attempts), [attempt_row(one, worker, now, lease) for one in claims])
-    for one in claims:
-        connection.execute(
-            update(messages)
-            .where(messages.c.id.in_(list(one.recipients.values())))
-            .values(status=statuses.SENDING, attempt_id=one.attempt_id)
-        )
+    _hold(connection, [(one.attempt_id, mine) for one in claims for mine in one.recipients.values()])
     return claims
+
+
+_HOLD = "UPDATE messages SET status = 'sending', attempt_id = ? WHERE id = ?"
+_HOLD_ALL = text(
+    """
+    UPDATE messages SET status = 'sending', attempt_id = held.attempt_id
+    FROM unnest(CAST(:attempt_ids AS bigint[]), CAST(:ids AS bigint[])) AS held(attempt_id, id)
+    WHERE messages.id = held.id
+    """
+)
+
+
+def _hold(connection: Connection, pairs: list[tuple[int, int]]) -> None:
+    """`pairs`: attempt and message. One statement on PostgreSQL; SQLite's driver is as quick row by row."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(_HOLD, pairs)
+    else:
+        attempt_ids, ids = zip(*pairs, strict=True)
+        connection.execute(_HOLD_ALL, {"attempt_ids": as_array(attempt_ids), "ids": as_array(ids)})
 
 
 def attempt_row(one: Claim, worker: str, now: datetime, lease: timedelta) -> dict[str, Any]:

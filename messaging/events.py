@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, text
 
 from messaging import forward_events
+from messaging.bulk_inserts import as_stored, insert_rows
 from messaging.models import message_events
+from messaging.value_lists import as_array
 
-_INSERT = insert(message_events)
 CHUNK = 1000
+_COLUMNS = ("message_id", "at", "status", "source", "attempt_id", "detail")
+# One statement and one round trip, which COPY is not: mostly there is a handful of events.
+_INSERT_ALL = text(
+    """
+    INSERT INTO message_events (message_id, at, status, source, attempt_id, detail)
+    SELECT * FROM unnest(CAST(:message_id AS bigint[]), CAST(:at AS timestamptz[]), CAST(:status AS text[]),
+                         CAST(:source AS text[]), CAST(:attempt_id AS bigint[]), CAST(:detail AS text[]))
+    """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +39,17 @@ class Event:
 def record(connection: Connection, happened: Sequence[Event]) -> None:
     """The messages' rows are written already: what is forwarded is read from them."""
     rows = [
-        {
-            "message_id": event.message_id,
-            "at": event.at,
-            "status": event.status,
-            "source": event.source,
-            "attempt_id": event.attempt_id,
-            "detail": event.detail,
-        }
-        for event in happened
+        (one.message_id, as_stored(connection, one.at), one.status, one.source, one.attempt_id, one.detail)
+        for one in happened
     ]
     for start in range(0, len(rows), CHUNK):
-        connection.execute(_INSERT, rows[start : start + CHUNK])
+        _insert(connection, rows[start : start + CHUNK])
     forward_events.note_statuses(connection, happened)
+
+
+def _insert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    if connection.dialect.name == "sqlite":
+        insert_rows(connection, message_events, _COLUMNS, rows)
+    else:
+        columns = zip(_COLUMNS, zip(*rows, strict=True), strict=True)
+        connection.execute(_INSERT_ALL, {name: as_array(values) for name, values in columns})

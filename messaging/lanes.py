@@ -19,6 +19,9 @@ LONGEST_STEP = timedelta(minutes=5)
 # long means that the next ones should risk one message each.
 SLOW = timedelta(seconds=10)
 
+# Every answer says that the road is open; written that often it would be the row all workers wait for.
+ANSWERED_PRECISION = timedelta(seconds=1)
+
 logger = logging.getLogger(__name__)
 _LANE = select(lanes).where(lanes.c.name == NAME)
 # OPEN is said though `posting` implies it: SQLite takes the partial index only for its own words.
@@ -45,10 +48,28 @@ class Lane:
 
 
 def current(connection: Connection, now: datetime) -> Lane:
+    """For a claim. Locked where the road is not open: then its turn is for one worker."""
+    lane = _read(connection, connection.execute(_LANE).one_or_none(), now)
+    return lane if lane is not None and not lane.narrow else _locked(connection, now)
+
+
+def _locked(connection: Connection, now: datetime) -> Lane:
     row = _row(connection, now)
+    return _read(connection, row, now) or Lane(row.step, row.next_post_at, suspect=False)
+
+
+def _read(connection: Connection, row: Row[Any] | None, now: datetime) -> Lane | None:
+    if row is None:
+        return None
     oldest = connection.execute(_OLDEST_POST).scalar()
     suspect = oldest is not None and oldest < now - SLOW and row.answered_at < oldest
     return Lane(row.step, row.next_post_at, suspect)
+
+
+def is_narrow(connection: Connection, now: datetime) -> bool:
+    """At the moment of posting: whether an answer was lost, or AT asked for a break, since the claim."""
+    row = connection.execute(_LANE).one_or_none()
+    return row is not None and (row.step > 0 or Lane(row.step, row.next_post_at, False).waits(now))
 
 
 def take_narrow_turn(connection: Connection, lane: Lane, now: datetime) -> None:
@@ -59,6 +80,9 @@ def take_narrow_turn(connection: Connection, lane: Lane, now: datetime) -> None:
 
 def answered(connection: Connection, now: datetime) -> None:
     """AT answered, whatever it said: the road is open. A break that AT asked for is kept."""
+    known = connection.execute(_LANE).one_or_none()
+    if known is not None and not known.step and timedelta() <= now - known.answered_at < ANSWERED_PRECISION:
+        return
     row = _row(connection, now)
     _write(connection, step=0, answered_at=now, next_post_at=now if row.step else row.next_post_at)
 

@@ -22,7 +22,7 @@ def from_answer(
     answers: Mapping[str, RecipientAnswer],
     now: datetime,
 ) -> None:
-    lanes.answered(connection, now)
+    """The caller has noted that AT answered (`lanes.answered`)."""
     paused = sorted({answer.pauses for answer in answers.values() if answer.pauses})
     for what in paused:
         example = next(answer for answer in answers.values() if answer.pauses == what)
@@ -32,7 +32,7 @@ def from_answer(
     if claim.is_trigger and is_fit:
         pauses.resume(connection, pauses.ACCOUNT)
         pauses.resume(connection, pauses.sender_name(claim.sender_id))
-    prices.learn(connection, claim.sender_id, claim.text, answers.values(), now)
+    prices.learn(database, connection, claim.sender_id, claim.text, answers.values(), now)
 
 
 def _suppress(database: Database, connection: Connection, claim: Claim, recipients: list[str]) -> None:

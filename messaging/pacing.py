@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
 from messaging.models import rate_buckets
 from messaging.upsert import insert_or_ignore
@@ -30,38 +32,69 @@ def take(connection: Connection, pace: Pace, message_count: int, now: datetime, 
     A bucket holds a tenth of a second's worth. A POST larger than that waits for a full one and leaves a debt.
     An urgent POST (a single text, a reply) does not wait behind bulk: it may go into one second of debt.
     """
-    wanted = {
-        REQUESTS: (pace.requests_per_second, 1),
-        MESSAGES: (pace.messages_per_second, message_count),
-    }
-    buckets = {name: _refilled(connection, name, wanted[name][0], now) for name in sorted(wanted)}
-    wait = max(_seconds_short(buckets[name], rate, count, urgent) for name, (rate, count) in wanted.items())
+    return take_many(connection, pace, [(message_count, urgent)], now)[0]
+
+
+def take_many(
+    connection: Connection, pace: Pace, posts: Sequence[tuple[int, bool]], now: datetime
+) -> list[float]:
+    """`take` for several POSTs, (message_count, urgent) each, with one look at the buckets."""
+    rates = {REQUESTS: pace.requests_per_second, MESSAGES: pace.messages_per_second}
+    buckets = _refilled(connection, rates, now)
+    waits = [_take(buckets, rates, {REQUESTS: 1, MESSAGES: count}, urgent) for count, urgent in posts]
+    if not all(waits):
+        _write(connection, buckets, now)
+    return waits
+
+
+def _take(buckets: dict[str, int], rates: dict[str, float], wanted: dict[str, int], urgent: bool) -> float:
+    wait = max(_seconds_short(buckets[name], rates[name], wanted[name], urgent) for name in wanted)
     if wait > 0:
         return wait
-    for name, (_rate, count) in wanted.items():
-        _write(connection, name, buckets[name] - count * MICRO, now)
+    for name, count in wanted.items():
+        buckets[name] -= count * MICRO
     return 0.0
 
 
-def _write(connection: Connection, name: str, tokens_micros: int, now: datetime) -> None:
-    values = {"tokens_micros": tokens_micros, "refilled_at": now}
-    connection.execute(update(rate_buckets).where(rate_buckets.c.name == name).values(**values))
+_FIND = (
+    select(rate_buckets)
+    .where(rate_buckets.c.name.in_((MESSAGES, REQUESTS)))
+    .order_by(rate_buckets.c.name)
+    .with_for_update()
+)
+_SET = (
+    update(rate_buckets)
+    .where(rate_buckets.c.name == bindparam("bucket"))
+    .values(tokens_micros=bindparam("new_tokens"), refilled_at=bindparam("new_refilled_at"))
+)
 
 
-def _refilled(connection: Connection, name: str, rate: float, now: datetime) -> int:
-    statement = (
-        select(rate_buckets.c.tokens_micros, rate_buckets.c.refilled_at)
-        .where(rate_buckets.c.name == name)
-        .with_for_update()
-    )
-    row = connection.execute(statement).one_or_none()
-    if row is None:
-        full = {"name": name, "tokens_micros": int(_capacity(rate) * MICRO), "refilled_at": now}
+def _write(connection: Connection, buckets: dict[str, int], now: datetime) -> None:
+    rows = [
+        {"bucket": name, "new_tokens": tokens, "new_refilled_at": now}
+        for name, tokens in sorted(buckets.items())
+    ]
+    connection.execute(_SET, rows)
+
+
+def _refilled(connection: Connection, rates: dict[str, float], now: datetime) -> dict[str, int]:
+    found = {row.name: row for row in connection.execute(_FIND)}
+    for name in sorted(rates.keys() - found.keys()):
+        full = {
+            "name": name,
+            "tokens_micros": int(_capacity(rates[name]) * MICRO),
+            "refilled_at": now,
+        }
         insert_or_ignore(connection, rate_buckets, full)
-        row = connection.execute(statement).one()
-    if row.refilled_at > now:
-        # The clock was stepped back: count from here, or nothing would be sent until it has caught up.
-        _write(connection, name, row.tokens_micros, now)
+        found = {row.name: row for row in connection.execute(_FIND)}
+    # A clock that was stepped back: count from here, or nothing would be sent until it has caught up.
+    stepped_back = {name: row.tokens_micros for name, row in found.items() if row.refilled_at > now}
+    if stepped_back:
+        _write(connection, stepped_back, now)
+    return {name: _refill(found[name], rates[name], now) for name in rates}
+
+
+def _refill(row: Row[Any], rate: float, now: datetime) -> int:
     elapsed = max(now - row.refilled_at, timedelta(0))
     refill = int(min(elapsed.total_seconds(), 3600.0) * rate * MICRO)
     return int(min(row.tokens_micros + refill, _capacity(rate) * MICRO))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, exists, func, literal_column, or_, select, update
 
 from messaging import lanes, opt_outs, pacing, pauses, statuses
 from messaging.claims import SENDABLE_BATCHES, Claim, settle
 from messaging.database import Database, wake_after_commit
-from messaging.models import attempts, batches, messages
+from messaging.models import attempts, batches, messages, suppressions
 from messaging.value_lists import one_of
+
+# The word itself, not a parameter: for a parameter SQLite does not take the index of what is sending.
+IS_SENDING = messages.c.status == literal_column("'sending'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +41,86 @@ class Released:
     reason: str
 
 
-def begin_posting(
-    database: Database, claim: Claim, pace: pacing.Pace, lease: timedelta
-) -> Posting | Wait | Released:
-    with database.write() as connection:
-        now = database.now(connection)
-        if not _lease_is_alive(connection, claim, now):
-            return Released("lease_ended")
-        if reason := _forbidden(connection, claim, now):
-            release(connection, claim.attempt_id)
-            return Released(reason)
-        claim = _still_wanted(connection, claim, now)
-        if not claim.recipients:
-            release(connection, claim.attempt_id)
-            return Released("nobody_left")
-        wait = pacing.take(connection, pace, len(claim.recipients), now, urgent=claim.urgent)
-        if wait > 0:
-            return Wait(wait)
-        _mark(connection, claim, now, lease)
-        return Posting(claim, now)
+Turn = Posting | Wait | Released
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    database: Database
+    claim: Claim
+    pace: pacing.Pace
+    lease: timedelta
+
+
+def begin_posting(database: Database, claim: Claim, pace: pacing.Pace, lease: timedelta) -> Turn:
+    """Asks again whether the claim may be posted, and writes down that it is. Threads share a commit."""
+    item = _Asked(database, claim, pace, lease)
+    # After the records: they lock the road's row, this the pace's, and both in that order.
+    return database.grouped.submit(_begin_postings, item, rank=1)
+
+
+def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
+    now = asked[0].database.now(connection)
+    claims = [one.claim for one in asked]
+    look = _Look(
+        alive=_alive(connection, claims, now),
+        unchanged=_unchanged(connection, claims, now),
+        paused=pauses.current(connection),
+        is_narrow=lanes.is_narrow(connection, now),
+        now=now,
+    )
+    turns: list[Turn] = []
+    posted: list[tuple[timedelta, Posting]] = []
+    allowed = [_allow(connection, claim, look) for claim in claims]
+    waits = _take_tokens(connection, asked, allowed, now)
+    for one, claim_or_no, wait in zip(asked, allowed, waits, strict=True):
+        if isinstance(claim_or_no, Released):
+            turns.append(claim_or_no)
+        elif wait > 0:
+            turns.append(Wait(wait))
+        else:
+            posting = Posting(claim_or_no, now)
+            turns.append(posting)
+            posted.append((one.lease, posting))
+    _mark(connection, posted, now)
+    return turns
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one look at the database says of several claims; attempts by id."""
+
+    alive: Set[int]
+    unchanged: Set[int]
+    paused: pauses.Pauses
+    is_narrow: bool
+    now: datetime
+
+
+def _allow(connection: Connection, claim: Claim, look: _Look) -> Claim | Released:
+    if claim.attempt_id not in look.alive:
+        return Released("lease_ended")
+    if reason := _forbidden(claim, look):
+        release(connection, claim.attempt_id)
+        return Released(reason)
+    if claim.attempt_id in look.unchanged:
+        return claim
+    claim = _still_wanted(connection, claim, look.now)
+    if not claim.recipients:
+        release(connection, claim.attempt_id)
+        return Released("nobody_left")
+    return claim
+
+
+def _take_tokens(
+    connection: Connection, asked: list[_Asked], allowed: list[Claim | Released], now: datetime
+) -> list[float]:
+    """Seconds to wait for each; the pace is the account's, so it is the same for all."""
+    posts = [(len(one.recipients), one.urgent) for one in allowed if isinstance(one, Claim)]
+    if not posts:
+        return [0.0] * len(allowed)
+    waits = iter(pacing.take_many(connection, asked[0].pace, posts, now))
+    return [next(waits) if isinstance(one, Claim) else 0.0 for one in allowed]
 
 
 def release(connection: Connection, attempt_id: int) -> int:
@@ -65,7 +129,7 @@ def release(connection: Connection, attempt_id: int) -> int:
         return 0
     back = connection.execute(
         update(messages)
-        .where(messages.c.attempt_id == attempt_id, messages.c.status == statuses.SENDING)
+        .where(messages.c.attempt_id == attempt_id, IS_SENDING)
         .values(status=statuses.QUEUED, attempt_id=None)
     )
     if back.rowcount:
@@ -80,25 +144,61 @@ def _let_go(connection: Connection, attempt_id: int, **values: object) -> bool:
     return ended.rowcount == 1
 
 
-def _lease_is_alive(connection: Connection, claim: Claim, now: datetime) -> bool:
-    statement = (
-        select(attempts.c.state, attempts.c.lease_until)
-        .where(attempts.c.id == claim.attempt_id)
-        .with_for_update()
+_ALIVE = (
+    select(attempts.c.id)
+    .where(
+        one_of(attempts.c.id, "ids"), attempts.c.state == "claimed", attempts.c.lease_until > bindparam("now")
     )
-    row = connection.execute(statement).one()
-    return bool(row.state == "claimed" and row.lease_until > now)
+    .order_by(attempts.c.id)
+    .with_for_update()
+)
 
 
-def _forbidden(connection: Connection, claim: Claim, now: datetime) -> str | None:
+def _alive(connection: Connection, claims: Sequence[Claim], now: datetime) -> Set[int]:
+    ids = [one.attempt_id for one in claims]
+    return set(connection.execute(_ALIVE, {"ids": ids, "now": now}).scalars())
+
+
+# How many of each attempt's texts may still leave, without fetching them: nearly always all of them.
+_WANTED = (
+    select(messages.c.attempt_id, func.count().label("wanted"))
+    .outerjoin(batches, batches.c.id == messages.c.batch_id)
+    .where(one_of(messages.c.attempt_id, "ids"), IS_SENDING)
+    .where(or_(messages.c.expires_at.is_(None), messages.c.expires_at > bindparam("now")))
+    .where(or_(batches.c.status.is_(None), batches.c.status.in_(SENDABLE_BATCHES)))
+    # The confirmation of a STOP meets its block here too: the slower look knows that it may pass.
+    .where(
+        ~exists().where(
+            suppressions.c.phone == messages.c.recipient,
+            suppressions.c.sender_id.in_((bindparam("everything"), bindparam("sender"))),
+        )
+    )
+    .group_by(messages.c.attempt_id)
+)
+
+
+def _unchanged(connection: Connection, claims: Sequence[Claim], now: datetime) -> Set[int]:
+    """Attempts all of whose texts may leave as they were claimed."""
+    by_sender: dict[str, list[Claim]] = {}
+    for one in claims:
+        by_sender.setdefault(opt_outs.sender_key(one.sender_id), []).append(one)
+    unchanged: set[int] = set()
+    for sender, mine in by_sender.items():
+        asked = {"ids": [one.attempt_id for one in mine], "now": now}
+        asked |= {"everything": opt_outs.EVERYTHING, "sender": sender}
+        wanted = {row.attempt_id: row.wanted for row in connection.execute(_WANTED, asked)}
+        unchanged.update(one.attempt_id for one in mine if wanted.get(one.attempt_id) == len(one.recipients))
+    return unchanged
+
+
+def _forbidden(claim: Claim, look: _Look) -> str | None:
     """A person's trigger always tries: its success is what lifts a pause."""
     if claim.is_trigger:
         return None
-    if pauses.current(connection).holds(claim.sender_id):
+    if look.paused.holds(claim.sender_id):
         return "paused"
-    lane = lanes.current(connection, now)
     # A narrow claim is the very POST that its turn makes the others wait for.
-    return "narrowed" if not claim.narrow and (lane.step or lane.waits(now)) else None
+    return "narrowed" if look.is_narrow and not claim.narrow else None
 
 
 def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:
@@ -112,7 +212,7 @@ def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:
             batches.c.status.label("batch_status"),
         )
         .outerjoin(batches, batches.c.id == messages.c.batch_id)
-        .where(messages.c.attempt_id == claim.attempt_id, messages.c.status == statuses.SENDING)
+        .where(messages.c.attempt_id == claim.attempt_id, IS_SENDING)
     )
     found: Sequence[Any] = connection.execute(statement).all()
     rows = [row for row in found if row.batch_status in (None, *SENDABLE_BATCHES)]
@@ -155,12 +255,30 @@ def _opted_out(connection: Connection, rows: Sequence[Any], sender_id: str | Non
     return blocked
 
 
-def _mark(connection: Connection, claim: Claim, now: datetime, lease: timedelta) -> None:
-    connection.execute(
-        update(attempts)
-        .where(attempts.c.id == claim.attempt_id)
-        .values(state="posting", posting_at=now, lease_until=now + lease, message_count=len(claim.recipients))
+_POSTING = (
+    update(attempts)
+    .where(attempts.c.id == bindparam("attempt_id"))
+    .values(
+        state="posting",
+        posting_at=bindparam("new_posting_at"),
+        lease_until=bindparam("new_lease_until"),
+        message_count=bindparam("new_message_count"),
     )
+)
+
+
+def _mark(connection: Connection, posted: list[tuple[timedelta, Posting]], now: datetime) -> None:
+    rows = [
+        {
+            "attempt_id": posting.claim.attempt_id,
+            "new_posting_at": now,
+            "new_lease_until": now + lease,
+            "new_message_count": len(posting.claim.recipients),
+        }
+        for lease, posting in posted
+    ]
+    if rows:
+        connection.execute(_POSTING, rows)
 
 
 def cancel(connection: Connection, attempt_id: int, reason: str, now: datetime) -> None:
@@ -169,9 +287,7 @@ def cancel(connection: Connection, attempt_id: int, reason: str, now: datetime) 
         return
     ids = list(
         connection.execute(
-            select(messages.c.id).where(
-                messages.c.attempt_id == attempt_id, messages.c.status == statuses.SENDING
-            )
+            select(messages.c.id).where(messages.c.attempt_id == attempt_id, IS_SENDING)
         ).scalars()
     )
     settle(connection, ids, statuses.CANCELLED, reason, now)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, select
+from sqlalchemy import text as text_clause
 
+from messaging.database import Database
 from messaging.models import prices
 from messaging.opt_outs import sender_key
 from messaging.upsert import insert_for
@@ -23,6 +26,8 @@ from utils.provider_answers import RecipientAnswer
 from utils.segments import measure
 
 PREFIX_LENGTH = 7
+KNOWN_FOR = timedelta(minutes=5)
+_TRY_LOCK = text_clause("SELECT pg_try_advisory_xact_lock(hashtextextended('prices', 0))")
 _KNOWN = select(prices.c.prefix, prices.c.currency, prices.c.micros_per_part).where(
     one_of(prices.c.prefix, "prefixes")
 )
@@ -56,28 +61,59 @@ def prefix_of(e164: str) -> str:
 
 
 def learn(
+    database: Database,
     connection: Connection,
     sender_id: str | None,
     text: str,
     answers: Iterable[RecipientAnswer],
     now: datetime,
 ) -> None:
-    """Last in its transaction: two workers that learn the same wait for each other's rows, in one order."""
-    seen = _observed(text, answers)
+    """Costs a look at the table only for what this process has not found there in the last minutes."""
+    sender = sender_key(sender_id)
+    known = _known_here.setdefault(database, _KnownHere(now))
+    known.forget_old(now)
+    seen = [one for one in _observed(text, answers) if not known.has(sender, one)]
     if not seen:
         return
-    sender = sender_key(sender_id)
-    known = connection.execute(
-        _KNOWN.where(prices.c.sender_id == sender), {"prefixes": [price["prefix"] for price in seen]}
-    )
-    unchanged = {(row.prefix, row.currency, row.micros_per_part) for row in known}
-    news = [
-        one | {"sender_id": sender, "seen_at": now}
-        for one in seen
-        if (one["prefix"], one["currency"], one["micros_per_part"]) not in unchanged
-    ]
-    if news:
-        _write(connection, sorted(news, key=lambda one: str(one["prefix"])))
+    prefixes = {"prefixes": [one["prefix"] for one in seen]}
+    rows = connection.execute(_KNOWN.where(prices.c.sender_id == sender), prefixes)
+    known.add(sender, [row._asdict() for row in rows])
+    news = [one | {"sender_id": sender, "seen_at": now} for one in seen if not known.has(sender, one)]
+    if news and _may_write(connection):
+        known.drop(sender, news)
+        _write(connection, news)
+
+
+class _KnownHere:
+    """What was found in the table: never what was only written, for that may have been rolled back."""
+
+    def __init__(self, now: datetime) -> None:
+        self._since = now
+        self._prices: dict[tuple[str, str], tuple[str, int]] = {}
+
+    def forget_old(self, now: datetime) -> None:
+        if now - self._since > KNOWN_FOR:
+            self._since, self._prices = now, {}
+
+    def has(self, sender: str, price: dict[str, Any]) -> bool:
+        found = self._prices.get((sender, price["prefix"]))
+        return found == (price["currency"], price["micros_per_part"])
+
+    def add(self, sender: str, found: Iterable[dict[str, Any]]) -> None:
+        for one in found:
+            self._prices[sender, one["prefix"]] = (one["currency"], one["micros_per_part"])
+
+    def drop(self, sender: str, changed: Iterable[dict[str, Any]]) -> None:
+        for one in changed:
+            self._prices.pop((sender, one["prefix"]), None)
+
+
+_known_here: WeakKeyDictionary[Database, _KnownHere] = WeakKeyDictionary()
+
+
+def _may_write(connection: Connection) -> bool:
+    """One at a time, and nobody waits: two transactions could wait crosswise, and the next answer tells the same."""
+    return connection.dialect.name == "sqlite" or bool(connection.execute(_TRY_LOCK).scalar_one())
 
 
 def _observed(text: str, answers: Iterable[RecipientAnswer]) -> list[dict[str, Any]]:

@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, update
+from sqlalchemy import Connection, bindparam, text, update
 
 from messaging import events, retries, statuses
+from messaging.bulk_inserts import as_stored
 from messaging.claims import Claim
 from messaging.database import wake_after_commit
 from messaging.models import messages
 from messaging.unknowns import DECIDED
+from messaging.value_lists import as_array
 from utils.errors import ProviderError
 from utils.provider_answers import RecipientAnswer
 
-_ACCEPT = (
-    update(messages)
-    .where(messages.c.id == bindparam("message_id"))
-    .values(
-        status=statuses.ACCEPTED,
-        reason=None,
-        provider_message_id=bindparam("new_provider_id"),
-        cost_text=bindparam("new_cost_text"),
-        cost_micros=bindparam("new_cost_micros"),
-        cost_currency=bindparam("new_cost_currency"),
-        parts=bindparam("new_parts"),
-        sent_at=bindparam("new_sent_at"),
-    )
+_ACCEPT = """
+    UPDATE messages SET status = 'accepted', reason = NULL, provider_message_id = ?, cost_text = ?,
+        cost_micros = ?, cost_currency = ?, parts = ?, sent_at = ?
+    WHERE id = ?
+"""
+# One statement for all: 500 of their own take PostgreSQL three times as long.
+_ACCEPT_ALL = text(
+    """
+    UPDATE messages SET status = 'accepted', reason = NULL, provider_message_id = answer.provider_id,
+        cost_text = answer.cost, cost_micros = answer.micros, cost_currency = answer.currency,
+        parts = answer.parts, sent_at = answer.at
+    FROM unnest(CAST(:provider_ids AS text[]), CAST(:costs AS text[]), CAST(:micros AS bigint[]),
+                CAST(:currencies AS text[]), CAST(:parts AS smallint[]), CAST(:times AS timestamptz[]),
+                CAST(:ids AS bigint[]))
+        AS answer(provider_id, cost, micros, currency, parts, at, id)
+    WHERE messages.id = answer.id
+    """
 )
+_ARRAYS = ("provider_ids", "costs", "micros", "currencies", "parts", "times", "ids")
+
+
+def _accept(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """`rows`: provider id, cost as written, micros, currency, parts, time as stored, message id."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(_ACCEPT, list(rows))
+    else:
+        columns = zip(*rows, strict=True)
+        connection.execute(
+            _ACCEPT_ALL, {name: as_array(column) for name, column in zip(_ARRAYS, columns, strict=True)}
+        )
+
+
 _SETTLE = (
     update(messages)
     .where(messages.c.id == bindparam("message_id"))
@@ -62,10 +83,14 @@ class RecordWrites:
         self.claim = claim
         self.now = now
         self.provider_ids: dict[str, int] = {}
-        self._accepted: list[dict[str, Any]] = []
+        self._accepted: list[tuple[Any, ...]] = []
         self._settled: list[dict[str, Any]] = []
         self._requeued: list[dict[str, Any]] = []
         self._events: list[events.Event] = []
+
+    def add_accepted(self, message_id: int, answer: RecipientAnswer) -> None:
+        """All that an acceptance needs of its message is the id."""
+        self._accept(message_id, answer)
 
     def add_answer(self, row: Any, answer: RecipientAnswer) -> None:
         if answer.outcome == "accepted":
@@ -88,9 +113,20 @@ class RecordWrites:
             status = statuses.FAILED if self.claim.is_trigger else statuses.REJECTED
             self._settle(row.id, status, error.reason, None)
 
+    def take_over(self, other: RecordWrites) -> None:
+        """The rows of another record, to be written in the same statements."""
+        self.provider_ids |= other.provider_ids
+        self._accepted += other._accepted
+        self._settled += other._settled
+        self._requeued += other._requeued
+        self._events += other._events
+
     def execute(self, connection: Connection) -> None:
+        if self._accepted:
+            _accept(
+                connection, [(*row[:-2], as_stored(connection, row[-2]), row[-1]) for row in self._accepted]
+            )
         for statement, rows in (
-            (_ACCEPT, self._accepted),
             (_SETTLE, self._settled),
             (_REQUEUE, self._requeued),
         ):
@@ -103,15 +139,15 @@ class RecordWrites:
     def _accept(self, message_id: int, answer: RecipientAnswer) -> None:
         money = answer.cost
         self._accepted.append(
-            {
-                "message_id": message_id,
-                "new_provider_id": answer.provider_message_id,
-                "new_cost_text": answer.cost_raw,
-                "new_cost_micros": None if money is None else int(money.amount.scaleb(6)),
-                "new_cost_currency": None if money is None else money.currency,
-                "new_parts": answer.parts,
-                "new_sent_at": self.now,
-            }
+            (
+                answer.provider_message_id,
+                answer.cost_raw,
+                None if money is None else int(money.amount.scaleb(6)),
+                None if money is None else money.currency,
+                answer.parts,
+                self.now,
+                message_id,
+            )
         )
         self._happened(message_id, statuses.ACCEPTED, _words(answer))
         if answer.provider_message_id:

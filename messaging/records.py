@@ -10,50 +10,131 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
-from messaging import lessons, parked_reports, statuses
+from messaging import lanes, lessons, parked_reports, statuses
 from messaging.claims import Claim
 from messaging.database import Database, lock_keys
 from messaging.models import attempts, messages
-from messaging.postings import Posting
+from messaging.postings import IS_SENDING, Posting
 from messaging.record_writes import RecordWrites
+from messaging.value_lists import one_of
 from utils.errors import ProviderError
 from utils.provider_answers import SendAnswer
+
+_STATES = (
+    select(attempts.c.id, attempts.c.state)
+    .where(one_of(attempts.c.id, "ids"))
+    .order_by(attempts.c.id)
+    .with_for_update()
+)
+
+
+_HELD = (
+    select(messages.c.attempt_id, func.count().label("held"))
+    .where(one_of(messages.c.attempt_id, "ids"), IS_SENDING)
+    .group_by(messages.c.attempt_id)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Owned:
-    """What the record may still settle: message ids by recipient, and what each row needs for its next step."""
+    """What the record may still settle: message ids by recipient, and what each row needs for its next step.
+
+    `rows` is empty where nothing but the ids is needed.
+    """
 
     ids: dict[str, int]
     rows: dict[int, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    database: Database
+    posting: Posting
+    answer: SendAnswer
+
+
 def record_answer(database: Database, posting: Posting, answer: SendAnswer) -> None:
-    """AT answered and named its recipients; one that it did not name is unknown."""
-    with database.write() as connection:
-        now = database.now(connection)
-        owned = _owned(connection, posting.claim)
-        if owned is None:
-            return
-        writes = RecordWrites(posting.claim, now)
-        for recipient, message_id in owned.ids.items():
-            writes.add_answer(owned.rows[message_id], answer.recipients[recipient])
-        if writes.provider_ids:
-            lock_keys(connection, [f"report:{provider_id}" for provider_id in writes.provider_ids])
-        writes.execute(connection)
-        _close_attempt(
-            connection,
-            posting.claim,
-            now,
-            outcome="answered",
-            http_status=answer.http_status,
-            provider_message=answer.message,
-            answer=_answer_to_keep(answer) if posting.claim.is_trigger else None,
-        )
-        parked_reports.join_parked(database, connection, writes.provider_ids)
-        lessons.from_answer(database, connection, posting.claim, answer.recipients, now)
+    """AT answered and named its recipients; one that it did not name is unknown.
+
+    Records of several threads share a commit. The second record of a POST writes nothing.
+    """
+    item = _Answered(database, posting, answer)
+    database.grouped.submit(_record_answers, item, weight=len(posting.claim.recipients))
+
+
+def _record_answers(connection: Connection, answered: list[_Answered]) -> list[None]:
+    database = answered[0].database
+    now = database.now(connection)
+    found = connection.execute(_STATES, {"ids": [one.posting.claim.attempt_id for one in answered]})
+    states = {row.id: row.state for row in found}
+    written = {one.posting.claim.attempt_id: one for one in answered}
+    ours = [one for attempt_id, one in written.items() if states[attempt_id] in ("posting", "unknown")]
+    if ours:
+        _write_answers(database, connection, ours, states, now)
+    return [None] * len(answered)
+
+
+def _write_answers(
+    database: Database, connection: Connection, ours: list[_Answered], states: dict[int, str], now: datetime
+) -> None:
+    posting = [attempt_id for attempt_id, state in states.items() if state == "posting"]
+    held = {row.attempt_id: row.held for row in connection.execute(_HELD, {"ids": posting})}
+    writes = [_writes(connection, one, held.get(one.posting.claim.attempt_id, 0), now) for one in ours]
+    together = writes[0]
+    for other in writes[1:]:
+        together.take_over(other)
+    if together.provider_ids:
+        lock_keys(connection, [f"report:{provider_id}" for provider_id in together.provider_ids])
+    together.execute(connection)
+    _close_answered(connection, ours, now)
+    parked_reports.join_parked(database, connection, together.provider_ids)
+    lanes.answered(connection, now)
+    for one in ours:
+        lessons.from_answer(database, connection, one.posting.claim, one.answer.recipients, now)
+
+
+def _writes(connection: Connection, one: _Answered, held: int, now: datetime) -> RecordWrites:
+    """`held`: how many messages are still `sending` under the attempt; all of them need no look at each."""
+    claim, answers = one.posting.claim, one.answer.recipients
+    writes = RecordWrites(claim, now)
+    if held == len(claim.recipients) and all(answer.outcome == "accepted" for answer in answers.values()):
+        for recipient, message_id in claim.recipients.items():
+            writes.add_accepted(message_id, answers[recipient])
+        return writes
+    owned = _owned_rows(connection, claim)
+    for recipient, message_id in owned.ids.items():
+        writes.add_answer(owned.rows[message_id], answers[recipient])
+    return writes
+
+
+_CLOSE = (
+    update(attempts)
+    .where(attempts.c.id == bindparam("attempt_id"))
+    .values(
+        state="recorded",
+        outcome="answered",
+        finished_at=bindparam("new_finished_at"),
+        http_status=bindparam("new_http_status"),
+        provider_message=bindparam("new_provider_message"),
+        answer=bindparam("new_answer"),
+    )
+)
+
+
+def _close_answered(connection: Connection, ours: list[_Answered], now: datetime) -> None:
+    rows = [
+        {
+            "attempt_id": one.posting.claim.attempt_id,
+            "new_finished_at": now,
+            "new_http_status": one.answer.http_status,
+            "new_provider_message": one.answer.message,
+            "new_answer": _answer_to_keep(one.answer) if one.posting.claim.is_trigger else None,
+        }
+        for one in ours
+    ]
+    connection.execute(_CLOSE, rows)
 
 
 def record_failure(database: Database, posting: Posting, error: ProviderError) -> None:
@@ -83,10 +164,12 @@ def _owned(connection: Connection, claim: Claim) -> _Owned | None:
     state = connection.execute(
         select(attempts.c.state).where(attempts.c.id == claim.attempt_id).with_for_update()
     ).scalar_one()
-    if state not in ("posting", "unknown"):
-        return None
+    return _owned_rows(connection, claim) if state in ("posting", "unknown") else None
+
+
+def _owned_rows(connection: Connection, claim: Claim) -> _Owned:
     ours = (
-        messages.c.id.in_(list(claim.recipients.values())),
+        one_of(messages.c.id, "ids"),
         messages.c.attempt_id == claim.attempt_id,
         messages.c.status.in_((statuses.SENDING, statuses.UNKNOWN)),
     )
@@ -99,7 +182,8 @@ def _owned(connection: Connection, claim: Claim) -> _Owned | None:
         messages.c.on_unknown,
         messages.c.unknown_resends,
     ).where(*ours)
-    rows = {row.id: row for row in connection.execute(statement.with_for_update())}
+    known = {"ids": list(claim.recipients.values())}
+    rows = {row.id: row for row in connection.execute(statement.with_for_update(), known)}
     return _Owned({row.recipient: row.id for row in rows.values()}, rows)
 
 

@@ -24,6 +24,8 @@ from utils.sms_utils import ProviderClient
 
 LONGEST_NAP_SECONDS = 0.25
 RECORD_RETRY_SECONDS = 0.5
+# All lanes of a process share the look: a text waits this long at most before one of them takes it.
+URGENT_LOOK_SECONDS = 0.02
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Sender:
         self._stopping = stopping or threading.Event()
         self._timeout_seconds = settings.at_timeout_seconds
         self._lease = timedelta(seconds=settings.at_timeout_seconds) + claims.LEASE_AFTER_TIMEOUT
+        self._next_urgent_look = 0.0
         self._limits = ClaimLimits(settings.at_max_recipients, self._lease)
         self._pace = Pace(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
 
@@ -66,7 +69,11 @@ class Sender:
 
     def _send_urgent(self) -> int:
         """A reply or a single text does not wait for the bulk that this worker already holds."""
-        if self._stopping.is_set() or not claims.has_urgent(self._database):
+        now = time.monotonic()
+        if self._stopping.is_set() or now < self._next_urgent_look:
+            return 0
+        self._next_urgent_look = now + URGENT_LOOK_SECONDS
+        if not claims.has_urgent(self._database):
             return 0
         urgent = claims.claim(self._database, worker_name(), self._limits, urgent_only=True)
         return sum(self._send(one) for one in urgent)

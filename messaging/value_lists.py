@@ -7,20 +7,22 @@ PostgreSQL, 1.8 against 1.4 on SQLite.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 from sqlalchemy import BigInteger, Boolean, Dialect, Text, bindparam
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TypeDecorator
 
 
 class ValueList(TypeDecorator[Sequence[Any]]):
-    """An array on PostgreSQL, a JSON text on SQLite. `of` is the type of its items."""
+    """An array's text on PostgreSQL, a JSON text on SQLite. `of` is the type of its items.
+
+    As text, for psycopg writes an array item by item, at 1.3 ms for 500: more than the statement takes.
+    """
 
     impl = Text
     cache_ok = True
@@ -29,12 +31,22 @@ class ValueList(TypeDecorator[Sequence[Any]]):
         super().__init__()
         self.of = of
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(Text() if dialect.name == "sqlite" else ARRAY(self.of))
-
     def process_bind_param(self, value: Sequence[Any] | None, dialect: Dialect) -> Any:
         wanted = list(value or ())
-        return json.dumps(wanted) if dialect.name == "sqlite" else wanted
+        return json.dumps(wanted) if dialect.name == "sqlite" else as_array(wanted)
+
+
+def as_array(values: Iterable[Any]) -> str:
+    """The text of a PostgreSQL array of numbers, texts and NULLs, for `CAST(… AS text[])` and the like."""
+    return "{" + ",".join(map(_as_item, values)) + "}"
+
+
+def _as_item(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value)
 
 
 class _OneOf(FunctionElement[bool]):
@@ -61,4 +73,5 @@ def _in_json(element: _OneOf, compiler: SQLCompiler, **options: Any) -> str:
 @compiles(_OneOf, "postgresql")
 def _equals_any(element: _OneOf, compiler: SQLCompiler, **options: Any) -> str:
     column, values = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"{column} = ANY({values})"
+    of = "bigint[]" if cast(ValueList, element.clauses.clauses[1].type).of is BigInteger else "text[]"
+    return f"{column} = ANY(CAST({values} AS {of}))"

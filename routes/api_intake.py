@@ -11,10 +11,10 @@ from flask_openapi.blueprint import APIBlueprint
 from flask_openapi.models.media_type import MediaType
 from flask_openapi.models.request_body import RequestBody
 
-from messaging import batch_exports, batch_intake, quotes
+from messaging import batch_exports, batch_intake, bills, quotes
 from routes.api import MESSAGES, name_operation
 from routes.api_batches import BATCHES, BatchPath
-from routes.api_intake_models import QuoteAnswer, QuoteFile, QuoteMessages, ReceivedBatch, UploadBatch
+from routes.api_intake_models import Bill, QuoteAnswer, QuoteFile, QuoteMessages, ReceivedBatch, UploadBatch
 from routes.api_models import ErrorAnswer
 from routes.api_send_models import IdempotencyHeader
 from routes.guards import check_api_key
@@ -78,6 +78,12 @@ def quote(form: QuoteFile, body: QuoteMessages) -> dict[str, Any]:
         given = form.as_request()
         return quotes.quote_file(service.settings, service.database, form.stream, given.text, given.sender_id)
     return quotes.quote_messages(service.settings, service.database, body.to, body.text, body.sender_id)
+
+
+@intake_api.get("/batches/<int:id>/bill", tags=[BATCHES], responses={200: Bill, 404: ErrorAnswer})
+def show_bill(path: BatchPath) -> dict[str, Any]:
+    """Parts as we estimated them beside parts as Africa's Talking billed them."""
+    return bills.bill(current_database(), path.id)
 
 
 @intake_api.get("/batches/<int:id>/refused.csv", tags=[BATCHES], responses=CSV_ANSWERS)

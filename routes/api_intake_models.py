@@ -117,3 +117,17 @@ class QuoteAnswer(BaseModel):
     )
     estimated_costs: list[Money] = Field(description="By currency, as far as prices are known")
     unpriced: int = Field(description="Texts to networks and countries without a known price")
+
+
+class DifferingMessage(BaseModel):
+    id: int
+    estimated_parts: int
+    billed_parts: int
+
+
+class Bill(BaseModel):
+    messages: int = Field(description="Messages of which Africa's Talking told the parts")
+    estimated_parts: int = Field(description="Their parts as we counted them")
+    billed_parts: int = Field(description="Their parts as Africa's Talking counted them")
+    differing: int = Field(description="Messages where the two differ")
+    examples: list[DifferingMessage] = Field(description="The first 20 of these")

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tests.support.databases import KINDS, empty_database
-from tests.support.stack import SHORTCODE, Stack, eventually
+from tests.support.stack import API_KEY, SHORTCODE, Stack, eventually
 
 ALICE = "+254711000001"
 BOB = "+254711000002"
@@ -120,3 +120,35 @@ def test_a_head_request_never_sends(stack: Stack) -> None:
 
     assert answer.status_code == 405
     assert stack.ledger(heidi) == []
+
+
+def test_a_file_is_quoted_sent_to_each_once_and_priced(stack: Stack) -> None:
+    people = {f"+2547220000{n:02d}": f"Person {n}" for n in range(30)}
+    rows = [f"{phone[1:]};{name}" for phone, name in people.items()]
+    content = "\ufeffPhone;Name\r\n" + "\r\n".join([*rows, rows[0], "2.547E+11;Nobody"])
+    form = {"text": "Dear {{name}}, school closes at noon"}
+
+    def post(path: str) -> requests.Response:
+        file = {"file": ("people.csv", content.encode(), "text/csv")}
+        return stack.session.post(
+            f"{stack.web_url}{path}",
+            data=form,
+            files=file,
+            headers={"Authorization": f"Bearer {API_KEY}"},
+            timeout=30,
+        )
+
+    quoted = post("/v1/quote").json()
+    assert (quoted["recipients"], quoted["duplicates"], quoted["refused_total"]) == (30, 1, 1)
+    assert stack.ledger(next(iter(people))) == []
+    answer = post("/v1/batches")
+    assert (answer.status_code, answer.json()["status"]) == (202, "receiving")
+    batch = f"/v1/batches/{answer.json()['id']}"
+    eventually(lambda: stack.get(batch).json()["counts"].get("delivered") == 30, "all are delivered")
+    for phone, name in people.items():
+        assert [item["text"] for item in stack.ledger(phone)] == [f"Dear {name}, school closes at noon"]
+    eventually(lambda: stack.get(batch).json()["status"] == "finished", "the batch is finished")
+    assert stack.get(f"{batch}/messages.csv").text.count(",delivered,") == 30
+    assert "excel_notation" in stack.get(f"{batch}/refused.csv").text
+    assert post("/v1/quote").json()["estimated_cost"] == {"amount": "24.0000", "currency": "KES"}
+    assert stack.get("/v1/audit").json()["problems"] == []

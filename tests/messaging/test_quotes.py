@@ -4,8 +4,9 @@ import io
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
-from messaging import opt_outs, prices, quotes
+from messaging import models, opt_outs, prices, quotes
 from messaging.database import Database, utc_now
 from utils.errors import EmptyMessage, NoRecipients
 from utils.money import parse_money
@@ -18,7 +19,7 @@ ALICE, BOB, CHIDI = "+254711000001", "+254711000002", "+2348031234567"
 def learn(database: Database, number: str, cost: str, text: str = "Hello", **fields: Any) -> None:
     answer = RecipientAnswer(number, "accepted", cost=parse_money(cost), **fields)
     with database.write() as connection:
-        prices.learn(connection, fields.get("sender_id"), text, [answer], utc_now())
+        prices.learn(database, connection, fields.get("sender_id"), text, [answer], utc_now())
 
 
 def quote(database: Database, settings: Settings, to: list[str], text: str = "Hello", **fields: Any) -> Any:
@@ -42,6 +43,21 @@ def test_the_last_price_counts_and_the_parts_of_the_bill_before_our_own(
     learn(database, ALICE, "KES 1.0000")
     learn(database, ALICE, "KES 1.6000", parts=2)
     assert cost_of(quote(database, settings, [ALICE])) == {"amount": "0.8000", "currency": "KES"}
+
+
+def test_a_price_that_goes_up_and_down_again_is_followed(database: Database, settings: Settings) -> None:
+    for cost in ("KES 1.0000", "KES 1.0000", "KES 1.0000", "KES 2.0000", "KES 1.0000"):
+        learn(database, ALICE, cost)
+        assert cost_of(quote(database, settings, [ALICE]))["amount"] == cost.removeprefix("KES ")
+
+
+def test_a_price_is_not_asked_for_again_and_again(database: Database, settings: Settings) -> None:
+    learn(database, ALICE, "KES 1.0000")
+    learn(database, ALICE, "KES 1.0000")
+    with database.write() as connection:
+        connection.execute(delete(models.prices))
+    learn(database, ALICE, "KES 1.0000")
+    assert cost_of(quote(database, settings, [ALICE])) == "unknown"
 
 
 def test_a_network_has_its_own_price_and_lends_it_to_its_country(

@@ -5,7 +5,8 @@ import io
 from typing import Any
 
 from flask_openapi.openapi import OpenAPI
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
+from urllib3.filepost import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
 from messaging.audit import audit
@@ -28,8 +29,8 @@ def upload(
     if key is not None:
         headers["Idempotency-Key"] = key
     raw = content.encode() if isinstance(content, str) else content
-    form = {"text": TEXT} | fields | {"file": (io.BytesIO(raw), "people.csv")}
-    return app.test_client().post(path, data=form, headers=headers, content_type="multipart/form-data")
+    body, kind = encode_multipart_formdata({"text": TEXT} | fields | {"file": ("people.csv", raw)})
+    return app.test_client().post(path, data=body, headers=headers, content_type=kind)
 
 
 def import_all(database: Database, settings: Settings) -> None:
@@ -183,3 +184,26 @@ def test_a_quote_of_a_file_counts_its_rows(app: OpenAPI, database: Database) -> 
     assert (quote["recipients"], quote["duplicates"], quote["refused_total"]) == (2, 1, 1)
     assert quote["parts"] == 2
     assert count(database, batches) == count(database, messages) == count(database, upload_pieces) == 0
+
+
+def test_the_bill_says_where_our_count_of_parts_was_wrong(
+    app: OpenAPI, database: Database, settings: Settings, caller: Caller
+) -> None:
+    upload(app, "phone,name\n+254711000001,a\n+254711000002,b\n+254711000003,c\n")
+    import_all(database, settings)
+    with database.write() as connection:
+        for message_id, parts in ((1, 1), (2, 2)):
+            connection.execute(update(messages).where(messages.c.id == message_id).values(parts=parts))
+    assert caller.get("/v1/batches/1/bill").json == {
+        "messages": 2,
+        "estimated_parts": 2,
+        "billed_parts": 3,
+        "differing": 1,
+        "examples": [{"id": 2, "estimated_parts": 1, "billed_parts": 2}],
+    }
+
+
+def test_of_a_batch_that_is_not_there_nothing_is_shown(caller: Caller) -> None:
+    for path in ("", "/bill", "/refused.csv", "/messages.csv"):
+        assert error_of(caller.get(f"/v1/batches/7{path}")) == (404, "not_found")
+        assert error_of(caller.get(f"/v1/batches/99999999999999999999{path}")) == (404, "not_found")

@@ -1,0 +1,92 @@
+"""Small writes of threads that meet at the database: whoever has the turn writes what all that wait have brought.
+
+One commit for all of them, with no thread of its own: one that is alone pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import Connection
+
+from utils.errors import StorageUnavailable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Work = Callable[[Connection, list[Item]], Sequence[Result]]
+
+# PostgreSQL keeps a lock for each provider id that a transaction records, in a table of 6400 by default.
+HEAVIEST_GROUP = 1500
+
+
+class _Waiter:
+    __slots__ = ("error", "is_done", "item", "rank", "result", "weight", "work")
+
+    def __init__(self, work: Work[Any, Any], item: Any, rank: int, weight: int) -> None:
+        self.work, self.item, self.rank, self.weight = work, item, rank, weight
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.is_done = False
+
+
+class GroupWrites:
+    """`write` opens a transaction, as `Database.write` does."""
+
+    def __init__(self, write: Callable[[], AbstractContextManager[Connection]]) -> None:
+        self._write = write
+        self._turn = threading.Lock()
+        self._waiting: deque[_Waiter] = deque()
+
+    def submit(self, work: Work[Item, Result], item: Item, *, rank: int = 0, weight: int = 1) -> Result:
+        """Returns when the item is durable. Raises what its own transaction raised.
+
+        `work` gets the items of all threads that wait with the same `work` and returns a result for each.
+        Works of one transaction are done by `rank`, lowest first, so that locks are taken in one order.
+        Where a group fails, each of its items is tried alone.
+        """
+        waiter = _Waiter(work, item, rank, weight)
+        self._waiting.append(waiter)
+        with self._turn:
+            while not waiter.is_done:
+                self._commit(self._next_group())
+        if waiter.error is not None:
+            raise waiter.error
+        return cast(Result, waiter.result)
+
+    def _next_group(self) -> list[_Waiter]:
+        group = [self._waiting.popleft()]
+        weight = group[0].weight
+        while self._waiting and weight + self._waiting[0].weight <= HEAVIEST_GROUP:
+            group.append(self._waiting.popleft())
+            weight += group[-1].weight
+        return group
+
+    def _commit(self, group: list[_Waiter]) -> None:
+        try:
+            self._work(group)
+        except Exception as error:  # noqa: BLE001  (carried to the submitter, who raises it)
+            if len(group) > 1:
+                for one in group:
+                    self._commit([one])
+            else:
+                group[0].error, group[0].is_done = error, True
+        finally:
+            for one in group:
+                if not one.is_done:
+                    one.error, one.is_done = StorageUnavailable("The thread that commits has ended"), True
+
+    def _work(self, group: list[_Waiter]) -> None:
+        by_work: dict[Any, list[_Waiter]] = {}
+        for one in sorted(group, key=lambda waiter: waiter.rank):
+            by_work.setdefault(one.work, []).append(one)
+        with self._write() as connection:
+            done = [
+                (mine, work(connection, [waiter.item for waiter in mine])) for work, mine in by_work.items()
+            ]
+        for mine, results in done:
+            for waiter, result in zip(mine, results, strict=True):
+                waiter.result, waiter.is_done = result, True
