@@ -18,7 +18,7 @@ is the same each time. Its texts are sent once.
 from __future__ import annotations
 
 import importlib.util
-import string
+import re
 import sys
 import traceback
 import unicodedata
@@ -39,7 +39,7 @@ DEFAULT_FILE = REPOSITORY / "replies.py"
 MODULE_NAME = "replies"
 MOST_TEXTS = 10
 # What people put between a keyword and the rest: `BAL, 7`, `BAL: 7`.
-BETWEEN = f"{string.whitespace},;:."
+_BETWEEN = re.compile(r"\A[\s,;:.]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def first_word(text: str) -> tuple[str, str]:
     end = start
     while end < len(text) and (_is_of_word(text[end]) or _joins(text, end)):
         end += 1
-    return text[start:end], text[end:].lstrip(BETWEEN).rstrip()
+    return text[start:end], _BETWEEN.sub("", text[end:]).rstrip()
 
 
 def _is_of_word(letter: str) -> bool:
