@@ -310,7 +310,8 @@ def import_opt_outs(file: Path, as_json: bool) -> None:
     """Stop texting everyone in FILE, a CSV with the column phone and, where wanted, sender_id and reason."""
     service = current_service()
     with file.open("rb") as raw, _progress_of(file, as_json) as bar:
-        lines = TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+        # A reason in another encoding must not keep a number from being stopped.
+        lines = TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")
         done = opt_out_import.import_opt_outs(
             service.database, lines, service.settings.default_region, lambda: bar.update(raw.tell() - bar.pos)
         )

@@ -31,12 +31,14 @@ from utils.settings import Settings
 
 AT_ONCE = 8
 # Threads of handlers that hang cannot be ended, only left: with so many of them this worker takes no more.
-MOST_HANGING = 32
+MOST_HANGING = 100
 LOOK_SECONDS = 0.5
 LAST_WORDS_SECONDS = 10.0
 # Before the second try, the third …; a text that failed after the last stays, and is shown, as failed.
 WAITS = tuple(timedelta(seconds=seconds) for seconds in (2, 15, 60, 300))
 MOST_TRIES = len(WAITS) + 1
+# A handler that hung over one text twice will do so again, and each time costs a thread.
+MOST_LOST_TRIES = 2
 NO_ANSWER = "the handler gave no answer in time, or its worker died"
 LONGEST_ERROR = 300
 
@@ -63,16 +65,25 @@ def claim(database: Database, lease: timedelta, limit: int) -> list[Job]:
     with database.write() as connection:
         now = database.now(connection)
         rows = connection.execute(_due(now).limit(limit).with_for_update(skip_locked=True)).all()
-        spent = [row for row in rows if row.reply_tries >= MOST_TRIES]
-        replying.note(connection, [_failed(row.id, NO_ANSWER) for row in spent])
-        jobs = [Job(row, row.reply_tries + 1) for row in rows if row.reply_tries < MOST_TRIES]
+        replying.note(connection, [_failed(row.id, NO_ANSWER) for row in rows if _is_spent(row)])
+        jobs = [Job(row, row.reply_tries + 1) for row in rows if not _is_spent(row)]
         if jobs:
             connection.execute(
                 update(inbound_messages)
                 .where(inbound_messages.c.id.in_([job.id for job in jobs]))
-                .values(reply_due_at=now + lease, reply_tries=inbound_messages.c.reply_tries + 1)
+                .values(
+                    reply_due_at=now + lease,
+                    reply_tries=inbound_messages.c.reply_tries + 1,
+                    reply_error=None,
+                )
             )
         return jobs
+
+
+def _is_spent(row: Row[Any]) -> bool:
+    """A try that ended left its error; one that lost its lease left none."""
+    was_lost = row.reply_tries > 0 and row.reply_error is None
+    return int(row.reply_tries) >= (MOST_LOST_TRIES if was_lost else MOST_TRIES)
 
 
 def _due(now: datetime) -> Any:

@@ -77,7 +77,8 @@ def _take_in(
         known, usable = _known(connection, bodies)
         new = [inbox.read_callback(KIND, bodies[one], FORM) for one in bodies if one not in known]
         # With care: one that cannot be applied stays in the journal, to be replayed, and holds nobody up.
-        applying.apply_group(settings, database, connection, new, with_care=True)
+        if new:
+            applying.apply_group(settings, database, connection, new, with_care=True)
         added = len(usable - known)
         _keep_last_id(connection, last_id)
     return Fetched(

@@ -169,22 +169,31 @@ def join_inbox(connection: Connection, fetched: Sequence[Said]) -> set[int]:
 
 
 def match(said: Iterable[Said], rows: Sequence[Row[Any]]) -> dict[int, int]:
-    """Row ids by key: each text with the row nearest to it in time, no row twice."""
-    free = list(rows)
+    """Row ids by key: of all pairs that may be one text the nearest in time first, no row twice."""
+    by_words: dict[tuple[str, str, str], list[Row[Any]]] = {}
+    for row in rows:
+        by_words.setdefault(_identity(row), []).append(row)
+    pairs = [
+        (gap, one.key, row.id)
+        for one in said
+        for row in by_words.get(_identity(one), ())
+        if (gap := gap_between(one, row)) is not None
+    ]
     found: dict[int, int] = {}
-    for one in said:
-        near = [(gap, row) for row in free if (gap := gap_between(one, row)) is not None]
-        if near:
-            _, best = min(near, key=lambda pair: pair[0])
-            free.remove(best)
-            found[one.key] = best.id
+    taken: set[int] = set()
+    for _, key, row_id in sorted(pairs):
+        if key not in found and row_id not in taken:
+            found[key] = row_id
+            taken.add(row_id)
     return found
 
 
+def _identity(one: Any) -> tuple[str, str, str]:
+    return one.sender, one.recipient, one.text.strip()
+
+
 def gap_between(one: Said, row: Any) -> timedelta | None:
-    """How far apart in time; None where they cannot be the same text."""
-    if (one.sender, one.recipient, one.text.strip()) != (row.sender, row.recipient, row.text.strip()):
-        return None
+    """How far apart two equal texts are in time; None where they cannot be the same one."""
     mine, theirs = read_moment(one.date), read_moment(row.provider_date)
     if mine is None:
         return timedelta(0)

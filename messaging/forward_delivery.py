@@ -62,6 +62,7 @@ class Forwarder:
         return {row_id: answer for one in rounds for row_id, answer in one.result().items()}
 
     def _post_some(self, waiting: SimpleQueue[DueEvent], ends_at: float) -> dict[int, WebhookAnswer]:
+        """Stops at the first sign that the receiver is down: the rest then costs it, and them, no attempt."""
         answers = {}
         with self._client.line() as line:
             while not self._stopping.is_set() and time.monotonic() < ends_at:
@@ -69,5 +70,7 @@ class Forwarder:
                     one = waiting.get_nowait()
                 except Empty:
                     break
-                answers[one.row_id] = line.post(one.event_id, one.body)
+                answer = answers[one.row_id] = line.post(one.event_id, one.body)
+                if answer.is_overloaded:
+                    break
         return answers

@@ -245,7 +245,7 @@ inbound_messages = Table(
     Column("cost_text", Text),
     Column("provider_date", Text),
     # The number that AT's inbox gives it, which no callback tells; known once `sms fetch-inbound` has seen it.
-    Column("inbox_id", BigInteger, unique=True),
+    Column("inbox_id", BigInteger),
     # Came from AT's inbox: its callback may still come, with an id of its own.
     Column("awaits_callback", Boolean, nullable=False, server_default=text("false")),
     Column("meaning", String(8), nullable=False),
@@ -275,6 +275,14 @@ Index(
     sqlite_where=NOT_ANSWERED,
 )
 
+SEEN_IN_INBOX = text("inbox_id IS NOT NULL")
+Index(
+    "ix_inbound_messages_inbox_id",
+    inbound_messages.c.inbox_id,
+    unique=True,
+    postgresql_where=SEEN_IN_INBOX,
+    sqlite_where=SEEN_IN_INBOX,
+)
 AWAITING = text("awaits_callback")
 Index(
     "ix_inbound_messages_awaiting",

@@ -82,8 +82,8 @@ def _chunks(reader: csv.DictReader[str]) -> Iterator[list[Row]]:
     try:
         while chunk := list[Row](islice(numbered, CHUNK)):
             yield chunk
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InvalidInput(f"Line {reader.line_num + 1} cannot be read as CSV in UTF-8: {error}") from None
+    except csv.Error as error:
+        raise InvalidInput(f"Line {reader.line_num + 1} cannot be read as CSV: {error}") from None
 
 
 def _readable(chunk: Sequence[Row], default_region: str | None, imported: Imported) -> Iterator[Stop]:

@@ -18,6 +18,7 @@ is the same each time. Its texts are sent once.
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 import traceback
 import unicodedata
@@ -37,6 +38,8 @@ from utils.settings import Settings
 DEFAULT_FILE = REPOSITORY / "replies.py"
 MODULE_NAME = "replies"
 MOST_TEXTS = 10
+# What people put between a keyword and the rest: `BAL, 7`, `BAL: 7`.
+_BETWEEN = re.compile(r"\A[\s,;:.]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,7 @@ def first_word(text: str) -> tuple[str, str]:
     end = start
     while end < len(text) and (_is_of_word(text[end]) or _joins(text, end)):
         end += 1
-    return text[start:end], text[end:].strip()
+    return text[start:end], _BETWEEN.sub("", text[end:]).rstrip()
 
 
 def _is_of_word(letter: str) -> bool:

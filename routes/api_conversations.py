@@ -31,6 +31,7 @@ from routes.api_models import ErrorAnswer
 from routes.api_send_models import IdempotencyHeader
 from routes.guards import check_api_key
 from routes.service import current_database
+from utils.errors import InvalidPhone
 
 CALLERS = "Holders of an API key."
 CONVERSATIONS = Tag(name="Conversations", description="Texts that people sent to us, and our answers.")
@@ -50,7 +51,7 @@ conversations_api.before_request(check_api_key)
 def show_inbound(query: InboundQuery) -> dict[str, Any]:
     """Texts that came, newest first."""
     given = query.model_dump(include={"meaning", "reply", "since", "until"})
-    filters = InboundFilters(query.from_, query.to, **given)
+    filters = InboundFilters(_sender(query.from_), query.to, **given)
     return list_inbound(current_database(), filters, query.cursor, query.limit or DEFAULT_LIMIT)
 
 
@@ -111,3 +112,11 @@ def say_in_conversation(path: PhonePath, body: Say, header: IdempotencyHeader) -
     """Answers, from the number that the phone wrote to last, before anything else that is queued."""
     phone = read_phone_field(path.phone, "phone")
     return answer_send(conversations.say(current_database(), phone, body.text, header.idempotency_key))
+
+
+def _sender(typed: str | None) -> str | None:
+    """E.164 where it is a phone's; networks also write from names and short numbers."""
+    try:
+        return None if typed is None else read_phone_field(typed, "from")
+    except InvalidPhone:
+        return typed

@@ -15,7 +15,7 @@ from flask_openapi.openapi import OpenAPI
 from sqlalchemy import insert, select, text, update
 
 from app import create_app
-from messaging import heartbeats, statuses
+from messaging import heartbeats, opt_outs, statuses
 from messaging.database import Database
 from messaging.identity import claim_identity
 from messaging.migrations import SCRIPTS
@@ -111,6 +111,7 @@ COMMANDS = [
     ("opt-outs", "add"),
     ("opt-outs", "lift"),
     ("opt-outs", "export"),
+    ("opt-outs", "import"),
 ]
 
 
@@ -312,10 +313,8 @@ def test_doctor_of_a_database_that_is_not_there_says_so(tmp_path: Path) -> None:
 
 
 def test_an_opt_out_is_added_listed_lifted_and_exported(sms: Sms, migrated: Database) -> None:
-    assert parsed(sms("opt-outs", "add", ALICE, "--detail", "=by phone", "--json")) == {
-        "phone": ALICE,
-        "added": True,
-    }
+    added = parsed(sms("opt-outs", "add", ALICE, "--detail", "=by phone", "--json"))
+    assert (added["phone"], added["added"], added["blocks"][0]["source"]) == (ALICE, True, "operator")
     assert parsed(sms("opt-outs", "add", ALICE, "--json"))["added"] is False
     assert [entry["in_force"] for entry in parsed(sms("opt-outs", "list", "--json"))] == [True]
     assert sms("opt-outs", "lift", ALICE).stdout == f"{ALICE} may be texted again.\n"
@@ -337,6 +336,55 @@ def test_an_opt_out_for_one_sender_is_listed_by_phone(sms: Sms, migrated: Databa
     (entry,) = parsed(sms("opt-outs", "list", "--phone", ALICE, "--json"))
     assert (entry["scope"], entry["sender_id"]) == ("sender", "CLINIC")
     assert ALICE in sms("opt-outs", "list").stdout
+
+
+def test_lifting_what_the_network_blocks_too_says_what_the_recipient_can_dial(
+    sms: Sms, migrated: Database
+) -> None:
+    with migrated.write() as connection:
+        opt_outs.record_stop(migrated, connection, ALICE, "sender", "CLINIC", "refused_406")
+    assert "*456*9#" in sms("opt-outs", "lift", ALICE).stdout
+
+
+def test_opt_outs_are_imported_once_and_bad_lines_are_named(
+    sms: Sms, migrated: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "stops.csv"
+    lines = [
+        "\ufeffphone,sender_id,reason",
+        f"{ALICE},,letter",
+        f"{ALICE},,letter",
+        "nobody,,",
+        f"{ALICE},Clinic,",
+    ]
+    file.write_text("\n".join([*lines, *(f"+2547120{number:05d},," for number in range(1200))]), "utf-8")
+    first, again = (sms("opt-outs", "import", str(file), "--json") for _ in range(2))
+    assert (first.exit_code, again.exit_code) == (1, 1)
+    assert (parsed(first)["added"], parsed(again)["added"], parsed(again)["known"]) == (1202, 0, 1203)
+    assert [(one["line"], one["code"]) for one in parsed(first)["refused"]] == [(4, "invalid_phone")]
+    entries = parsed(sms("opt-outs", "list", "--phone", ALICE, "--json"))
+    assert [(one["sender_id"], one["source"], one["detail"]) for one in entries] == [
+        ("CLINIC", "import", None),
+        (None, "import", "letter"),
+    ]
+    assert sms("audit").exit_code == 0
+
+
+@pytest.mark.parametrize("content", [b"number\n+254711000001\n", b"", "phone\n1\n".encode("utf-16")])
+def test_a_file_that_is_no_list_of_phones_is_refused(
+    sms: Sms, migrated: Database, tmp_path: Path, content: bytes
+) -> None:
+    file = tmp_path / "stops.csv"
+    file.write_bytes(content)
+    assert error_of(sms("opt-outs", "import", str(file), "--json"))
+
+
+def test_an_exported_entry_names_its_evidence(sms: Sms, migrated: Database) -> None:
+    callback_id = journal(migrated, "unapplied")
+    with migrated.write() as connection:
+        opt_outs.record_stop(migrated, connection, ALICE, "all", None, "callback", callback_id)
+    (row,) = csv.DictReader(io.StringIO(sms("opt-outs", "export").stdout))
+    assert (row["callback_id"], row["callback_digest"]) == ("1", (b"0" * 16).hex())
 
 
 def test_an_opt_out_of_no_phone_is_refused(sms: Sms, migrated: Database) -> None:

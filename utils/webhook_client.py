@@ -26,7 +26,7 @@ from utils.webhook_signing import signature_headers
 DEADLINE_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 LONGEST_ANSWER_BYTES = 64 * 1024
-GONE = 410
+GONE, BUSY = 410, 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,11 @@ class WebhookAnswer:
     @property
     def is_accepted(self) -> bool:
         return self.problem is None
+
+    @property
+    def is_overloaded(self) -> bool:
+        """Nothing is wrong with the event: the receiver is down, or asks for a break."""
+        return not self.is_accepted and (self.status is None or self.status == BUSY or self.status >= 500)
 
     @property
     def is_gone(self) -> bool:

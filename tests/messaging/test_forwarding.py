@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from messaging import claims, forward_events, forward_state, forwarding, opt_outs, statuses, sweeps
 from messaging.database import Database
-from messaging.forward_delivery import Forwarder
+from messaging.forward_delivery import THREADS, Forwarder
 from messaging.forward_views import show_forwarding
 from messaging.forwarding import BACKOFF, LEASE, MOST_ATTEMPTS, DueEvent
 from messaging.inbox import Inbox
@@ -323,7 +323,7 @@ def test_a_dead_receiver_is_asked_with_one_event_at_a_time(
 ) -> None:
     ids = add_events(forwarding_database, forwarding.CHUNK + 50)
     receiver = Receiver(lambda event_id: SILENT)
-    assert run(forwarding_database, receiver) == forwarding.CHUNK
+    assert run(forwarding_database, receiver) == THREADS
     assert run(forwarding_database, receiver) == 0
     for _ in range(3):
         clock.step(minutes=6)
