@@ -53,6 +53,9 @@ class Audit:
 def audit(database: Database) -> Audit:
     """One transaction: what it says was true at one moment."""
     with database.read() as connection:
+        if not database.is_sqlite:
+            # Its usual level shows each statement another moment.
+            connection.execution_options(isolation_level="REPEATABLE READ")
         now = database.now(connection)
         problems = [problem for check in CHECKS for problem in check(connection, now)]
         return Audit(problems, _counts(connection), list(_listed(connection)))
@@ -79,6 +82,27 @@ _BATCH_TOTALS = text(
     WHERE batches.status <> 'receiving'
     GROUP BY batches.id, batches.total
     HAVING count(messages.id) <> batches.total
+    LIMIT :most
+    """
+)
+
+
+def _missing_from_posts(connection: Connection, _now: datetime) -> Iterator[Problem]:
+    """The same for what belongs to no batch: every message of a POST has an event of it."""
+    for row in connection.execute(_POST_TOTALS, {"most": MOST_NAMED}):
+        yield Problem(
+            "missing_messages",
+            f"attempt {row.id} posted {row.message_count} messages, {row.found} have an event of it",
+        )
+
+
+_POST_TOTALS = text(
+    """
+    SELECT attempts.id, attempts.message_count, count(DISTINCT events.message_id) AS found
+    FROM attempts LEFT JOIN message_events AS events ON events.attempt_id = attempts.id
+    WHERE attempts.state IN ('recorded', 'unknown')
+    GROUP BY attempts.id, attempts.message_count
+    HAVING count(DISTINCT events.message_id) <> attempts.message_count
     LIMIT :most
     """
 )
@@ -209,6 +233,10 @@ def _suppressions_differ(connection: Connection, _now: datetime) -> Iterator[Pro
     """The blocks in force are what the ledger adds up to."""
     for row in connection.execute(_LEDGER_SUM, {"most": MOST_NAMED}):
         yield Problem("opt_out_differs", f"ledger entry {row.id} and the blocks in force disagree")
+    for row in connection.execute(_BLOCKS_WITHOUT_LEDGER, {"most": MOST_NAMED}):
+        yield Problem(
+            "opt_out_differs", f"a block in force names ledger entry {row.id}, which is not its own"
+        )
 
 
 _LEDGER_SUM = text(
@@ -224,9 +252,21 @@ _LEDGER_SUM = text(
     """
 )
 
+_BLOCKS_WITHOUT_LEDGER = text(
+    """
+    SELECT suppressions.opt_out_id AS id FROM suppressions
+    LEFT JOIN opt_outs
+        ON opt_outs.id = suppressions.opt_out_id AND opt_outs.action = 'stop'
+        AND opt_outs.phone = suppressions.phone AND opt_outs.sender_id = suppressions.sender_id
+    WHERE opt_outs.id IS NULL
+    LIMIT :most
+    """
+)
+
 CHECKS: tuple[Callable[[Connection, datetime], Iterator[Problem]], ...] = (
     _unknown_statuses,
     _missing_messages,
+    _missing_from_posts,
     _history_disagrees,
     _backward_steps,
     _sent_twice,

@@ -7,9 +7,10 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Executable, bindparam, func, update
+from sqlalchemy import Connection, Executable, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from messaging.array_rows import as_arrays, rows_of
 from messaging.database import utc_now
 from messaging.models import callbacks
 
@@ -61,7 +62,10 @@ def write(connection: Connection, arrivals: Iterable[Arrival]) -> Mapping[bytes,
             row["count"] += 1
     # In one order, so that two groups with bodies in common cannot wait for each other.
     ordered = [rows[digest] for digest in sorted(rows)]
-    stored = connection.execute(_UPSERTS[connection.dialect.name], ordered)
+    if connection.dialect.name == "sqlite":
+        stored = connection.execute(_UPSERT_EACH, ordered)
+    else:
+        stored = connection.execute(_UPSERT_ALL, as_arrays(_NAME, _COLUMNS, ordered))
     return {
         row.digest: Entry(row.id, row.count == rows[row.digest]["count"], row.outcome, row.last_seen_at)
         for row in stored
@@ -76,8 +80,8 @@ def set_outcome(
         connection.execute(_SET_OUTCOME, rows)
 
 
-def _upsert(insert: sqlite.Insert | postgresql.Insert, now: ColumnElement[Any]) -> Executable:
-    counted = insert.values(received_at=now, last_seen_at=now).on_conflict_do_update(
+def _counting(insert: sqlite.Insert | postgresql.Insert) -> Executable:
+    counted = insert.on_conflict_do_update(
         index_elements=[callbacks.c.kind, callbacks.c.digest],
         set_={
             "count": callbacks.c.count + insert.excluded.count,
@@ -89,8 +93,18 @@ def _upsert(insert: sqlite.Insert | postgresql.Insert, now: ColumnElement[Any]) 
     )
 
 
-# PostgreSQL's clock is the one that attempts are dated by; in the statement it costs no question of its own.
-_UPSERTS = {
-    "sqlite": _upsert(sqlite.insert(callbacks), bindparam("now", type_=callbacks.c.received_at.type)),
-    "postgresql": _upsert(postgresql.insert(callbacks), func.clock_timestamp()),
-}
+def _upsert_all() -> Executable:
+    """PostgreSQL's clock is the one that attempts are dated by; in the statement it costs no question of its own."""
+    new = rows_of(_NAME, {name: callbacks.c[name].type for name in _COLUMNS})
+    clock = func.clock_timestamp()
+    rows = select(*(new.c[name] for name in _COLUMNS), clock, clock).order_by(new.c.place)
+    return _counting(
+        postgresql.insert(callbacks).from_select([*_COLUMNS, "received_at", "last_seen_at"], rows)
+    )
+
+
+_NAME = "arrived"
+_COLUMNS = (*Arrival._fields, "count")
+_NOW = bindparam("now", type_=callbacks.c.received_at.type)
+_UPSERT_EACH = _counting(sqlite.insert(callbacks).values(received_at=_NOW, last_seen_at=_NOW))
+_UPSERT_ALL = _upsert_all()

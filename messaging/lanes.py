@@ -87,6 +87,13 @@ def answered(connection: Connection, now: datetime) -> None:
     _write(connection, step=0, answered_at=now, next_post_at=now if row.step else row.next_post_at)
 
 
+def narrow(connection: Connection, now: datetime) -> None:
+    """The next POST is one message, at once; its answer opens the road."""
+    row = _row(connection, now)
+    if not row.step:
+        _write(connection, step=1, narrowed_at=now, next_post_at=now)
+
+
 def no_answer(connection: Connection, posting_at: datetime, now: datetime) -> None:
     """An answer was lost, or AT could not be reached.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from messaging import pauses
+from messaging import lanes, pauses
 from messaging.database import Database
 from utils.errors import ProviderError
 from utils.sms_utils import ProviderClient
@@ -28,5 +28,7 @@ def probe(database: Database, provider: ProviderClient) -> bool:
         return False
     with database.write() as connection:
         pauses.resume(connection, pauses.ACCOUNT)
+        # There may be money, and too little: one message finds out, not a full POST of every lane each minute.
+        lanes.narrow(connection, database.now(connection))
     logger.info("sending resumed")
     return True

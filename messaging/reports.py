@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from messaging import adoption, events, parked_reports, report_rows, standings
+from messaging import adoption, events, parked_reports, report_rows, report_writes, standings
 from messaging.database import Database
 from messaging.report_rows import PARKED
 from messaging.standings import MOVED, FiledReport, Report, Standing
@@ -20,10 +20,10 @@ def apply_reports(
     found = parked_reports.find_messages(connection, {one.report.provider_message_id for one in filed})
     happened: list[events.Event] = []
     rows = [_apply(found, one, happened) for one in filed]
-    touched = (one for candidates in found.values() for one in candidates)
-    standings.save(database, connection, touched, filed[-1].received_at)
-    events.record(connection, happened)
-    report_rows.insert_rows(connection, rows)
+    touched = [one for candidates in found.values() for one in candidates]
+    changed = standings.changes(touched, filed[-1].received_at)
+    report_writes.write(connection, changed, happened, rows)
+    standings.block_opted_out(database, connection, touched)
     parked = {row["recipient"] for row in rows if row["effect"] == PARKED and row["recipient"]}
     if adopt and parked:
         adoption.adopt(database, connection, parked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -43,7 +43,7 @@ _READ_BY_PROVIDER_ID = _locking(
     select(*_COLUMNS).where(one_of(messages.c.provider_message_id, "provider_ids"))
 )
 _READ_BY_ID = _locking(select(*_COLUMNS).where(one_of(messages.c.id, "ids")))
-_UPDATE = (
+UPDATE = (
     update(messages)
     .where(messages.c.id == bindparam("message_id"), messages.c.status == bindparam("was"))
     .values(
@@ -159,30 +159,36 @@ def find_by_id(connection: Connection, ids: Iterable[int]) -> dict[int, Standing
     return {row.id: Standing(row) for row in rows}
 
 
-def save(database: Database, connection: Connection, standings: Iterable[Standing], now: datetime) -> None:
-    """Writes back what changed, and blocks those who opted out at the network, for the sender id used."""
-    touched = list(standings)
-    rows = [_row(one, now) for one in touched if one.has_changed]
-    if rows:
-        connection.execute(_UPDATE, rows)
+def save(database: Database, connection: Connection, touched: Collection[Standing], now: datetime) -> None:
+    """Writes back what changed, and blocks those who opted out at the network."""
+    changed = changes(touched, now)
+    if changed:
+        connection.execute(UPDATE, changed)
+    block_opted_out(database, connection, touched)
+
+
+def changes(touched: Iterable[Standing], now: datetime) -> list[dict[str, Any]]:
+    """The parameters of UPDATE, for each that is not as it was."""
+    return [
+        {
+            "message_id": one.message_id,
+            "was": one.was,
+            "new_status": one.status,
+            "new_reason": one.reason,
+            "new_network": one.network,
+            "new_finished_at": one.finished_at,
+            "now": now,
+        }
+        for one in touched
+        if one.has_changed
+    ]
+
+
+def block_opted_out(database: Database, connection: Connection, touched: Iterable[Standing]) -> None:
+    """For the sender id used: the network does not say whether it means more."""
     opted_out = [one for one in touched if one.opted_out_by is not None]
-    if opted_out:
-        _block(database, connection, opted_out)
-
-
-def _row(standing: Standing, now: datetime) -> Mapping[str, Any]:
-    return {
-        "message_id": standing.message_id,
-        "was": standing.was,
-        "new_status": standing.status,
-        "new_reason": standing.reason,
-        "new_network": standing.network,
-        "new_finished_at": standing.finished_at,
-        "now": now,
-    }
-
-
-def _block(database: Database, connection: Connection, opted_out: Sequence[Standing]) -> None:
+    if not opted_out:
+        return
     opt_outs.lock_phones(connection, [one.recipient for one in opted_out])
     for one in opted_out:
         opt_outs.record_stop(

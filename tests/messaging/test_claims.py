@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain
+from typing import Any
 
 import pytest
 from sqlalchemy import event
@@ -41,6 +44,21 @@ pytest_plugins = ["tests.support.delivery_fixtures"]
 
 def pause(database: Database, name: str) -> None:
     in_write(database, lambda connection, now: pauses.pause(connection, name, "why", None, now))
+
+
+@contextmanager
+def statements(database: Database) -> Iterator[list[tuple[str, Any]]]:
+    """What is asked of the store, with its parameters, until the end of the block."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, given: Any, *_rest: Any) -> None:
+        asked.append((statement, given))
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    try:
+        yield asked
+    finally:
+        event.remove(database.engine, "before_cursor_execute", note)
 
 
 def ids_of(claimed: list[Claim]) -> list[int]:
@@ -179,10 +197,12 @@ def test_a_pause_of_the_default_sender_holds_only_texts_without_a_sender(databas
 
 
 def test_a_batch_of_a_paused_sender_is_not_walked_over(database: Database) -> None:
-    queue_batch(database, phones(300), sender_id="Acme")
+    queue_batch(database, phones(3), sender_id="Acme")
     queue_batch(database, phones(2, first=1000), sender_id="OTHER", text="goes")
     pause(database, pauses.sender_name("ACME"))
-    assert [one.text for one in claim(database)] == ["goes"]
+    with statements(database) as asked:
+        assert [one.text for one in claim(database)] == ["goes"]
+    assert len([statement for statement, _ in asked if "messages.batch_id = " in statement]) == 1
     assert claim(database) == []
 
 
@@ -276,18 +296,11 @@ def test_a_look_at_the_queue_reads_no_table_from_end_to_end(database: Database) 
     if not database.is_sqlite:
         pytest.skip("PostgreSQL decides by the size of the tables")
     new_batch(database)
-    asked: list[tuple[str, tuple[object, ...]]] = []
-
-    def note(_connection, _cursor, statement, parameters, _context, _many):  # type: ignore[no-untyped-def]
-        if "messages" in statement or "attempts" in statement:
-            asked.append((statement, parameters))
-
-    event.listen(database.engine, "before_cursor_execute", note)
-    claim(database)
-    claims.has_due(database)
-    queue_batch(database, phones(2))
-    claim(database)
-    event.remove(database.engine, "before_cursor_execute", note)
+    with statements(database) as asked:
+        claim(database)
+        claims.has_due(database)
+        queue_batch(database, phones(2))
+        claim(database)
     selects = [(statement, given) for statement, given in asked if statement.lstrip()[:4] in ("SELE", "WITH")]
     assert len(selects) > 5
     with database.read() as connection:

@@ -402,7 +402,10 @@ def test_a_table_that_is_gone_is_storage_that_is_unavailable(database: Database,
 
 
 def test_a_group_of_reports_takes_as_many_statements_as_one(database: Database, settings: Settings) -> None:
-    """The journal, the lock and look, the statuses, the history, the reports: whatever the size of the group."""
+    """The journal, the look, the statuses, the history, the reports: whatever the size of the group.
+
+    On PostgreSQL, where each is a round trip, the last three are one.
+    """
     for number in range(21):
         add_accepted(database, f"id-{number}")
     inbox = Inbox(database, settings)
@@ -412,7 +415,7 @@ def test_a_group_of_reports_takes_as_many_statements_as_one(database: Database, 
         with counting_statements(database) as statements:
             inbox._commits._write(group)
         counts.append(len([one for one in statements if not one.startswith("BEGIN")]))
-    assert counts == [5, 5]
+    assert counts == ([5, 5] if database.is_sqlite else [3, 3])
 
 
 def test_the_thread_of_the_inbox_is_watched(database: Database, settings: Settings) -> None:

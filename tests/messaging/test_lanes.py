@@ -105,6 +105,27 @@ def test_a_narrow_road_lets_one_post_through_a_step(database: Database, clock: C
     assert 9 <= len(sizes) <= 12
 
 
+def test_a_narrow_road_without_a_lost_answer_lets_one_message_leave_at_once(
+    database: Database, clock: Clock
+) -> None:
+    queue(database, *phones(5))
+    in_write(database, lanes.narrow)
+    assert [len(one.recipients) for one in claim(database)] == [1]
+    assert claim(database) == []
+    answer(database)
+    assert [len(one.recipients) for one in claim(database)] == [4]
+
+
+def test_a_road_that_lost_answers_narrowed_is_not_widened_by_narrowing_it(
+    database: Database, clock: Clock
+) -> None:
+    for _ in range(3):
+        lose_answer(database)
+    in_write(database, lanes.narrow)
+    assert lane(database).step == 3
+    assert waits(database)
+
+
 def test_a_break_that_at_asked_for_is_kept(database: Database, clock: Clock) -> None:
     ask_for_a_break(database, seconds=30)
     assert not lane(database).narrow

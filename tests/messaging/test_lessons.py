@@ -50,8 +50,9 @@ def paused(database: Database) -> dict[str, str]:
 
 
 def pause(database: Database, *names: str) -> None:
-    for name in names:
-        in_write(database, lambda connection, now, name=name: pauses.pause(connection, name, "w", None, now))
+    with database.write() as connection:
+        for name in names:
+            pauses.pause(connection, name, "why", None, database.now(connection))
 
 
 def step(database: Database) -> int:

@@ -51,7 +51,7 @@ def still(database: Database, clock: Clock) -> Clock:
 
     class Still(Clock):
         def __init__(self) -> None:
-            database.now = lambda _connection: now + moved  # type: ignore[method-assign]
+            database.now = lambda _connection: now + moved  # type: ignore
 
         def step(self, **duration: float) -> None:
             nonlocal moved

@@ -120,7 +120,7 @@ def test_a_record_that_comes_while_its_report_is_being_parked_joins_it(
     looked, go_on = threading.Event(), threading.Event()
 
     def pause_before_parking(_c: object, _cursor: object, statement: str, *_rest: object) -> None:
-        if statement.startswith("INSERT INTO delivery_reports"):
+        if "INTO delivery_reports" in statement:
             looked.set()
             go_on.wait(10)
 

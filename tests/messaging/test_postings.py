@@ -156,6 +156,17 @@ def test_a_road_that_narrowed_since_the_claim_gives_the_rows_back(database: Data
     assert statuses_of(database) == ["queued"] * 3
 
 
+def test_a_claim_for_many_does_not_leave_by_a_narrow_road_though_a_step_is_over(
+    database: Database, clock: Clock
+) -> None:
+    queue(database, *phones(3))
+    one = claim_one(database)
+    in_write(database, lambda connection, now: lanes.no_answer(connection, now, now))
+    clock.step(seconds=6)
+    assert begin(database, one) == Released("narrowed")
+    assert [len(each.recipients) for each in claim(database)] == [1]
+
+
 def test_a_break_that_at_asked_for_since_the_claim_gives_the_rows_back(
     database: Database, clock: Clock
 ) -> None:

@@ -5,10 +5,22 @@ import pytest
 from messaging import pauses, probes
 from messaging.database import Database
 from messaging.models import pauses as table
-from tests.support.delivery import Clock, count, in_write, live_settings, phone, queue
+from messaging.sending import Sender
+from tests.support.delivery import (
+    Clock,
+    count,
+    in_write,
+    live_settings,
+    phone,
+    phones,
+    queue,
+    queue_batch,
+    statuses_of,
+)
 from tests.support.fake_provider import FakeProvider
 from tests.support.simulator_process import SimulatorProcess
 from tests.support.stack import free_port
+from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 
 pytest_plugins = ["tests.support.delivery_fixtures"]
@@ -36,6 +48,27 @@ def test_an_account_that_is_fit_again_is_resumed_and_its_queue_woken(
     assert not is_paused(paused)
     assert woken == [None]
     assert simulator.posts() == []
+
+
+def test_after_a_probe_one_message_finds_out_and_the_rest_follows_its_answer(
+    paused: Database, simulator: SimulatorProcess, simulator_settings: Settings, clock: Clock
+) -> None:
+    """Some money is left, and too little: that must not try the whole queue again each minute."""
+    queue_batch(paused, phones(20))
+    client = ProviderClient.from_settings(simulator_settings)
+    sender = Sender(simulator_settings, paused, client)
+    simulator.fault(insufficient_balance=True)
+    for _ in range(3):
+        assert probes.probe(paused, client)
+        sender.run_until_idle()
+        clock.step(seconds=61)
+    assert [post["recipients"] for post in simulator.posts()] == [1, 1, 1]
+    assert set(statuses_of(paused)) == {"queued"}
+    simulator.fault(insufficient_balance=False)
+    assert probes.probe(paused, client)
+    assert sender.run_until_idle() == 20
+    assert [post["recipients"] for post in simulator.posts()[3:]] == [1, 19]
+    client.close()
 
 
 def test_a_key_that_is_still_refused_keeps_the_pause(

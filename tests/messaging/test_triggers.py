@@ -130,7 +130,7 @@ def test_a_process_that_died_before_its_post_leaves_its_texts_cancelled(
     database: Database, at_settings: Settings, client: ProviderClient, clock: Clock
 ) -> None:
     sender = TriggerSender(at_settings, database, client)
-    died = sender._accept("Hello", phones(2), None, None)  # noqa: SLF001  (what a killed process has done)
+    died = sender._accept("Hello", phones(2), None, None)
     assert died.claim is not None
     assert claims.claim(database, "worker", ClaimLimits(500, LEASE)) == []
     clock.step(seconds=triggers.LEASE.total_seconds() + 1)
@@ -147,7 +147,7 @@ def test_a_trigger_that_was_swept_before_its_post_does_not_post(
     monkeypatch: pytest.MonkeyPatch,
     clock: Clock,
 ) -> None:
-    accept = TriggerSender._accept  # noqa: SLF001
+    accept = TriggerSender._accept
 
     def slowly(*arguments: Any) -> Any:
         accepted = accept(*arguments)
@@ -187,7 +187,7 @@ def test_of_several_only_those_who_may_be_texted_are(
 def test_who_opts_out_between_the_two_writes_is_not_texted(
     database: Database, fake_at: FakeProvider, sender: TriggerSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accept = TriggerSender._accept  # noqa: SLF001
+    accept = TriggerSender._accept
 
     def and_then(*arguments: Any) -> Any:
         accepted = accept(*arguments)
@@ -388,7 +388,7 @@ def test_a_key_whose_first_call_sent_nothing_may_send_again(
     database: Database, simulator: SimulatorProcess, simulated: TriggerSender, fault: dict[str, Any]
 ) -> None:
     simulator.fault(**fault)
-    with pytest.raises(Exception) as refusal:  # noqa: PT011  (each fault has its own)
+    with pytest.raises(Exception) as refusal:
         simulated.send_now("Hello", phones(1), None, "key")
     assert refusal.value.__class__.__name__ != "OutcomeUnknown"
     assert simulated.send_now("Hello", phones(1), None, "key").accepted == phones(1)
@@ -424,7 +424,7 @@ def test_a_key_whose_first_call_may_have_sent_never_sends_again(
 def test_a_key_whose_process_died_in_mid_post_never_sends_again(
     database: Database, fake_at: FakeProvider, sender: TriggerSender, clock: Clock
 ) -> None:
-    died = sender._accept("Hello", phones(1), None, "key")  # noqa: SLF001
+    died = sender._accept("Hello", phones(1), None, "key")
     assert died.claim is not None
     postings.begin_posting(database, died.claim, Pace(1000, 1000), triggers.LEASE)
     with pytest.raises(idempotency.StillRunning):
@@ -439,7 +439,7 @@ def test_a_key_whose_process_died_in_mid_post_never_sends_again(
 def test_a_key_whose_process_died_before_its_post_may_send(
     database: Database, fake_at: FakeProvider, sender: TriggerSender, clock: Clock
 ) -> None:
-    sender._accept("Hello", phones(1), None, "key")  # noqa: SLF001
+    sender._accept("Hello", phones(1), None, "key")
     clock.step(seconds=triggers.LEASE.total_seconds() + 1)
     sweeps.sweep_expired_leases(database)
     assert sender.send_now("Hello", phones(1), None, "key").accepted == phones(1)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from messaging import idempotency, sends
+from messaging import idempotency, migrations, sends
 from messaging.claims import ClaimLimits, claim
 from messaging.database import Database
 from messaging.pacing import Pace, take
 from messaging.sending import Sender
 from messaging.triggers import TriggerSender
-from tests.support.delivery import LEASE
+from tasks import Waker
+from tests.support.databases import opened
+from tests.support.delivery import LEASE, queue
 from utils.errors import ServiceError
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
@@ -47,6 +50,15 @@ def process(work: Callable[..., None], *arguments: Any) -> Iterator[BaseProcess]
 
 def open_database(settings: Settings) -> Database:
     return Database(settings.sqlalchemy_url)
+
+
+def migrate(barrier: Any, url: str) -> bool:
+    """Whether the database was up to date afterwards."""
+    with opened(url) as database:
+        barrier.wait()
+        migrations.migrate(database)
+        with database.read() as connection:
+            return migrations.is_current(connection)
 
 
 def claim_all(barrier: Any, settings: Settings, worker: str, limits: ClaimLimits) -> list[int]:
@@ -102,6 +114,17 @@ def trigger_alone(settings: Settings, text: str, recipients: list[str]) -> None:
 
 def send_alone(settings: Settings) -> None:
     Sender(settings, open_database(settings), ProviderClient.from_settings(settings)).run_until_idle()
+
+
+def queue_and_wake(barrier: Any, settings: Settings, recipients: list[str]) -> float:
+    """The moment of the commit, in seconds since 1970; the worker is woken as a web process does it."""
+    database = open_database(settings)
+    database.wake = Waker(settings)
+    barrier.wait()
+    queue(database, *recipients)
+    committed_at = time.time()
+    database.close()
+    return committed_at
 
 
 def claim_and_hold(settings: Settings, claimed: Any, forever: Any) -> None:

@@ -117,14 +117,19 @@ class Stack:
             command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False
         )
 
-    def start(self, name: str, command: list[str] | None = None) -> None:
-        """`command`: the module and its arguments, where `name` is not one of `commands` or runs otherwise."""
+    def start(
+        self, name: str, command: list[str] | None = None, settings: dict[str, str] | None = None
+    ) -> None:
+        """`command`: the module and its arguments, where `name` is not one of `commands` or runs otherwise.
+
+        `settings`: for this process alone.
+        """
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", *(command or self.commands()[name])],
                 cwd=ROOT,
-                env=self.environment,
+                env=self.environment | (settings or {}),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

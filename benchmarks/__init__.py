@@ -1,0 +1,1 @@
+"""One benchmark per promise of speed: `python -m benchmarks [name…]`. Ratios count, not figures of one machine."""
