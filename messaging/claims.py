@@ -29,6 +29,7 @@ from messaging.database import Database, wake_after_commit
 from messaging.models import BULK, URGENT, attempts, batches, messages
 from messaging.outbox import BATCH_PRIORITY
 from messaging.value_lists import as_array, one_of
+from messaging.windows import NO_WINDOWS, SendingWindows
 
 LEASE_AFTER_TIMEOUT = timedelta(seconds=60)
 URGENT_PRIORITIES = (0, 1)
@@ -107,6 +108,7 @@ class ClaimLimits:
     recipients_per_post: int
     lease: timedelta
     posts: int = POSTS_PER_CLAIM
+    windows: SendingWindows = NO_WINDOWS
 
 
 def claim(database: Database, worker: str, limits: ClaimLimits, *, urgent_only: bool = False) -> list[Claim]:
@@ -118,9 +120,9 @@ def claim(database: Database, worker: str, limits: ClaimLimits, *, urgent_only: 
         if paused.account or lane.waits(now):
             return []
         if lane.narrow:
-            limits = ClaimLimits(recipients_per_post=1, lease=limits.lease, posts=1)
+            limits = replace(limits, recipients_per_post=1, posts=1)
         rows = _due_rows(connection, now, paused, limits.recipients_per_post, urgent_only)
-        sendable = _sendable(connection, rows, now)
+        sendable = _in_their_window(connection, _sendable(connection, rows, now), limits.windows, now)
         budgets = open_budgets(connection, sendable)
         groups = _groups(sendable, limits, budgets)
         pause_used_up(connection, budgets.values())
@@ -235,6 +237,29 @@ def _sendable(connection: Connection, rows: list[Row[Any]], now: datetime) -> li
     blocked = _opted_out(connection, in_time)
     settle(connection, sorted(blocked), statuses.BLOCKED, "opted_out", now)
     return [row for row in in_time if row.id not in blocked]
+
+
+def _in_their_window(
+    connection: Connection, rows: list[Row[Any]], windows: SendingWindows, now: datetime
+) -> list[Row[Any]]:
+    """Without those whose network lets no such sender in at this hour: they wait for the opening.
+
+    The confirmation of a STOP is nobody's advertisement.
+    """
+    if not windows.classes:
+        return rows
+    waiting: dict[datetime, list[int]] = {}
+    for row in rows:
+        opening = windows.opening_for(row.sender_id, row.recipient, now)
+        if opening is not None and not row.passes_opt_out:
+            waiting.setdefault(opening, []).append(row.id)
+    for opening, ids in waiting.items():
+        values = {"due_at": opening, "reason": "sending_window"}
+        connection.execute(
+            update(messages).where(one_of(messages.c.id, "ids")).values(**values), {"ids": ids}
+        )
+    later = {message_id for ids in waiting.values() for message_id in ids}
+    return [row for row in rows if row.id not in later]
 
 
 def _opted_out(connection: Connection, rows: list[Row[Any]]) -> set[int]:
