@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from messaging import claims, statuses
 from messaging.batch_progress import batch_in_json, require_batch
+from messaging.budgets import MAX_COST
 from messaging.database import Database, wake_after_commit
 from messaging.models import batches, messages
 from utils.errors import Conflict
@@ -49,6 +50,10 @@ def resume(database: Database, batch_id: int) -> dict[str, Any]:
         batch = require_batch(connection, batch_id, lock=True)
         if batch.status not in MAY_SEND:
             _require(batch, (PAUSED,), "resumed")
+            if batch.reason == MAX_COST:
+                raise Conflict(
+                    f"Batch {batch.id} has no room left in its max_cost: cancel it, and send the rest anew"
+                )
             _set(connection, batch_id, status=status_when_sendable(batch.send_at, now), reason=None)
             wake_after_commit(connection)
         return batch_in_json(connection, require_batch(connection, batch_id))

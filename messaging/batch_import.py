@@ -8,6 +8,7 @@ what is written. Two importers of one batch exclude each other by the same figur
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -135,16 +136,18 @@ def _import_rows(
                 _let_go(database, batch.id)
                 return False
             pace.before_write()
-            _write_chunk(database, batch, chunk, done)
-            pace.after_write()
+            seconds = _write_chunk(database, batch, chunk, done)
+            pace.after_write(chunk.rows, seconds)
             done += chunk.rows
             report(ImportProgress(done, file.tell()))
     _finish(database, batch, done)
     return True
 
 
-def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int) -> None:
+def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int) -> float:
+    """For how many seconds it held its locks. Raises Overtaken."""
     with database.write() as connection:
+        began_at = time.monotonic()
         now = database.now(connection)
         advanced = connection.execute(
             update(batches)
@@ -162,6 +165,7 @@ def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int) -> Non
         shared = _shared_values(connection, batch, now)
         insert_rows(connection, messages, _COLUMNS, [(*row, *shared) for row in chunk.taken])
         insert_rows(connection, refused_rows, _REFUSED_COLUMNS, [(*row, batch.id) for row in chunk.refused])
+    return time.monotonic() - began_at
 
 
 def _shared_values(connection: Connection, batch: Any, now: datetime) -> tuple[Any, ...]:

@@ -51,8 +51,10 @@ def require_batch(connection: Connection, batch_id: int, *, lock: bool = False) 
 
 def batch_in_json(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
     """`cost` is null before anything was billed, and an entry of `costs` each where there are several currencies."""
-    sums = connection.execute(_SUMS.where(messages.c.batch_id == batch.id)).all()
-    counts: dict[str, int] = {}
+    # Of one that is still being received all are queued: no reason to count a million rows at each look.
+    is_received = batch.status != "receiving"
+    sums = connection.execute(_SUMS.where(messages.c.batch_id == batch.id)).all() if is_received else []
+    counts: dict[str, int] = {} if is_received or not batch.total else {statuses.QUEUED: batch.total}
     for row in sums:
         counts[row.status] = counts.get(row.status, 0) + row.messages
     costs = _costs(sums)

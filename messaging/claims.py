@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,10 +24,12 @@ from sqlalchemy import (
 )
 
 from messaging import events, lanes, opt_outs, pauses, statuses
+from messaging.budgets import Budget, open_budgets, pause_used_up
 from messaging.database import Database, wake_after_commit
 from messaging.models import BULK, URGENT, attempts, batches, messages
 from messaging.outbox import BATCH_PRIORITY
 from messaging.value_lists import as_array, one_of
+from messaging.windows import NO_WINDOWS, SendingWindows
 
 LEASE_AFTER_TIMEOUT = timedelta(seconds=60)
 URGENT_PRIORITIES = (0, 1)
@@ -47,6 +49,7 @@ _COLUMNS = (
     messages.c.expires_at,
     messages.c.passes_opt_out,
     messages.c.due_at,
+    messages.c.estimated_parts,
 )
 
 _MAY_SEND = and_(batches.c.id == messages.c.batch_id, batches.c.status.in_(SENDABLE_BATCHES))
@@ -79,6 +82,8 @@ class Claim:
     is_trigger: bool = False
     # Taken as the one POST of a backoff step: it may leave though the road is narrow.
     narrow: bool = False
+    # Of a batch with a max_cost, and what of it is held back for this POST.
+    budget: tuple[int, int, str] | None = None
 
 
 @dataclass(slots=True)
@@ -87,7 +92,15 @@ class _Group:
     sender_id: str | None
     link_id: str | None
     urgent: bool
+    budget: Budget | None = None
+    held_back: int = 0
     recipients: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def budget_of_claim(self) -> tuple[int, int, str] | None:
+        if self.budget is None:
+            return None
+        return self.budget.batch_id, self.held_back, self.budget.currency
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +108,7 @@ class ClaimLimits:
     recipients_per_post: int
     lease: timedelta
     posts: int = POSTS_PER_CLAIM
+    windows: SendingWindows = NO_WINDOWS
 
 
 def claim(database: Database, worker: str, limits: ClaimLimits, *, urgent_only: bool = False) -> list[Claim]:
@@ -106,12 +120,15 @@ def claim(database: Database, worker: str, limits: ClaimLimits, *, urgent_only: 
         if paused.account or lane.waits(now):
             return []
         if lane.narrow:
-            limits = ClaimLimits(recipients_per_post=1, lease=limits.lease, posts=1)
+            limits = replace(limits, recipients_per_post=1, posts=1)
         rows = _due_rows(connection, now, paused, limits.recipients_per_post, urgent_only)
-        groups = _groups(_sendable(connection, rows, now), limits)
+        sendable = _in_their_window(connection, _sendable(connection, rows, now), limits.windows, now)
+        budgets = open_budgets(connection, sendable)
+        groups = _groups(sendable, limits, budgets)
+        pause_used_up(connection, budgets.values())
         if groups:
             lanes.take_narrow_turn(connection, lane, now)
-        elif rows:
+        elif len(sendable) < len(rows):
             # All of them were too late or opted out: what is due behind them need not wait for the ticker.
             wake_after_commit(connection)
         claims = _write_attempts(database, connection, groups, worker, now, limits.lease)
@@ -222,6 +239,29 @@ def _sendable(connection: Connection, rows: list[Row[Any]], now: datetime) -> li
     return [row for row in in_time if row.id not in blocked]
 
 
+def _in_their_window(
+    connection: Connection, rows: list[Row[Any]], windows: SendingWindows, now: datetime
+) -> list[Row[Any]]:
+    """Without those whose network lets no such sender in at this hour: they wait for the opening.
+
+    The confirmation of a STOP is nobody's advertisement.
+    """
+    if not windows.classes:
+        return rows
+    waiting: dict[datetime, list[int]] = {}
+    for row in rows:
+        opening = windows.opening_for(row.sender_id, row.recipient, now)
+        if opening is not None and not row.passes_opt_out:
+            waiting.setdefault(opening, []).append(row.id)
+    for opening, ids in waiting.items():
+        values = {"due_at": opening, "reason": "sending_window"}
+        connection.execute(
+            update(messages).where(one_of(messages.c.id, "ids")).values(**values), {"ids": ids}
+        )
+    later = {message_id for ids in waiting.values() for message_id in ids}
+    return [row for row in rows if row.id not in later]
+
+
 def _opted_out(connection: Connection, rows: list[Row[Any]]) -> set[int]:
     blocked: set[int] = set()
     for sender_id, passes in {(row.sender_id, row.passes_opt_out) for row in rows}:
@@ -248,26 +288,34 @@ def settle(
     events.record(connection, [events.Event(one, now, status, source, None, reason) for one in ids])
 
 
-def _groups(rows: Iterable[Row[Any]], limits: ClaimLimits) -> list[_Group]:
+def _groups(rows: Iterable[Row[Any]], limits: ClaimLimits, budgets: Mapping[int, Budget]) -> list[_Group]:
     """Rows that can share a POST, in the order they are due. A number twice goes into two POSTs."""
     groups: list[_Group] = []
     open_groups: dict[tuple[Any, ...], _Group] = {}
     for row in rows:
-        key = (row.text, row.sender_id, row.link_id, row.priority)
+        budget = budgets.get(row.batch_id)
+        # A POST holds back money of one batch only.
+        key = (row.text, row.sender_id, row.link_id, row.priority, budget and budget.batch_id)
         group = open_groups.get(key)
-        if (
+        is_new = (
             group is None
             or row.recipient in group.recipients
             or len(group.recipients) >= limits.recipients_per_post
-        ):
-            if len(groups) >= limits.posts:
-                continue
-            group = _Group(row.text, row.sender_id, row.link_id, urgent=row.priority < BATCH_PRIORITY)
+        )
+        if is_new and len(groups) >= limits.posts:
+            continue
+        held_back = budget.admit(row.recipient, row.text, row.estimated_parts) if budget else 0
+        if held_back is None:
+            continue
+        if group is None or is_new:
+            is_urgent = row.priority < BATCH_PRIORITY
+            group = _Group(row.text, row.sender_id, row.link_id, is_urgent, budget)
             groups.append(group)
             # An answer to an on-demand text belongs to one linkId and one person.
             if row.link_id is None:
                 open_groups[key] = group
         group.recipients[row.recipient] = row.id
+        group.held_back += held_back
     return groups
 
 
@@ -283,7 +331,15 @@ def _write_attempts(
         return []
     attempt_ids = database.reserve_ids(connection, attempts, len(groups))
     claims = [
-        Claim(attempt_id, group.text, group.sender_id, group.link_id, group.recipients, group.urgent)
+        Claim(
+            attempt_id,
+            group.text,
+            group.sender_id,
+            group.link_id,
+            group.recipients,
+            group.urgent,
+            budget=group.budget_of_claim,
+        )
         for attempt_id, group in zip(attempt_ids, groups, strict=True)
     ]
     connection.execute(insert(attempts), [attempt_row(one, worker, now, lease) for one in claims])
@@ -320,4 +376,6 @@ def attempt_row(one: Claim, worker: str, now: datetime, lease: timedelta) -> dic
         "message_count": len(one.recipients),
         "claimed_at": now,
         "lease_until": now + lease,
+        "budget_batch_id": one.budget and one.budget[0],
+        "reserved_micros": one.budget and one.budget[1],
     }

@@ -1,8 +1,8 @@
-"""How much of an import is one transaction: all that nobody waits for, little where somebody does.
+"""How much of an import is one transaction: as much as nobody waits long for, little where somebody does.
 
 On SQLite all writers share one lock: an import in transactions of 10,000 rows took callbacks from 942 to 45 a
 second; 1,000 with a pause left them half. Alone it may take more at a time, for each commit waits for the disk
-and writes pages of the same indexes again. PostgreSQL locks rows, and only long transactions are to be avoided.
+and writes pages of the same indexes again.
 """
 
 from __future__ import annotations
@@ -12,28 +12,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from sqlalchemy import text
+
 from messaging.database import Database
 
 POSTGRESQL_CHUNK = 5000
-SHARED_CHUNK, ALONE_CHUNK = 1000, 8000
+SMALLEST_CHUNK, SHARED_CHUNK, ALONE_CHUNK = 250, 1000, 8000
+# For how long a chunk may hold the lock.
+SHARED_HOLD_SECONDS, ALONE_HOLD_SECONDS = 0.03, 0.1
 SHARED_PAUSE_SECONDS = 0.005
 QUIET_SECONDS = 1.0
+_ROWS_AS_PLANNED = text("SELECT reltuples FROM pg_class WHERE oid = 'messages'::regclass")
+_ANALYZE = text("ANALYZE messages")
 
 
 class Pace(Protocol):
-    """Asked for each chunk, in this order: its size, the turn to write it, and what is due after that."""
+    """Asked for each chunk, in this order."""
 
     def chunk_size(self) -> int: ...
 
     def before_write(self) -> None: ...
 
-    def after_write(self) -> None: ...
+    def after_write(self, rows: int, seconds: float) -> None:
+        """`rows`: how many messages it was; `seconds`: for how long it held its locks."""
 
 
 @contextmanager
 def import_pace(database: Database) -> Iterator[Pace]:
     if not database.is_sqlite:
-        yield SteadyPace()
+        yield PlannedPace(database)
         return
     watch: Any = database.engine.raw_connection()
     try:
@@ -42,15 +49,31 @@ def import_pace(database: Database) -> Iterator[Pace]:
         watch.close()
 
 
-class SteadyPace:
+class PlannedPace:
+    """PostgreSQL locks rows, so a chunk holds up nobody; but it plans by what it last saw of the table.
+
+    A statement prepared while `messages` was small reads all of it, a million rows for one callback, until the
+    table is analyzed; autovacuum comes a minute late. So: whenever the import has doubled the table.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rows_since = 0
+
     def chunk_size(self) -> int:
         return POSTGRESQL_CHUNK
 
     def before_write(self) -> None:
         return None
 
-    def after_write(self) -> None:
-        return None
+    def after_write(self, rows: int, seconds: float) -> None:  # noqa: ARG002 (as the protocol has it)
+        self._rows_since += rows
+        with self._database.read() as connection:
+            planned_for: float = connection.execute(_ROWS_AS_PLANNED).scalar_one()
+        if self._rows_since >= planned_for:
+            with self._database.write() as connection:
+                connection.execute(_ANALYZE)
+            self._rows_since = 0
 
 
 class SharingPace:
@@ -64,16 +87,21 @@ class SharingPace:
         self._watch = watch
         self._version = self._data_version()
         self._heard_at = time.monotonic()
+        self._rows_per_second = SHARED_CHUNK / SHARED_HOLD_SECONDS
 
     def chunk_size(self) -> int:
-        return SHARED_CHUNK if self._is_shared() else ALONE_CHUNK
+        is_shared = self._is_shared()
+        seconds = SHARED_HOLD_SECONDS if is_shared else ALONE_HOLD_SECONDS
+        most = SHARED_CHUNK if is_shared else ALONE_CHUNK
+        return max(SMALLEST_CHUNK, min(most, int(self._rows_per_second * seconds)))
 
     def before_write(self) -> None:
         if self._data_version() != self._version:
             self._heard_at = time.monotonic()
 
-    def after_write(self) -> None:
+    def after_write(self, rows: int, seconds: float) -> None:
         self._version = self._data_version()
+        self._rows_per_second = rows / max(seconds, 0.001)
         if self._is_shared():
             time.sleep(SHARED_PAUSE_SECONDS)
 

@@ -44,10 +44,8 @@ batches = Table(
     Column("expires_at", UtcDateTime),
     Column("max_cost_micros", BigInteger),
     Column("max_cost_currency", String(3)),
-    # Only where there is a max_cost: what was billed or may have been, and the dearest part seen, by
-    # country code, as JSON. messaging.budgets.
+    # Only where there is a max_cost: what was billed or may have been. messaging.budgets.
     Column("spent_micros", BigInteger, nullable=False, server_default=text("0")),
-    Column("part_prices", Text),
     Column("total", Integer, nullable=False, server_default=text("0")),
     Column("refused", Integer, nullable=False, server_default=text("0")),
     Column("duplicates", Integer, nullable=False, server_default=text("0")),

@@ -76,7 +76,7 @@ _REQUEUE = (
 class RecordWrites:
     """The rows of one record, by statement.
 
-    `row` is a message: id, tries, reason, created_at, on_unknown, unknown_resends.
+    `row` is a message: id, recipient, tries, reason, created_at, on_unknown, unknown_resends.
     """
 
     def __init__(self, claim: Claim, now: datetime) -> None:
@@ -174,11 +174,11 @@ class RecordWrites:
         elif retries.is_given_up(row.created_at, self.now, tries, reason):
             self._settle(row.id, statuses.FAILED, reason, "not sent")
         else:
-            self._requeue(row, reason, tries, row.unknown_resends, self._next_try(reason, tries))
+            self._requeue(row, reason, tries, row.unknown_resends, self._next_try(row, reason, tries))
 
-    def _next_try(self, reason: str, tries: int) -> datetime:
+    def _next_try(self, row: Any, reason: str, tries: int) -> datetime:
         if reason == retries.DO_NOT_DISTURB:
-            return retries.end_of_curfew(self.now)
+            return retries.end_of_curfew(self.now, row.recipient)
         return self.now + retries.wait_before_try(tries)
 
     def _unknown(self, row: Any, reason: str, detail: str | None) -> None:

@@ -6,13 +6,13 @@ It is fenced by the attempt: only its own POST may write here, once, also after 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
-from messaging import lanes, lessons, parked_reports, statuses
+from messaging import budgets, lanes, lessons, parked_reports, statuses
 from messaging.claims import Claim
 from messaging.database import Database, lock_keys
 from messaging.models import attempts, messages
@@ -39,13 +39,12 @@ _HELD = (
 
 @dataclass(frozen=True, slots=True)
 class _Owned:
-    """What the record may still settle: message ids by recipient, and what each row needs for its next step.
-
-    `rows` is empty where nothing but the ids is needed.
-    """
+    """What the record may still settle: message ids by recipient, and what each row needs for its next step."""
 
     ids: dict[str, int]
     rows: dict[int, Any]
+    # A sweep has called the attempt unknown before.
+    was_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +92,16 @@ def _write_answers(
     lanes.answered(connection, now)
     for one in ours:
         lessons.from_answer(database, connection, one.posting.claim, one.answer.recipients, now)
+    _charge(connection, ours, states)
+
+
+def _charge(connection: Connection, ours: list[_Answered], states: dict[int, str]) -> None:
+    """In the order of batches, for two workers may have the same ones."""
+    with_budget = [(one.posting.claim, one) for one in ours if one.posting.claim.budget is not None]
+    for claim, one in sorted(with_budget, key=lambda pair: pair[0].budget or (0, 0, "")):
+        if claim.budget is not None:
+            was = claim.budget[1] if states[claim.attempt_id] == "unknown" else 0
+            budgets.charge_answer(connection, claim.budget, one.answer.recipients, was)
 
 
 def _writes(connection: Connection, one: _Answered, held: int, now: datetime) -> RecordWrites:
@@ -158,13 +167,27 @@ def record_failure(database: Database, posting: Posting, error: ProviderError) -
             provider_message=str(error),
         )
         lessons.from_failure(connection, posting, error, now)
+        if posting.claim.budget is not None:
+            _charge_failure(connection, posting.claim.budget, error, was_lost=owned.was_lost)
+
+
+def _charge_failure(
+    connection: Connection, budget: tuple[int, int, str], error: ProviderError, *, was_lost: bool
+) -> None:
+    batch_id, held_back, _ = budget
+    if error.outcome == "unknown" and not was_lost:
+        budgets.charge_loss(connection, batch_id, held_back)
+    elif error.outcome != "unknown" and was_lost:
+        budgets.charge_loss(connection, batch_id, -held_back)
 
 
 def _owned(connection: Connection, claim: Claim) -> _Owned | None:
     state = connection.execute(
         select(attempts.c.state).where(attempts.c.id == claim.attempt_id).with_for_update()
     ).scalar_one()
-    return _owned_rows(connection, claim) if state in ("posting", "unknown") else None
+    if state not in ("posting", "unknown"):
+        return None
+    return replace(_owned_rows(connection, claim), was_lost=state == "unknown")
 
 
 def _owned_rows(connection: Connection, claim: Claim) -> _Owned:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime, time, timedelta
-from zoneinfo import ZoneInfo
+from datetime import datetime, timedelta
+
+from messaging.windows import curfew_of
 
 FIRST_WAIT = timedelta(seconds=5)
 LONGEST_WAIT = timedelta(minutes=10)
@@ -15,9 +16,6 @@ PATIENCE = timedelta(hours=24)
 FEWEST_TRIES = 30
 FEWEST_CURFEWS = 3
 DO_NOT_DISTURB = "do_not_disturb"
-# The refusal of Nigeria's promotional senders ends at eight in the morning (PROVIDER section 3, code 409).
-CURFEW_ZONE = ZoneInfo("Africa/Lagos")
-CURFEW_ENDS = time(8, 1)
 
 
 def wait_before_try(tries: int, jitter: float | None = None) -> timedelta:
@@ -33,7 +31,6 @@ def is_given_up(created_at: datetime, now: datetime, tries: int, reason: str) ->
     return tries >= fewest and now - created_at >= PATIENCE
 
 
-def end_of_curfew(now: datetime) -> datetime:
-    local = now.astimezone(CURFEW_ZONE)
-    morning = local.replace(hour=CURFEW_ENDS.hour, minute=CURFEW_ENDS.minute, second=0, microsecond=0)
-    return (morning if local < morning else morning + timedelta(days=1)).astimezone(UTC)
+def end_of_curfew(now: datetime, recipient: str | None = None) -> datetime:
+    """The next time the window opens in the recipient's country: it was refused though it looked open to us."""
+    return curfew_of(recipient).next_opening(now)

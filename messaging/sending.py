@@ -17,6 +17,7 @@ from messaging import claims, postings, records
 from messaging.claims import Claim, ClaimLimits
 from messaging.database import Database
 from messaging.pacing import Pace
+from messaging.windows import SendingWindows
 from utils.errors import ProviderError
 from utils.provider_answers import SendAnswer
 from utils.settings import Settings
@@ -46,7 +47,9 @@ class Sender:
         self._timeout_seconds = settings.at_timeout_seconds
         self._lease = timedelta(seconds=settings.at_timeout_seconds) + claims.LEASE_AFTER_TIMEOUT
         self._next_urgent_look = 0.0
-        self._limits = ClaimLimits(settings.at_max_recipients, self._lease)
+        self._limits = ClaimLimits(
+            settings.at_max_recipients, self._lease, windows=SendingWindows.of(settings.sender_classes)
+        )
         self._pace = Pace(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
 
     def run_until_idle(self) -> int:

@@ -10,7 +10,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, case, delete, select, update
 
-from messaging import claims, events, forwarding, idempotency, parked_reports, postings, statuses, uploads
+from messaging import (
+    budgets,
+    claims,
+    events,
+    forwarding,
+    idempotency,
+    parked_reports,
+    postings,
+    statuses,
+    uploads,
+)
 from messaging.database import Database
 from messaging.models import OPEN, attempts, heartbeats, messages
 from utils.settings import Settings
@@ -116,6 +126,8 @@ def _lose(connection: Connection, attempt_id: int, now: datetime) -> int:
     )
     happened = [events.Event(one, now, statuses.UNKNOWN, "sweep", attempt_id, "worker_died") for one in lost]
     events.record(connection, happened)
+    held = select(attempts.c.budget_batch_id, attempts.c.reserved_micros).where(attempts.c.id == attempt_id)
+    budgets.charge_loss(connection, *connection.execute(held).one())
     return len(lost)
 
 

@@ -16,6 +16,7 @@ PLACEHOLDER = re.compile(r"\{(\w*)\}")
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 LONGEST_KEYWORD = 64
 LONGEST_REPLY = 1600
+SENDER_CLASSES = ("promotional", "transactional")
 POSTGRESQL_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
@@ -165,6 +166,15 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError("a comma list of addresses or networks, like 10.0.0.0/8") from None
 
 
+def _split_classes(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    pairs = [entry.rpartition("=") for entry in _split_commas(value)]
+    if not all(sender.strip() and name.strip() in SENDER_CLASSES for sender, _, name in pairs):
+        raise ValueError("a comma list like ACME=promotional,20880=transactional")
+    return {sender.strip(): name.strip() for sender, _, name in pairs}
+
+
 def _matching(pattern: str, wanted: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -189,6 +199,7 @@ Region = Annotated[str, AfterValidator(_check_region)]
 Template = Annotated[str, AfterValidator(_check_template)]
 Host = Annotated[str, AfterValidator(_check_host)]
 Keys = Annotated[tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_keys)]
+SenderClasses = Annotated[dict[str, str], BeforeValidator(_split_classes)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_networks)]
 WebhookSecrets = Annotated[
     tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_webhook_secrets)

@@ -51,7 +51,6 @@ def upgrade() -> None:
     op.add_column('attempts', sa.Column('reserved_micros', sa.BigInteger(), nullable=True))
     for column in (
         sa.Column('spent_micros', sa.BigInteger(), server_default=sa.text('0'), nullable=False),
-        sa.Column('part_prices', sa.Text(), nullable=True),
         sa.Column('on_unknown', sa.String(length=6), server_default=sa.text("'hold'"), nullable=False),
         sa.Column('upload_id', sa.String(length=32), nullable=True),
         sa.Column('rows_read', sa.Integer(), server_default=sa.text('0'), nullable=False),
@@ -70,7 +69,7 @@ def downgrade() -> None:
     op.drop_index('ix_batches_unfinished', 'batches')
     op.drop_index('ix_batches_receiving', 'batches')
     # One by one and not in Alembic's batch mode: SQLite would drop a table that messages refer to.
-    for name in ('importer_seen_at', 'rows_read', 'upload_id', 'on_unknown', 'part_prices', 'spent_micros'):
+    for name in ('importer_seen_at', 'rows_read', 'upload_id', 'on_unknown', 'spent_micros'):
         op.drop_column('batches', name)
     for name in ('reserved_micros', 'budget_batch_id'):
         op.drop_column('attempts', name)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, select, text, update
 
 from messaging import batch_control, batch_import, claims, import_pace, uploads
 from messaging.audit import audit
@@ -28,7 +28,7 @@ class Crash(Exception):
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("POSTGRESQL_CHUNK", "ALONE_CHUNK", "SHARED_CHUNK"):
+    for name in ("POSTGRESQL_CHUNK", "SMALLEST_CHUNK", "ALONE_CHUNK", "SHARED_CHUNK"):
         monkeypatch.setattr(import_pace, name, 1000)
 
 
@@ -114,12 +114,12 @@ def test_of_two_importers_one_gives_way(
     take_in(settings, database)
     write_chunk, nested = batch_import._write_chunk, []
 
-    def meet(*arguments: Any) -> None:
+    def meet(*arguments: Any) -> float:
         if not nested:
             nested.append(True)
             pass_time(database)
             assert import_now(database, settings)
-        write_chunk(*arguments)
+        return write_chunk(*arguments)
 
     monkeypatch.setattr(batch_import, "_write_chunk", meet)
     assert import_now(database, settings)
@@ -223,6 +223,7 @@ def test_an_import_takes_little_at_a_time_where_others_write(
     monkeypatch.undo()
     monkeypatch.setattr(import_pace, "QUIET_SECONDS", 0.2)
     with import_pace.import_pace(database) as pace:
+        pace.after_write(10_000, 0.05)
         time.sleep(0.2)
         assert pace.chunk_size() == import_pace.ALONE_CHUNK
         with database.write() as connection:
@@ -232,3 +233,26 @@ def test_an_import_takes_little_at_a_time_where_others_write(
         assert pace.chunk_size() == import_pace.SHARED_CHUNK
         time.sleep(0.2)
         assert pace.chunk_size() == import_pace.ALONE_CHUNK
+
+
+def test_a_slow_disk_makes_the_chunks_smaller(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not database.is_sqlite:
+        pytest.skip("PostgreSQL locks rows")
+    monkeypatch.undo()
+    with import_pace.import_pace(database) as pace:
+        pace.after_write(1000, 0.06)
+        assert pace.chunk_size() == 500
+        pace.after_write(1000, 60)
+        assert pace.chunk_size() == import_pace.SMALLEST_CHUNK
+
+
+def test_the_planner_learns_of_a_table_that_grows(database: Database, settings: Settings) -> None:
+    if database.is_sqlite:
+        pytest.skip("SQLite plans by the indexes")
+    with database.write() as connection:
+        connection.execute(text("ANALYZE messages"))
+    take_in(settings, database)
+    import_now(database, settings)
+    with database.read() as connection:
+        known = connection.execute(text("SELECT reltuples FROM pg_class WHERE relname = 'messages'"))
+        assert known.scalar_one() >= 2000
