@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ from utils.provider_codes import find_network
 WAITING = "waiting"
 TOLD = statuses.SETTLED | {statuses.UNKNOWN}
 CHUNK = 1000
+_OPT_OUT_TYPES = {"stop": "opt_out.recorded", "start": "opt_out.lifted", "lift": "opt_out.lifted"}
 
 _INSERT = insert(forward_events)
 _MESSAGES: Select[Any] = select(
@@ -92,21 +93,10 @@ def note_inbound(connection: Connection, inbound_ids: Sequence[int]) -> None:
         _write(connection, (("inbound.received", row.received_at, _inbound(row)) for row in rows))
 
 
-def note_opt_out(
-    connection: Connection,
-    *,
-    phone: str,
-    action: str,
-    scope: str,
-    sender_id: str,
-    source: str,
-    at: datetime,
-) -> None:
-    """One entry of the ledger, in its own words: `action` is stop, start or lift."""
+def note_opt_outs(connection: Connection, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Entries of the ledger, by its columns `phone`, `action`, `scope`, `sender_id`, `source` and `at`."""
     if _is_on(connection):
-        name = "opt_out.recorded" if action == "stop" else "opt_out.lifted"
-        said = {"phone": phone, "scope": scope, "sender_id": sender_id or None, "source": source}
-        _write(connection, [(name, at, {**said, "action": action, "at": rfc3339(at)})])
+        _write(connection, ((_OPT_OUT_TYPES[one["action"]], one["at"], _opt_out(one)) for one in entries))
 
 
 def note_batches(connection: Connection, batch_ids: Sequence[int], at: datetime) -> None:
@@ -174,6 +164,17 @@ def _inbound(row: Row[Any]) -> dict[str, Any]:
         "network": _network(row.network),
         "provider_date": row.provider_date,
         "at": rfc3339(row.received_at),
+    }
+
+
+def _opt_out(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "phone": entry["phone"],
+        "action": entry["action"],
+        "scope": entry["scope"],
+        "sender_id": entry["sender_id"] or None,
+        "source": entry["source"],
+        "at": rfc3339(entry["at"]),
     }
 
 

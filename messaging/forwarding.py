@@ -229,7 +229,8 @@ def resend(database: Database, event_id: str) -> None:
             .where(forward_events.c.event_id == event_id)
             .values(state=WAITING, attempts=0, due_at=now, finished_at=None, last_error=None)
         )
-        if not connection.execute(statement).rowcount:
+        # PostgreSQL refuses some characters even in a comparison, the null character first.
+        if not event_id.isprintable() or not connection.execute(statement).rowcount:
             raise NotFound(f"There is no event {event_id}")
 
 

@@ -142,5 +142,4 @@ def _write(database: Database, connection: Connection, new: Sequence[Stop]) -> N
             for entry_id, one in zip(ids, new, strict=True)
         ],
     )
-    for row in said:
-        forward_events.note_opt_out(connection, **row, at=now)
+    forward_events.note_opt_outs(connection, [row | {"at": now} for row in said])

@@ -90,9 +90,8 @@ def record_stop(
         detail=detail,
         at=now,
     )
-    forward_events.note_opt_out(
-        connection, phone=phone, action="stop", scope=scope, sender_id=key, source=source, at=now
-    )
+    told = {"phone": phone, "action": "stop", "scope": scope, "sender_id": key, "source": source, "at": now}
+    forward_events.note_opt_outs(connection, [told])
     entry_id = connection.execute(entry.returning(opt_outs.c.id)).scalar_one()
     block = insert_for(connection, suppressions).values(phone=phone, sender_id=key, opt_out_id=entry_id)
     connection.execute(
@@ -205,13 +204,10 @@ def _end(
             at=now,
         )
         connection.execute(entry)
-        forward_events.note_opt_out(
-            connection,
-            phone=block.phone,
-            action=action,
-            scope=block.scope,
-            sender_id=block.sender_id,
-            source=source,
-            at=now,
-        )
+    common = {"action": action, "source": source, "at": now}
+    told = [
+        {"phone": block.phone, "scope": block.scope, "sender_id": block.sender_id, **common}
+        for block in blocks
+    ]
+    forward_events.note_opt_outs(connection, told)
     return len(blocks)

@@ -40,7 +40,7 @@ class ForwardingQuery(Query):
 
 
 class EventPath(BaseModel):
-    id: str = Field(description="The event's id, which the receiver sees as `webhook-id`", max_length=40)
+    id: str = Field(description="The event's id, which the receiver sees as `webhook-id`")
 
 
 class ForwardedEvent(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,15 @@ def bad_once(message: Inbound) -> str:
     return "better now"
 
 
+@on_keyword("SLOW")
+def slow_at_first(message: Inbound) -> str:
+    begun = Path(__file__).with_name("slow")
+    if not begun.exists():
+        begun.touch()
+        threading.Event().wait(2)
+    return "slow but sure"
+
+
 @on_keyword("HANG")
 def hang(message: Inbound) -> str:
     threading.Event().wait()
@@ -55,23 +65,23 @@ def hang(message: Inbound) -> str:
 """
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder: Path = tmp_path_factory.mktemp("dialogues")
+@contextmanager
+def started(kind: str, folder: Path, **settings: str) -> Iterator[Stack]:
     (folder / "replies.py").write_text(REPLIES)
-    settings = {
-        "REPLIES_FILE": str(folder / "replies.py"),
-        "REPLY_TIMEOUT_SECONDS": "3",
-        "LOOP_LIMIT": str(LOOP_LIMIT),
-        "STOP_WORDS": "TOKA",
-    }
-    with empty_database(request.param, folder) as database_url:
-        stack = Stack(folder, database_url, settings)
+    known = {"REPLIES_FILE": str(folder / "replies.py"), "REPLY_TIMEOUT_SECONDS": "3", "STOP_WORDS": "TOKA"}
+    with empty_database(kind, folder) as database_url:
+        stack = Stack(folder, database_url, known | settings)
         try:
             stack.start_all()
             yield stack
         finally:
             stack.close()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with started(request.param, tmp_path_factory.mktemp("dialogues"), LOOP_LIMIT=str(LOOP_LIMIT)) as stack:
+        yield stack
 
 
 _numbers = iter(range(1, 900))
@@ -278,3 +288,34 @@ def stack_headers(stack: Stack) -> dict[str, str]:
 def test_the_books_are_right_after_all_that(stack: Stack) -> None:
     audited = stack.get("/v1/audit").json()
     assert audited["problems"] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stop_in_the_scope_of_one_number_leaves_the_other_alone(
+    kind: str, tmp_path: Path, phone: str
+) -> None:
+    with started(kind, tmp_path, STOP_SCOPE="sender") as stack:
+        assert write(stack, phone, "STOP", to=OTHER_NUMBER)["reply"] == "queued"
+        assert write(stack, phone, "BAL 1", to=OTHER_NUMBER)["reply"] == "opted_out"
+        assert write(stack, phone, "BAL 2")["reply"] == "queued"
+        # A START to the other number lifts nothing here, so it is an ordinary text there.
+        assert write(stack, phone, "START")["reply"] == "queued"
+        assert write(stack, phone, "BAL 3", to=OTHER_NUMBER)["reply"] == "opted_out"
+        assert write(stack, phone, "START", to=OTHER_NUMBER)["reply"] == "queued"
+        assert write(stack, phone, "BAL 4", to=OTHER_NUMBER)["reply"] == "queued"
+        texts(stack, phone, 5)
+        assert sorted(item["from"] for item in stack.ledger(phone)) == [SHORTCODE] * 2 + [OTHER_NUMBER] * 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_worker_killed_while_a_handler_runs_loses_no_text_and_answers_none_twice(
+    kind: str, tmp_path: Path, phone: str
+) -> None:
+    with started(kind, tmp_path) as stack:
+        sent = stack.control("inbound", {"from": phone, "text": "SLOW", "to": SHORTCODE})
+        eventually(lambda: (tmp_path / "slow").exists(), "the handler runs")
+        stack.kill("worker")
+        stack.start("worker")
+        shown = settled(stack, phone, sent["id"])
+        assert (shown["reply"], shown["reply_tries"]) == ("queued", 2)
+        assert texts(stack, phone, 1) == ["slow but sure"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -134,6 +135,29 @@ def test_a_person_who_says_yes_twice_has_said_it_twice(database: Database, setti
     receive(database, settings, callback("YES", "b", date=seconds_of(first)))
     rows = every(database, inbound_messages)
     assert [(row.provider_inbound_id, row.awaits_callback) for row in rows] == [("a", False), ("b", False)]
+
+
+class SmallPages(Shelf):
+    def fetch_inbox(self, last_received_id: int | str = 0) -> list[dict[str, Any]]:
+        return super().fetch_inbox(last_received_id)[:3]
+
+
+def test_a_callback_and_a_fetch_at_the_same_moment_make_one_text(
+    database: Database, settings: Settings
+) -> None:
+    entries = [entry(number, f"text {number}") for number in range(1, 61)]
+    inbox = Inbox(database, settings)
+    with ThreadPoolExecutor(6) as pool:
+        fetching = pool.submit(fetch, database, settings, SmallPages(*entries))
+        bodies = [callback(one["text"], f"in-{one['id']}", date=seconds_of(one)) for one in entries]
+        list(pool.map(lambda body: inbox.receive("inbound", body), bodies))
+        assert fetching.result().read == 60
+    inbox.stop()
+    rows = every(database, inbound_messages)
+    assert sorted(row.text for row in rows) == sorted(one["text"] for one in entries)
+    assert sorted(row.inbox_id for row in rows) == list(range(1, 61))
+    assert all(row.provider_inbound_id.startswith("in-") for row in rows)
+    assert replies(database) == 60
 
 
 def test_a_text_like_an_older_one_is_new(database: Database, settings: Settings) -> None:

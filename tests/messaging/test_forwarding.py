@@ -313,9 +313,10 @@ def test_a_delivered_event_can_be_sent_again(forwarding_database: Database) -> N
     assert receiver.ids == [event_id, event_id]
 
 
-def test_an_event_that_does_not_exist_cannot_be_sent_again(database: Database) -> None:
+@pytest.mark.parametrize("event_id", ["evt_nothing", "", "\0", "evt_\ud800"])
+def test_an_event_that_does_not_exist_cannot_be_sent_again(database: Database, event_id: str) -> None:
     with pytest.raises(NotFound):
-        forwarding.resend(database, "evt_nothing")
+        forwarding.resend(database, event_id)
 
 
 def test_a_dead_receiver_is_asked_with_one_event_at_a_time(
