@@ -137,15 +137,49 @@ def test_an_empty_reply_is_not_sent(database: Database, settings: Settings) -> N
     assert all_rows(database, messages) == []
 
 
-def test_stop_blocks_everything_and_is_not_echoed(database: Database, settings: Settings) -> None:
-    receive(database, settings, inbound("Stop."))
-    kept = only_row(database, inbound_messages)
-    assert (kept.meaning, kept.reply_outcome) == ("stop", "stop")
-    assert all_rows(database, messages) == []
+def test_stop_blocks_everything_and_is_confirmed_once(database: Database, settings: Settings) -> None:
+    receive(database, settings, inbound("Stop.", "1", linkId="L7"), inbound("STOP", "2"))
+    kept = all_rows(database, inbound_messages)[0]
+    assert kept.meaning == "stop"
+    assert outcomes(database) == ["queued", "stop"]
+    confirmation = only_row(database, messages)
+    assert confirmation.text.startswith("You will get no more texts")
+    assert (confirmation.passes_opt_out, confirmation.link_id) == (True, None)
     with database.read() as connection:
         assert opt_outs.suppressed(connection, [PHONE], "ANYONE") == {PHONE}
         (entry,) = opt_outs.entries(connection)
     assert (entry.scope, entry.source, entry.callback_id) == ("all", "keyword", kept.callback_id)
+
+
+def test_a_confirmation_may_be_turned_off(database: Database, settings: Settings) -> None:
+    receive(database, settings, inbound("STOP", "1"), inbound("START", "2"), stop_reply="", start_reply="")
+    assert outcomes(database) == ["stop", "off"]
+    assert all_rows(database, messages) == []
+
+
+def test_a_confirmation_passes_no_other_block(database: Database, settings: Settings) -> None:
+    block(database, sender_id="20880", source="refused_406")
+    receive(database, settings, inbound("STOP"))
+    assert outcomes(database) == ["opted_out"]
+    assert all_rows(database, messages) == []
+
+
+def test_help_is_answered_and_without_its_text_is_an_ordinary_one(
+    database: Database, settings: Settings
+) -> None:
+    receive(database, settings, inbound("HELP", "1"))
+    receive(database, settings, inbound("HELP", "2"), help_reply="")
+    assert [row.text for row in all_rows(database, messages)] == [
+        "Reply STOP to end our texts, START to get them again.",
+        'This is a response to: "HELP"',
+    ]
+
+
+def test_a_start_of_somebody_who_is_not_stopped_is_an_ordinary_text(
+    database: Database, settings: Settings
+) -> None:
+    receive(database, settings, inbound("START"))
+    assert only_row(database, messages).text == 'This is a response to: "START"'
 
 
 def test_stop_may_be_narrowed_to_the_number_it_was_texted_to(database: Database, settings: Settings) -> None:
@@ -171,8 +205,8 @@ def test_who_opted_out_gets_no_reply_and_an_ordinary_text_does_not_bring_them_ba
     database: Database, settings: Settings
 ) -> None:
     receive(database, settings, inbound("STOP", "1"), inbound("are you there?", "2"), inbound("hello", "3"))
-    assert outcomes(database) == ["stop", "opted_out", "opted_out"]
-    assert all_rows(database, messages) == []
+    assert outcomes(database) == ["queued", "opted_out", "opted_out"]
+    assert only_row(database, messages).passes_opt_out
     assert len(all_rows(database, suppressions)) == 1
 
 
@@ -185,7 +219,8 @@ def test_a_block_of_another_sender_does_not_stop_the_reply(database: Database, s
 def test_start_lifts_what_stop_has_blocked_and_is_answered(database: Database, settings: Settings) -> None:
     receive(database, settings, inbound("STOP", "1"), inbound("START", "2"))
     assert [row.meaning for row in all_rows(database, inbound_messages)] == ["stop", "start"]
-    assert outcomes(database) == ["stop", "queued"]
+    assert outcomes(database) == ["queued", "queued"]
+    assert all_rows(database, messages)[1].text.startswith("You will get our texts again")
     assert all_rows(database, suppressions) == []
 
 
@@ -194,7 +229,7 @@ def test_start_does_not_lift_what_the_network_has_blocked(database: Database, se
         inbox.receive("inbound", inbound("STOP", "1"))
         inbox.receive("opt_out", opt_out())
         inbox.receive("inbound", inbound("START", "2"))
-    assert outcomes(database) == ["stop", "opted_out"]
+    assert outcomes(database) == ["queued", "opted_out"]
     assert only_row(database, suppressions).phone == PHONE
 
 
