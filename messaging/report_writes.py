@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, Executable, Text, func, insert, select, update
 from sqlalchemy.types import TypeEngine
 
-from messaging import events, report_rows, standings
+from messaging import events, forward_events, report_rows, standings
 from messaging.array_rows import as_arrays, rows_of
 from messaging.column_types import UtcDateTime
 from messaging.events import Event
@@ -47,6 +47,7 @@ def write(
         | as_arrays("told", list(_TOLD), told)
         | as_arrays("reported", list(_REPORTED), rows),
     )
+    forward_events.note_statuses(connection, happened)
 
 
 def _write_all() -> Executable:

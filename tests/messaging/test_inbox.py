@@ -337,7 +337,7 @@ def test_an_error_of_our_own_is_kept_like_one_of_the_store(
     def break_down(*_arguments: object) -> str:
         raise KeyError("bug")
 
-    monkeypatch.setattr(inbound_module.keywords, "meaning_of", break_down)
+    monkeypatch.setattr(inbound_module.keywords, "read_keyword", break_down)
     with open_inbox(database, settings) as inbox:
         inbox.receive("inbound", inbound("x"))
     assert only_row(database, callbacks).outcome == "unapplied"

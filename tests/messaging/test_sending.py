@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from messaging import sending, sweeps
 from messaging.database import Database, utc_now
 from messaging.models import attempts, messages
-from messaging.sending import Sender, with_patience
+from messaging.sending import URGENT_LOOK_SECONDS, Sender, with_patience
 from tests.support.delivery import (
     Clock,
     count,
@@ -106,6 +106,7 @@ def test_a_single_text_does_not_wait_for_the_bulk_that_a_worker_already_holds(
     assert fake_at.arrived.acquire(timeout=PATIENCE_SECONDS)
     queue(database, phone(90), text="single")
     queue(database, phone(91), text="reply", priority=0)
+    time.sleep(2 * URGENT_LOOK_SECONDS)
     fake_at.hold.set()
     thread.join(PATIENCE_SECONDS)
     assert [form["message"] for form in fake_at.posts[1:3]] == ["reply", "single"]
