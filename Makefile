@@ -10,7 +10,7 @@ LACKS_VENV = $(shell $(PYTHON) -c 'import venv, ensurepip' >/dev/null 2>&1 || ec
 INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format format-check lint types benchmark pins pins-check
+.PHONY: help run test check format format-check lint types benchmark torture pins pins-check
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ types: $(DEVELOPMENT) ## check the types
 
 benchmark: $(DEVELOPMENT) ## measure every promise; results also in benchmarks/results/
 	@$(BIN)/python -m benchmarks
+
+torture: $(DEVELOPMENT) ## kill processes thousands of times under load on both stores (fewer: make torture ARGS="--kills 200")
+	@$(BIN)/python -m tests.crash.torture $(ARGS)
 
 pins: $(DEVELOPMENT) ## compile requirements*.in into requirements*.txt
 	@$(COMPILE) requirements.in --output-file requirements.txt

@@ -14,6 +14,9 @@ from sqlalchemy.pool import QueuePool
 from messaging.group_writes import GroupWrites
 
 SQLITE_BUSY_SECONDS = 30
+# A machine that freezes or drops off the network in mid-transaction leaves its session, and its locks, to
+# PostgreSQL for as long as TCP takes to notice: two hours, in which nobody could claim or record anything.
+IDLE_IN_TRANSACTION_SECONDS = 20
 WAKES_WORKER = "wakes_worker"
 FORWARDS = "forwards"
 CLOCK = text("SELECT clock_timestamp()")
@@ -119,7 +122,8 @@ def wake_after_commit(connection: Connection) -> None:
 def _connect_arguments(is_sqlite: bool) -> dict[str, Any]:
     if is_sqlite:
         return {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
-    return {"connect_timeout": 10, "options": "-c timezone=UTC"}
+    options = f"-c timezone=UTC -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s"
+    return {"connect_timeout": 10, "options": options}
 
 
 def _prepare_sqlite_connection(connection: Any, _record: Any) -> None:

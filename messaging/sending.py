@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from messaging import claims, postings, records
 from messaging.claims import Claim, ClaimLimits
@@ -131,13 +131,18 @@ def with_patience(record: Callable[[], None]) -> None:
     while True:
         try:
             record()
-        except (OperationalError, InterfaceError):
-            if time.monotonic() > deadline:
+        except DBAPIError as error:
+            if not _is_passing(error) or time.monotonic() > deadline:
                 raise
             logger.warning("an answer waits for the database")
             time.sleep(RECORD_RETRY_SECONDS)
         else:
             return
+
+
+def _is_passing(error: DBAPIError) -> bool:
+    """Trouble with the database itself, or a session that it ended; not with what was written."""
+    return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
 
 
 def worker_name() -> str:

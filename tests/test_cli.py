@@ -106,6 +106,8 @@ COMMANDS = [
     ("bulk",),
     ("doctor",),
     ("quote",),
+    ("fetch-inbound",),
+    ("forwarding",),
     ("opt-outs",),
     ("opt-outs", "list"),
     ("opt-outs", "add"),

@@ -1,0 +1,94 @@
+"""The worker, or the web process, that stops (SIGSTOP) when it comes to a chosen point, for a test to kill there.
+
+    python -m tests.crash.freezing POINT MARKER                     the worker
+    gunicorn 'tests.crash.freezing:create_app("POINT", "MARKER")'   the web process
+
+MARKER is a file that says that the point was reached: it holds the process id. Only the first time counts:
+a process that is told to go on (SIGCONT) goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flask import Flask
+
+import app
+import tasks
+from messaging import claims, heartbeats, idempotency, postings, probes, records, sends, sweeps
+from messaging.record_writes import RecordWrites
+from utils.sms_utils import ProviderClient
+
+SETTLE_SECONDS = 0.5
+
+
+class Point(NamedTuple):
+    """Where it stops: before or after the call of `owner.name`."""
+
+    owner: Any
+    name: str
+    is_after: bool = False
+
+
+POINTS = {
+    "before_claim": Point(claims, "claim"),
+    "in_the_claim_before_its_commit": Point(claims, "_write_attempts", is_after=True),
+    "after_claim": Point(postings, "begin_posting"),
+    "before_the_bytes_leave": Point(ProviderClient, "send_texts"),
+    "after_answer": Point(records, "record_answer"),
+    "in_the_record_before_its_commit": Point(RecordWrites, "execute", is_after=True),
+    "after_record": Point(records, "record_answer", is_after=True),
+    "in_the_acceptance_before_its_commit": Point(idempotency, "finish", is_after=True),
+    "after_acceptance": Point(sends, "accept", is_after=True),
+}
+
+
+def freeze_at(point: str, marker: Path) -> None:
+    owner, name, is_after = POINTS[point]
+    original: Callable[..., Any] = getattr(owner, name)
+
+    @wraps(original)
+    def stopping(*arguments: Any, **options: Any) -> Any:
+        if not is_after:
+            _stop_once(marker)
+        result = original(*arguments, **options)
+        if is_after:
+            _stop_once(marker)
+        return result
+
+    setattr(owner, name, stopping)
+
+
+def _stop_once(marker: Path) -> None:
+    try:
+        with marker.open("x") as reached:
+            reached.write(str(os.getpid()))
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGSTOP)
+    # The stop may reach another thread first, and then this one a moment later.
+    time.sleep(SETTLE_SECONDS)
+
+
+def only_send() -> None:
+    """Without heartbeat, sweep and probe: a process that stops must not hold the books in another thread."""
+    for owner, name in ((heartbeats, "beat"), (sweeps, "sweep"), (probes, "probe")):
+        setattr(owner, name, lambda *_: None)
+
+
+def create_app(point: str, marker: str) -> Flask:
+    freeze_at(point, Path(marker))
+    return app.create_app()
+
+
+if __name__ == "__main__":
+    only_send()
+    freeze_at(sys.argv[1], Path(sys.argv[2]))
+    sys.exit(tasks.main())
