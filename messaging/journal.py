@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Executable, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from messaging.array_rows import as_arrays, rows_of
 from messaging.database import utc_now
+from messaging.json_rows import JsonRows
 from messaging.models import callbacks
 
 APPLIED = "applied"
@@ -65,7 +65,7 @@ def write(connection: Connection, arrivals: Iterable[Arrival]) -> Mapping[bytes,
     if connection.dialect.name == "sqlite":
         stored = connection.execute(_UPSERT_EACH, ordered)
     else:
-        stored = connection.execute(_UPSERT_ALL, as_arrays(_NAME, _COLUMNS, ordered))
+        stored = connection.execute(_UPSERT_ALL, _ARRIVED.given(ordered))
     return {
         row.digest: Entry(row.id, row.count == rows[row.digest]["count"], row.outcome, row.last_seen_at)
         for row in stored
@@ -95,16 +95,14 @@ def _counting(insert: sqlite.Insert | postgresql.Insert) -> Executable:
 
 def _upsert_all() -> Executable:
     """PostgreSQL's clock is the one that attempts are dated by; in the statement it costs no question of its own."""
-    new = rows_of(_NAME, {name: callbacks.c[name].type for name in _COLUMNS})
     clock = func.clock_timestamp()
-    rows = select(*(new.c[name] for name in _COLUMNS), clock, clock).order_by(new.c.place)
+    rows = select(*_ARRIVED.columns, clock, clock).order_by(_ARRIVED.place)
     return _counting(
-        postgresql.insert(callbacks).from_select([*_COLUMNS, "received_at", "last_seen_at"], rows)
+        postgresql.insert(callbacks).from_select([*_ARRIVED.names, "received_at", "last_seen_at"], rows)
     )
 
 
-_NAME = "arrived"
-_COLUMNS = (*Arrival._fields, "count")
+_ARRIVED = JsonRows("arrived", {name: callbacks.c[name].type for name in (*Arrival._fields, "count")})
 _NOW = bindparam("now", type_=callbacks.c.received_at.type)
 _UPSERT_EACH = _counting(sqlite.insert(callbacks).values(received_at=_NOW, last_seen_at=_NOW))
 _UPSERT_ALL = _upsert_all()

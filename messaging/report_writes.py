@@ -6,25 +6,32 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Executable, Text, func, insert, select, update
-from sqlalchemy.types import TypeEngine
 
 from messaging import events, forward_events, report_rows, standings
-from messaging.array_rows import as_arrays, rows_of
 from messaging.column_types import UtcDateTime
 from messaging.events import Event
+from messaging.json_rows import JsonRows
 from messaging.models import delivery_reports, message_events, messages
 
-_CHANGED: dict[str, TypeEngine[Any]] = {
-    "message_id": BigInteger(),
-    "was": Text(),
-    "new_status": Text(),
-    "new_reason": Text(),
-    "new_network": Text(),
-    "new_finished_at": UtcDateTime(),
-    "now": UtcDateTime(),
-}
-_TOLD = {name: message_events.c[name].type for name in ("message_id", "at", "status", "source", "detail")}
-_REPORTED = {column.name: column.type for column in delivery_reports.c if column.name != "id"}
+_CHANGED = JsonRows(
+    "changed",
+    {
+        "message_id": BigInteger(),
+        "was": Text(),
+        "new_status": Text(),
+        "new_reason": Text(),
+        "new_network": Text(),
+        "new_finished_at": UtcDateTime(),
+        "now": UtcDateTime(),
+    },
+)
+_TOLD = JsonRows(
+    "told",
+    {name: message_events.c[name].type for name in ("message_id", "at", "status", "source", "detail")},
+)
+_REPORTED = JsonRows(
+    "reported", {column.name: column.type for column in delivery_reports.c if column.name != "id"}
+)
 
 
 def write(
@@ -40,19 +47,14 @@ def write(
         events.record(connection, happened)
         report_rows.insert_rows(connection, rows)
         return
-    told = [{name: getattr(event, name) for name in _TOLD} for event in happened]
-    connection.execute(
-        _WRITE_ALL,
-        as_arrays("changed", list(_CHANGED), changed)
-        | as_arrays("told", list(_TOLD), told)
-        | as_arrays("reported", list(_REPORTED), rows),
-    )
+    told = [{name: getattr(event, name) for name in _TOLD.names} for event in happened]
+    connection.execute(_WRITE_ALL, _CHANGED.given(changed) | _TOLD.given(told) | _REPORTED.given(rows))
     forward_events.note_statuses(connection, happened)
 
 
 def _write_all() -> Executable:
     """All three in one statement: each question to PostgreSQL is a round trip that every report waits for."""
-    new = rows_of("changed", _CHANGED)
+    new = _CHANGED.table
     moving = (
         update(messages)
         .where(messages.c.id == new.c.message_id, messages.c.status == new.c.was)
@@ -64,13 +66,9 @@ def _write_all() -> Executable:
             sent_at=func.coalesce(messages.c.sent_at, new.c.now),
         )
     )
-    told = rows_of("told", _TOLD)
-    telling = insert(message_events).from_select(
-        list(_TOLD), select(*(told.c[name] for name in _TOLD)).order_by(told.c.place)
-    )
-    reported = rows_of("reported", _REPORTED)
+    telling = insert(message_events).from_select(_TOLD.names, select(*_TOLD.columns).order_by(_TOLD.place))
     reporting = insert(delivery_reports).from_select(
-        list(_REPORTED), select(*(reported.c[name] for name in _REPORTED)).order_by(reported.c.place)
+        _REPORTED.names, select(*_REPORTED.columns).order_by(_REPORTED.place)
     )
     return reporting.add_cte(moving.cte("moving"), telling.cte("telling"))
 
