@@ -32,6 +32,7 @@ from routes.guards import prepare_guards
 from routes.health import GAUGES, health_bp
 from routes.proxies import trust_proxies
 from routes.service import EXTENSION
+from routes.sessions import CookieSessions
 from routes.sms import sms_bp
 from routes.uploads import prepare_uploads
 from tasks import Waker
@@ -113,6 +114,7 @@ def _create_flask(settings: Settings) -> OpenAPI:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
     app.secret_key = settings.secret_key
+    app.session_interface = CookieSessions()
     app.before_request(_begin_request)
     app.after_request(_finish_answer)
     trust_proxies(app, settings.trusted_proxies)
