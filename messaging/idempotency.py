@@ -50,9 +50,11 @@ def begin(connection: Connection, route: str, key: str, mark: bytes, now: dateti
     """
     _validate(key)
     row = {"route": route, "key": key, "fingerprint": mark, "created_at": now}
-    if insert_or_ignore(connection, idempotency_keys, row):
-        return None
-    return _earlier(connection, route, key, mark, lock=True)
+    while not insert_or_ignore(connection, idempotency_keys, row):
+        # None: a sweep has just forgotten the row that was in the way.
+        if earlier := _earlier(connection, route, key, mark, lock=True):
+            return earlier
+    return None
 
 
 def look(connection: Connection, route: str, key: str, mark: bytes) -> Earlier | None:
