@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import Connection
 
 from messaging import lanes, pauses, postings
 from messaging.database import Database, utc_now
 from messaging.models import attempts, messages
 from messaging.pacing import Pace
-from messaging.postings import Released, Wait
+from messaging.postings import Posting, Released, Wait
 from tests.support.delivery import (
     LEASE,
     Clock,
@@ -244,3 +248,61 @@ def test_a_post_that_is_on_its_way_cannot_be_cancelled(database: Database) -> No
     in_write(database, lambda connection, now: postings.cancel(connection, one.attempt_id, "busy", now))
     assert attempt(database, one.attempt_id).state == "posting"
     assert statuses_of(database) == ["sending"]
+
+
+def test_threads_that_ask_at_once_each_get_the_turn_of_their_own_claim(database: Database) -> None:
+    for number in range(6):
+        queue(database, phone(number), text=f"Dear {number}")
+    claimed = claim(database)
+    change(database, attempts, claimed[2].attempt_id, state="released")
+    turns: dict[int, object] = {}
+    database.grouped._turn.acquire()
+    threads = [
+        threading.Thread(target=lambda one=one: turns.update({one.attempt_id: begin(database, one)}))
+        for one in claimed
+    ]
+    for thread in threads:
+        thread.start()
+    threads[-1].join(0.3)
+    database.grouped._turn.release()
+    for thread in threads:
+        thread.join(20)
+    for one in claimed:
+        turn = turns[one.attempt_id]
+        if one is claimed[2]:
+            assert turn == Released("lease_ended")
+        else:
+            assert isinstance(turn, Posting)
+            assert turn.claim == one
+    assert [attempt(database, one.attempt_id).state for one in claimed] == [
+        "posting" if one is not claimed[2] else "released" for one in claimed
+    ]
+
+
+def test_a_mark_of_which_nobody_knows_whether_it_was_committed_is_not_posted(database: Database) -> None:
+    """The session broke at the commit. Better an unknown that was never sent than a text sent twice."""
+    for number in range(2):
+        queue(database, phone(number), text=f"Dear {number}")
+    claimed = claim(database)
+    write, broken = database.grouped._write, []
+
+    @contextmanager
+    def write_and_break() -> Iterator[Connection]:
+        with write() as connection:
+            yield connection
+        if not broken:
+            broken.append(None)
+            raise ConnectionError
+
+    database.grouped._write = write_and_break
+    database.grouped._turn.acquire()
+    turns: list[object] = []
+    threads = [threading.Thread(target=lambda one=one: turns.append(begin(database, one))) for one in claimed]
+    for thread in threads:
+        thread.start()
+    threads[-1].join(0.3)
+    database.grouped._turn.release()
+    for thread in threads:
+        thread.join(20)
+    assert turns == [Released("lease_ended")] * 2
+    assert {row.state for row in every(database, attempts)} == {"posting"}
