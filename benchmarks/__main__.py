@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +25,8 @@ def discover() -> dict[str, Measure]:
 
 
 def main(wanted: list[str]) -> int:
+    # Asked to stop, it still stops the processes it started.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     console, errors = Console(), Console(stderr=True)
     known = discover()
     unknown = [name for name in wanted if name not in known]

@@ -9,15 +9,16 @@ import gc
 import select
 import socket
 import time
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
-from benchmarks.support.processes import CannotMeasure
+from benchmarks.support.processes import PATIENCE_SECONDS, CannotMeasure, owner_of
 
 STALLED_SECONDS = 30.0
 LARGEST_READ = 65536
+OK = b"HTTP/1.1 200 "
 END_OF_HEADERS = b"\r\n\r\n"
 LENGTH = b"content-length:"
 
@@ -36,7 +37,7 @@ class Slice:
 
 
 def percentile(values: Iterable[float], percent: int) -> float:
-    return quantiles(values, n=100)[percent - 1]
+    return quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 def http_post(path: str, body: bytes, content_type: str, headers: str = "") -> bytes:
@@ -48,19 +49,33 @@ def http_post(path: str, body: bytes, content_type: str, headers: str = "") -> b
 
 
 class Connections:
-    """`count` connections to one server, reused from slice to slice."""
+    """`count` connections to one server, reused from slice to slice.
 
-    def __init__(self, port: int, count: int) -> None:
-        self._sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
+    With `process_ids` each of these web processes holds as many: left to chance, the first to wake may take
+    them all, and the others do nothing.
+    """
+
+    def __init__(self, port: int, count: int, process_ids: Sequence[int] = ()) -> None:
+        self._sockets: list[socket.socket] = []
+        owners: Sequence[int | None] = process_ids or (None,)
+        shares = Counter({one: count // len(owners) for one in owners})
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while +shares:
+            if time.monotonic() > deadline:
+                raise CannotMeasure("the web processes did not share the connections")
+            opened, owner = _open(port, process_ids)
+            if shares[owner] > 0:
+                self._sockets.append(opened)
+                shares[owner] -= 1
+            else:
+                opened.close()
         self._by_number = {one.fileno(): one for one in self._sockets}
-        for one in self._sockets:
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def close(self) -> None:
         for one in self._sockets:
             one.close()
 
-    def send_all(self, requests: Iterable[bytes], expected: bytes = b"HTTP/1.1 200 ") -> Slice:
+    def send_all(self, requests: Iterable[bytes], expected: bytes = OK) -> Slice:
         """Every request once. Raises CannotMeasure at the first answer that does not begin as `expected`."""
         waiting = deque(requests)
         sent_at: dict[int, float] = {}
@@ -87,6 +102,15 @@ class Connections:
             gc.enable()
             poll.close()
         return Slice(len(latencies), seconds, sorted(one * 1000 for one in latencies))
+
+
+def _open(port: int, process_ids: Sequence[int]) -> tuple[socket.socket, int | None]:
+    """A connection that was answered once, and the process that holds it."""
+    opened = socket.create_connection(("127.0.0.1", port), timeout=STALLED_SECONDS)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    opened.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    _read_answer(opened, b"HTTP/1.1 ")
+    return opened, owner_of(opened, process_ids)
 
 
 def _send_next(one: socket.socket, number: int, waiting: deque[bytes], sent_at: dict[int, float]) -> None:

@@ -1,4 +1,7 @@
-"""The real programs as processes of their own, on free loopback ports, with settings of their own."""
+"""The real programs as processes of their own, on free loopback ports, with settings of their own.
+
+What a process does is read from /proc: these benchmarks run on Linux.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.setting_types import REPOSITORY
@@ -85,14 +88,33 @@ def listens(port: int) -> bool:
 
 
 def children(process_id: int) -> list[int]:
-    listed = Path(f"/proc/{process_id}/task/{process_id}/children")
-    return [int(word) for word in listed.read_text().split()] if listed.exists() else []
+    return [int(word) for word in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
 
 
-def peak_memory_mb(process_id: int) -> float | None:
-    """The largest resident size of one process so far; None where the system does not tell (only Linux does)."""
-    status = Path(f"/proc/{process_id}/status")
-    if not status.exists():
-        return None
-    kilobytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+def owner_of(connection: socket.socket, process_ids: Sequence[int]) -> int | None:
+    """Which process holds the other end of a loopback connection."""
+    ends = [f"0100007F:{end[1]:04X}" for end in (connection.getpeername(), connection.getsockname())]
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines())
+    name = next((f"socket:[{fields[9]}]" for fields in lines if fields[1:3] == ends), None)
+    return next((one for one in process_ids if name in _open_files(one)), None)
+
+
+def _open_files(process_id: int) -> set[str]:
+    found = set()
+    for descriptor in Path(f"/proc/{process_id}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since it was listed
+            found.add(str(descriptor.readlink()))
+    return found
+
+
+def peak_memory_mb(process_id: int) -> float:
+    """The largest resident size of one process so far."""
+    status = Path(f"/proc/{process_id}/status").read_text()
+    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return int(kilobytes) / 1024
+
+
+def processor_seconds(process_id: int) -> float:
+    """User and system time of one process, all its threads."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
