@@ -24,9 +24,9 @@ from messaging import replying
 from messaging.database import Database
 from messaging.inbound import default_reply
 from messaging.models import WAITING, inbound_messages
+from messaging.patience import with_patience
 from messaging.reply_handlers import Attempt, Handlers, Inbound, explain, handlers_in
 from messaging.replying import Outcome, Reply
-from messaging.sending import with_patience
 from utils.settings import Settings
 
 AT_ONCE = 8

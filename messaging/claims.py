@@ -28,10 +28,11 @@ from messaging.budgets import Budget, open_budgets, pause_used_up
 from messaging.database import Database, wake_after_commit
 from messaging.models import BULK, URGENT, attempts, batches, messages
 from messaging.outbox import BATCH_PRIORITY
+from messaging.patience import PATIENCE_SECONDS
 from messaging.value_lists import as_array, one_of
 from messaging.windows import NO_WINDOWS, SendingWindows
 
-LEASE_AFTER_TIMEOUT = timedelta(seconds=60)
+LEASE_AFTER_TIMEOUT = timedelta(seconds=PATIENCE_SECONDS)
 URGENT_PRIORITIES = (0, 1)
 SENDABLE_BATCHES = ("sending", "scheduled")
 # How many POSTs one claim prepares: enough that texts of their own (one message a POST) do not pay a claim

@@ -13,6 +13,7 @@ from messaging import lanes, opt_outs, pacing, pauses, statuses
 from messaging.claims import SENDABLE_BATCHES, Claim, settle
 from messaging.database import Database, wake_after_commit
 from messaging.models import attempts, batches, messages, suppressions
+from messaging.patience import PATIENCE_SECONDS, with_patience
 from messaging.value_lists import one_of
 
 # The word itself, not a parameter: for a parameter SQLite does not take the index of what is sending.
@@ -44,24 +45,38 @@ class Released:
 Turn = Posting | Wait | Released
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asked:
     database: Database
     claim: Claim
     pace: pacing.Pace
     lease: timedelta
+    # A transaction was tried before, and the database went away: it may have committed the mark all the same.
+    may_be_marked: bool = False
 
 
-def begin_posting(database: Database, claim: Claim, pace: pacing.Pace, lease: timedelta) -> Turn:
-    """Asks again whether the claim may be posted, and writes down that it is. Threads share a commit."""
+def begin_posting(
+    database: Database,
+    claim: Claim,
+    pace: pacing.Pace,
+    lease: timedelta,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> Turn:
+    """Asks again whether the claim may be posted, and writes down that it is. Threads share a commit.
+
+    `patience_seconds`: how long it waits for a database that is away.
+    """
     item = _Asked(database, claim, pace, lease)
     # After the records: they lock the road's row, this the pace's, and both in that order.
-    return database.grouped.submit(_begin_postings, item, rank=1)
+    return with_patience(lambda: database.grouped.submit(_begin_postings, item, rank=1), patience_seconds)
 
 
 def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
     now = asked[0].database.now(connection)
     claims = [one.claim for one in asked]
+    _take_back(connection, [one.claim.attempt_id for one in asked if one.may_be_marked], now)
+    for one in asked:
+        one.may_be_marked = True
     look = _Look(
         alive=_alive(connection, claims, now),
         unchanged=_unchanged(connection, claims, now),
@@ -84,6 +99,21 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
             posted.append((one.lease, posting))
     _mark(connection, posted, now)
     return turns
+
+
+def _take_back(connection: Connection, attempt_ids: list[int], now: datetime) -> None:
+    """A mark of which nobody knew that it was committed: who asks again is the one who would have posted."""
+    if attempt_ids:
+        connection.execute(_CLAIMED_AGAIN, {"ids": attempt_ids, "now": now})
+
+
+_CLAIMED_AGAIN = (
+    update(attempts)
+    .where(
+        one_of(attempts.c.id, "ids"), attempts.c.state == "posting", attempts.c.lease_until > bindparam("now")
+    )
+    .values(state="claimed", posting_at=None)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +311,15 @@ def _mark(connection: Connection, posted: list[tuple[timedelta, Posting]], now: 
         connection.execute(_POSTING, rows)
 
 
-def cancel(connection: Connection, attempt_id: int, reason: str, now: datetime) -> None:
-    """A trigger that did not get its turn: nothing left, and no worker will send it."""
+def cancel(
+    connection: Connection, attempt_id: int, reason: str, now: datetime, *, is_marked: bool = False
+) -> None:
+    """A trigger that did not get its turn, or too late: nothing left, and no worker will send it.
+
+    `is_marked`: its turn was written down, and only the caller could have posted.
+    """
+    if is_marked:
+        _take_back(connection, [attempt_id], now)
     if not _let_go(connection, attempt_id, finished_at=now, reason=reason):
         return
     ids = list(

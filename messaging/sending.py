@@ -7,16 +7,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from messaging import claims, postings, records
 from messaging.claims import Claim, ClaimLimits
 from messaging.database import Database
 from messaging.pacing import Pace
+from messaging.patience import with_patience
 from messaging.windows import SendingWindows
 from utils.errors import ProviderError
 from utils.provider_answers import SendAnswer
@@ -24,7 +22,6 @@ from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 
 LONGEST_NAP_SECONDS = 0.25
-RECORD_RETRY_SECONDS = 0.5
 # All lanes of a process share the look: a text waits this long at most before one of them takes it.
 URGENT_LOOK_SECONDS = 0.02
 
@@ -123,26 +120,6 @@ def post(
         return error
     with_patience(partial(records.record_answer, database, posting, answer))
     return answer
-
-
-def with_patience(record: Callable[[], None]) -> None:
-    """A database that restarts must not cost us an answer we hold: the record is tried for as long as a lease."""
-    deadline = time.monotonic() + claims.LEASE_AFTER_TIMEOUT.total_seconds()
-    while True:
-        try:
-            record()
-        except DBAPIError as error:
-            if not _is_passing(error) or time.monotonic() > deadline:
-                raise
-            logger.warning("an answer waits for the database")
-            time.sleep(RECORD_RETRY_SECONDS)
-        else:
-            return
-
-
-def _is_passing(error: DBAPIError) -> bool:
-    """Trouble with the database itself, or a session that it ended; not with what was written."""
-    return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
 
 
 def worker_name() -> str:

@@ -39,7 +39,10 @@ from utils.sms_utils import ProviderClient
 DEADLINE_SECONDS = 20.0
 LEASE = timedelta(seconds=DEADLINE_SECONDS) + claims.LEASE_AFTER_TIMEOUT
 LONGEST_NAP_SECONDS = 0.1
+# With less time left an answer would hardly come, and its outcome be unknown for nothing.
+LEAST_POST_SECONDS = 1.0
 ROUTE = "trigger"
+WAITED_TOO_LONG = "This call waited too long for its turn and was not sent; try again in a moment"
 
 
 class RecipientsRejected(ServiceError):
@@ -150,19 +153,25 @@ class TriggerSender:
 
     def _wait_for_turn(self, claim: Claim, deadline: float) -> postings.Posting:
         while True:
-            turn = postings.begin_posting(self._database, claim, self._pace, LEASE)
-            if isinstance(turn, postings.Posting):
-                return turn
+            patience_seconds = deadline - time.monotonic() - LEAST_POST_SECONDS
+            turn = postings.begin_posting(self._database, claim, self._pace, LEASE, patience_seconds)
             if isinstance(turn, postings.Released):
                 raise _not_posted(turn, list(claim.recipients))
-            if time.monotonic() + turn.seconds > deadline - 1:
-                self._give_up(claim)
+            seconds_left = deadline - LEAST_POST_SECONDS - time.monotonic()
+            if isinstance(turn, postings.Posting):
+                if seconds_left >= 0:
+                    return turn
+                self._give_up(claim, is_marked=True)
+                raise Busy(WAITED_TOO_LONG)
+            if turn.seconds > seconds_left:
+                self._give_up(claim, is_marked=False)
                 raise Busy("The pace to Africa's Talking is used up; try again in a moment")
             time.sleep(min(turn.seconds, LONGEST_NAP_SECONDS))
 
-    def _give_up(self, claim: Claim) -> None:
+    def _give_up(self, claim: Claim, *, is_marked: bool) -> None:
         with self._database.write() as connection:
-            postings.cancel(connection, claim.attempt_id, "busy", self._database.now(connection))
+            now = self._database.now(connection)
+            postings.cancel(connection, claim.attempt_id, "busy", now, is_marked=is_marked)
 
     def _answer_again(self, earlier: idempotency.Earlier, blocked: list[str]) -> TriggerResult:
         blocked = (earlier.answer or {}).get("blocked", blocked)
@@ -200,7 +209,7 @@ def _new_message(recipient: str, text: str, sender_id: str | None) -> NewMessage
 def _not_posted(turn: postings.Released, recipients: list[str]) -> ServiceError:
     if turn.reason == "nobody_left":
         return OptedOut(_opted_out_sentence(recipients), details={"recipients": recipients})
-    return Busy("This call waited too long for its turn and was not sent; try again in a moment")
+    return Busy(WAITED_TOO_LONG)
 
 
 def _opted_out_sentence(recipients: Sequence[str]) -> str:

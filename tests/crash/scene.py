@@ -65,14 +65,17 @@ class Scene:
         except requests.RequestException:
             return False
 
-    def expire_leases(self) -> None:
+    def expire_leases(self, untouched_for: timedelta = timedelta(0)) -> None:
         """Time runs forward for the attempts of the dead: a lease is a minute and the POST's deadline.
 
-        Only to be called when nobody works on them. The campaign of many kills really waits.
+        Only for those on which nobody works any more. The campaign of many kills really waits.
         """
         with self.database.write() as connection:
-            past = self.database.now(connection) - timedelta(seconds=1)
-            connection.execute(update(attempts).where(OPEN).values(lease_until=past))
+            now = self.database.now(connection)
+            last_touched = func.coalesce(attempts.c.posting_at, attempts.c.claimed_at)
+            dead = (OPEN, last_touched <= now - untouched_for)
+            past = now - timedelta(seconds=1)
+            connection.execute(update(attempts).where(*dead).values(lease_until=past))
 
     def end_workers(self) -> None:
         for name, process in self.stack.processes.items():

@@ -6,12 +6,11 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
-from messaging import sending, sweeps
+from messaging import sweeps
 from messaging.database import Database, utc_now
 from messaging.models import attempts, messages
-from messaging.sending import URGENT_LOOK_SECONDS, Sender, with_patience
+from messaging.sending import URGENT_LOOK_SECONDS, Sender
 from tests.support.delivery import (
     Clock,
     count,
@@ -275,30 +274,6 @@ def test_a_text_with_send_at_leaves_when_its_time_has_come(
     assert sender.run_until_idle() == 0
     clock.step(minutes=6)
     assert sender.run_until_idle() == 1
-
-
-def test_an_answer_waits_for_a_database_that_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "RECORD_RETRY_SECONDS", 0.01)
-    tries: list[None] = []
-
-    def record() -> None:
-        tries.append(None)
-        if len(tries) < 4:
-            raise OperationalError("UPDATE", {}, Exception("the server is starting up"))
-
-    with_patience(record)
-    assert len(tries) == 4
-
-
-def test_an_answer_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "RECORD_RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("messaging.claims.LEASE_AFTER_TIMEOUT", timedelta(seconds=0.05))
-
-    def record() -> None:
-        raise OperationalError("UPDATE", {}, Exception("disk full"))
-
-    with pytest.raises(OperationalError):
-        with_patience(record)
 
 
 def test_a_failed_post_is_told_in_the_log_without_a_number_or_a_text(

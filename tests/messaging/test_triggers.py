@@ -328,6 +328,17 @@ def test_a_trigger_that_gets_no_turn_in_time_is_busy_and_its_texts_are_cancelled
     assert len(fake_at.posts) == outcomes.count("accepted")
 
 
+def test_a_turn_that_came_too_late_to_be_used_is_given_back_and_nothing_is_sent(
+    database: Database, fake_at: FakeProvider, sender: TriggerSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triggers, "DEADLINE_SECONDS", triggers.LEAST_POST_SECONDS / 2)
+    with pytest.raises(Busy):
+        sender.send_now("Hello", phones(2), None)
+    assert fake_at.posts == []
+    assert statuses_of(database) == ["cancelled"] * 2
+    assert [row.state for row in every(database, attempts)] == ["released"]
+
+
 def test_the_same_key_again_gets_the_first_answer_and_sends_nothing(
     database: Database, fake_at: FakeProvider, sender: TriggerSender
 ) -> None:
