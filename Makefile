@@ -5,6 +5,9 @@ RUNTIME := $(VENV)/runtime-installed
 DEVELOPMENT := $(VENV)/development-installed
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
+# One for each core; 0 runs everything in one process, where a debugger can stop.
+TEST_PROCESSES ?= auto
+
 IS_OLD = $(shell $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || echo yes)
 LACKS_VENV = $(shell $(PYTHON) -c 'import venv, ensurepip' >/dev/null 2>&1 || echo yes)
 INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes
@@ -20,7 +23,7 @@ run: $(RUNTIME) ## install, migrate and start the service (offline with the simu
 	@exec $(BIN)/flask --app app sms start
 
 test: $(DEVELOPMENT) ## run the whole test suite (some of it: make test ARGS=tests/test_settings.py)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadgroup $(ARGS)
 
 check: format-check lint types test ## format, lint, types, tests: is it fit?
 

@@ -7,10 +7,11 @@ On PostgreSQL each pytest process has a database of its own, made at first need 
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -25,6 +26,30 @@ from utils.settings import Settings
 SERVER_URL = os.environ.get("TEST_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 MUST_HAVE_SERVICES = os.environ.get("REQUIRE_SERVICES") == "1"
 CONNECT_SECONDS = 5
+TOLD = "told"
+
+
+@pytest.fixture
+def told(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """For what a test found out besides passing: it is shown at the end of the run."""
+    return lambda text: record_property(TOLD, text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    for report in reports:
+        for text in (text for name, text in report.user_properties if name == TOLD):
+            terminalreporter.section(report.nodeid)
+            terminalreporter.write_line(str(text))
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """An app or a command that a test makes sets the level of all logging, also for the tests behind it."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

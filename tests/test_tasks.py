@@ -230,6 +230,7 @@ def test_two_workers_send_everything_once(
     assert count(books, message_events) == 100
 
 
+@pytest.mark.xdist_group("redis")
 def test_redis_wakes_the_worker_too(
     books: Database, migrated_url: str, start_worker: StartWorker, simulator: SimulatorProcess
 ) -> None:

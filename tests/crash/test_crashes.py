@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import random
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,14 +21,13 @@ pytestmark = pytest.mark.processes
 
 
 def test_a_hundred_kills_lose_nothing_and_send_nothing_twice(
-    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: str, tmp_path: Path, told: Callable[[str], None]
 ) -> None:
     seed = int(os.environ.get("CRASH_SEED", random.SystemRandom().randrange(10**9)))
 
     verdict = run_campaign(store, tmp_path, kills=KILLS, most_seconds=MOST_SECONDS, seed=seed)
 
-    with capsys.disabled():
-        sys.stdout.write("\n".join(("", f"crash suite on {store}, seed {seed}", *verdict.lines(), "")))
+    told("\n".join((f"crash suite on {store}, seed {seed}", *verdict.lines())))
     assert verdict.problems == []
     assert sum(verdict.kills.values()) >= KILLS
     assert verdict.counts["reports adopted"] > 0

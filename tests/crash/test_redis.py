@@ -18,7 +18,8 @@ TEXTS = 20
 SOON = 10
 LATER = 30
 
-pytestmark = [pytest.mark.processes, pytest.mark.services]
+# One after the other: they empty the database that all of them use.
+pytestmark = [pytest.mark.processes, pytest.mark.services, pytest.mark.xdist_group("redis")]
 
 
 @pytest.fixture
