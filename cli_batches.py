@@ -38,7 +38,10 @@ CSV_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--wait", is_flag=True, help="Stay until every message has been sent.")
 @as_json_option
 def bulk(file: Path, idempotency_key: str | None, wait: bool, as_json: bool, **fields: Any) -> None:
-    """Queue a text to every row of FILE.csv; the worker sends them. Interrupted before the end it sends none."""
+    """Queue a text to every row of FILE.csv; the worker sends them.
+
+    Interrupted or killed while it reads the file, it sends none.
+    """
     service = current_service()
     require_own_books(service)
     with file.open("rb") as stream:
@@ -50,10 +53,17 @@ def bulk(file: Path, idempotency_key: str | None, wait: bool, as_json: bool, **f
     if not answer.is_replay:
         _import(service, batch_id, as_json)
     if wait:
-        _watch(service, batch_id, as_json)
+        try:
+            _watch(service, batch_id, as_json)
+        except KeyboardInterrupt:
+            raise Conflict(
+                f"Interrupted: batch {batch_id} goes on by itself; `sms batch cancel {batch_id}` ends it"
+            ) from None
     batch = batch_progress.get_batch(service.database, batch_id)
     show(batch, as_json, _sentence(batch, answer.is_replay))
-    sys.exit(1 if batch["status"] == "cancelled" or not batch["total"] else 0)
+    # Whoever waits for the end has not got it from a batch that is held.
+    failed = ("cancelled", "paused") if wait else ("cancelled",)
+    sys.exit(1 if batch["status"] in failed or not batch["total"] else 0)
 
 
 @click.command()

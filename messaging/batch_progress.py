@@ -102,7 +102,8 @@ def _progress(batch: Row[Any], counts: dict[str, int]) -> float:
         return 0.0
     total = sum(counts.values())
     open_ones = sum(counts.get(status, 0) for status in UNSETTLED)
-    return round((total - open_ones) / total, 4) if total else 1.0
+    # Rounded down: 1 means that nothing is left.
+    return (total - open_ones) * 10_000 // total / 10_000 if total else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,8 @@ def watch(database: Database, batch_id: int) -> Iterator[Pace]:
     while True:
         with database.read() as connection:
             batch = require_batch(connection, batch_id)
-            settled = batch.total - _open_messages(connection, batch_id)
+            # Never below 0: rows may have come in between the two looks.
+            settled = max(0, batch.total - _open_messages(connection, batch_id))
         if settled_at_start is None:
             settled_at_start = settled
         pace = _pace(batch, settled, settled - settled_at_start, monotonic() - began_at)

@@ -44,7 +44,10 @@ class UploadBatch(BaseModel):
         None, description="Not after this time (RFC 3339); what is left then is `expired`"
     )
     max_cost: str = Field(
-        "", description="The batch is paused before it would pass this", examples=["KES 5000.00"]
+        "",
+        description="The batch is paused before it would pass this; as JSON, too:"
+        ' `{"amount": "5000.00", "currency": "KES"}`',
+        examples=["KES 5000.00"],
     )
     on_unknown: Annotated[OnUnknown, Blank] = Field(
         "hold", description="When the provider's answer is lost: as in `POST /v1/messages`"

@@ -118,6 +118,16 @@ def test_what_is_wrong_with_the_whole_file_is_said_before_anything_is_kept(
     assert error_of(upload(app, text=" ")) == (400, "empty_message")
     assert error_of(upload(app, text="Dear {{name")) == (400, "invalid_placeholder")
     assert error_of(upload(app, max_cost="much")) == (400, "invalid_money")
+    for max_cost in (
+        "KES 0",
+        "KES -5",
+        "5000",
+        "KES 5,000",
+        '{"amount": "5"}',
+        "KES 0.0000001",
+        "[" * 10_000,
+    ):
+        assert error_of(upload(app, max_cost=max_cost)) == (400, "invalid_money")
     assert error_of(upload(app, sender_id="@@")) == (400, "invalid_sender_id")
     assert error_of(upload(app, expires_at="2020-01-01T00:00:00Z")) == (400, "invalid_time")
     assert count(database, batches) == 0
@@ -158,6 +168,12 @@ def test_every_field_of_the_form_reaches_the_batch(app: OpenAPI, caller: Caller)
     answer = upload(app, name="2024", sender_id="20880", max_cost="KES 100")
     batch: dict[str, Any] = caller.get("/v1/batches/1").json  # type: ignore[assignment]
     assert (batch["name"], batch["max_cost"]) == ("2024", {"amount": "100.0000", "currency": "KES"})
+
+
+def test_max_cost_may_be_written_as_answers_write_money(app: OpenAPI, caller: Caller) -> None:
+    assert upload(app, max_cost='{"amount": "99.5000", "currency": "KES"}').status_code == 202
+    batch: dict[str, Any] = caller.get("/v1/batches/1").json  # type: ignore[assignment]
+    assert batch["max_cost"] == {"amount": "99.5000", "currency": "KES"}
 
 
 def test_a_quote_of_messages_counts_parts_and_names_what_makes_them_long(
