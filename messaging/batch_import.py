@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from sqlalchemy import Connection, or_, select, update
 
 from messaging import statuses, uploads
-from messaging.batch_control import CANCELLED, cancel_chunk
+from messaging.batch_control import CANCELLED, cancel_rest
 from messaging.batch_rows import BatchRows, Chunk
 from messaging.bulk_inserts import as_stored, insert_rows
 from messaging.csv_reading import InvalidFile, read_header, read_rows
@@ -219,8 +219,8 @@ def _give_up(database: Database, batch_id: int, reason: str) -> None:
             update(batches).where(RECEIVING, batches.c.id == batch_id).values(**values)
         )
     # Another importer may have brought it to its end meanwhile.
-    while ended.rowcount and cancel_chunk(database, batch_id):
-        pass
+    if ended.rowcount:
+        cancel_rest(database, batch_id)
 
 
 def _let_go(database: Database, batch_id: int) -> None:

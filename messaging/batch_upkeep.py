@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, not_, select, update
 
 from messaging import statuses
-from messaging.batch_control import CANCELLED, FINISHED, PAUSED, RECEIVING, SCHEDULED, SENDING, cancel_chunk
+from messaging.batch_control import CANCELLED, FINISHED, PAUSED, RECEIVING, SCHEDULED, SENDING, cancel_rest
 from messaging.database import Database
 from messaging.models import UNFINISHED, batches, messages
 from messaging.value_lists import one_of
@@ -81,8 +81,8 @@ class BatchUpkeep:
     def _cancel(self, batch_ids: list[int]) -> None:
         deadline = time.monotonic() + CANCELLING_SECONDS
         for batch_id in batch_ids:
-            while time.monotonic() < deadline and cancel_chunk(self.database, batch_id):
-                pass
+            if time.monotonic() < deadline:
+                cancel_rest(self.database, batch_id, until=deadline)
 
 
 def _is_due(row: Row[Any], now: datetime) -> bool:
