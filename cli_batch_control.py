@@ -9,7 +9,7 @@ import click
 from flask.cli import AppGroup
 
 from cli_context import current_service
-from cli_output import as_json_option, print_json, print_table, show
+from cli_output import as_json_option, in_words, print_json, print_table, show
 from messaging import batch_control, batch_exports, batch_progress, bills
 
 BATCH_ID = click.argument("batch_id", metavar="ID", type=int)
@@ -56,9 +56,14 @@ def cancel(batch_id: int, as_json: bool) -> None:
 @BATCH_ID
 @as_json_option
 def bill(batch_id: int, as_json: bool) -> None:
-    """Show our count of parts beside Africa's Talking's."""
+    """Show our estimate of parts and costs beside Africa's Talking's bill."""
     found = bills.bill(current_service().database, batch_id)
-    print_json(found) if as_json else _print(found | {"examples": None})
+    if as_json:
+        print_json(found)
+        return
+    for name in ("estimated_costs", "billed_costs"):
+        found[name] = ", ".join(map(in_words, found[name]))
+    _print(found | {"examples": None})
 
 
 @batch.command()

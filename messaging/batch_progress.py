@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from time import monotonic
@@ -89,7 +89,13 @@ def _costs(sums: Any) -> list[dict[str, str | None]]:
     for row in sums:
         if row.cost_micros:
             totals[row.cost_currency] = totals.get(row.cost_currency, 0) + int(row.cost_micros)
-    return [_money(micros, currency) or {} for currency, micros in sorted(totals.items(), key=str)]
+    return amounts(totals)
+
+
+def amounts(micros_by_currency: Mapping[str | None, int]) -> list[dict[str, str | None]]:
+    """Money in CONTRACT's shape, an entry for each currency of which there is any."""
+    totals = sorted(micros_by_currency.items(), key=str)
+    return [_money(micros, currency) or {} for currency, micros in totals if micros]
 
 
 def _money(micros: int | None, currency: str | None) -> dict[str, str | None] | None:

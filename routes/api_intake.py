@@ -82,7 +82,7 @@ def quote(form: QuoteFile, body: QuoteMessages) -> dict[str, Any]:
 
 @intake_api.get("/batches/<int:id>/bill", tags=[BATCHES], responses={200: Bill, 404: ErrorAnswer})
 def show_bill(path: BatchPath) -> dict[str, Any]:
-    """Parts as we estimated them beside parts as Africa's Talking billed them."""
+    """Parts and costs as we estimate them beside those that Africa's Talking billed."""
     return bills.bill(current_database(), path.id)
 
 

@@ -133,4 +133,9 @@ class Bill(BaseModel):
     estimated_parts: int = Field(description="Their parts as we counted them")
     billed_parts: int = Field(description="Their parts as Africa's Talking counted them")
     differing: int = Field(description="Messages where the two differ")
+    estimated_costs: list[Money] = Field(
+        description="What a quote would say today, by currency: our parts at the last price seen for each network"
+    )
+    billed_costs: list[Money] = Field(description="What Africa's Talking billed, by currency")
+    unpriced: int = Field(description="Messages to networks and countries without a known price")
     examples: list[DifferingMessage] = Field(description="The first 20 of these")

@@ -9,12 +9,15 @@ from sqlalchemy import func, select, update
 from urllib3.filepost import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
+from messaging import prices
 from messaging.audit import audit
 from messaging.batch_import import import_next
-from messaging.database import Database
+from messaging.database import Database, utc_now
 from messaging.models import batches, messages, upload_pieces
 from routes.uploads import SLOTS
 from tests.support.web import API_KEY, Caller
+from utils.money import parse_money
+from utils.provider_answers import RecipientAnswer
 from utils.settings import Settings
 
 FILE = "Phone;Name\r\n+254711000001;Amina\r\n254711000002;Brian\r\n+254711000001;Again\r\n12;Nobody\r\n"
@@ -202,19 +205,25 @@ def test_a_quote_of_a_file_counts_its_rows(app: OpenAPI, database: Database) -> 
     assert count(database, batches) == count(database, messages) == count(database, upload_pieces) == 0
 
 
-def test_the_bill_says_where_our_count_of_parts_was_wrong(
+def test_the_bill_says_where_our_estimate_was_wrong(
     app: OpenAPI, database: Database, settings: Settings, caller: Caller
 ) -> None:
     upload(app, "phone,name\n+254711000001,a\n+254711000002,b\n+254711000003,c\n")
     import_all(database, settings)
+    answer = RecipientAnswer("+254711000001", "accepted", cost=parse_money("KES 0.8000"))
     with database.write() as connection:
-        for message_id, parts in ((1, 1), (2, 2)):
-            connection.execute(update(messages).where(messages.c.id == message_id).values(parts=parts))
+        prices.learn(database, connection, settings.at_sender_id, "Hello", [answer], utc_now())
+        for message_id, parts, micros in ((1, 1, 800_000), (2, 2, 1_700_000)):
+            cost = {"parts": parts, "cost_micros": micros, "cost_currency": "KES"}
+            connection.execute(update(messages).where(messages.c.id == message_id).values(**cost))
     assert caller.get("/v1/batches/1/bill").json == {
         "messages": 2,
         "estimated_parts": 2,
         "billed_parts": 3,
         "differing": 1,
+        "estimated_costs": [{"amount": "1.6000", "currency": "KES"}],
+        "billed_costs": [{"amount": "2.5000", "currency": "KES"}],
+        "unpriced": 0,
         "examples": [{"id": 2, "estimated_parts": 1, "billed_parts": 2}],
     }
 

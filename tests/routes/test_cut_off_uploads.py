@@ -37,7 +37,7 @@ END = b"\r\n--edge--\r\n"
 def web(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
     (tmp_path / "impatient.py").write_text(IMPATIENT_WEB)
     with empty_database(request.param, tmp_path) as url:
-        stack = Stack(tmp_path, url)
+        stack = Stack(tmp_path, url, {"WEB_THREADS": "8"})
         address = f"127.0.0.1:{stack.web_port}"
         try:
             stack.migrate()
