@@ -78,11 +78,13 @@ def import_next(database: Database, settings: Settings, stopping: Callable[[], b
     return True
 
 
-def import_batch(database: Database, settings: Settings, batch_id: int, report: Report) -> None:
+def import_batch(
+    database: Database, settings: Settings, batch_id: int, report: Report, stopping: Callable[[], bool]
+) -> None:
     """This batch, in the caller's time: for a command, which shows how it goes on."""
     with database.read() as connection:
         batch = connection.execute(select(batches).where(batches.c.id == batch_id)).one()
-    _import(database, settings, batch, lambda: False, report)
+    _import(database, settings, batch, stopping, report)
 
 
 def _take(database: Database) -> Any:
@@ -146,6 +148,9 @@ def _import_rows(
             pace.after_write(chunk.rows, seconds)
             done += chunk.rows
             report(ImportProgress(done, file.tell()))
+    if stopping():
+        _let_go(database, batch.id)
+        return False
     _finish(database, batch, done)
     return True
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from flask_openapi.openapi import OpenAPI
 from sqlalchemy import insert, select, text, update
 
 from app import create_app
-from messaging import batch_control, batch_import, batch_progress, heartbeats, opt_outs, statuses
+from messaging import batch_control, batch_import, batch_progress, claims, heartbeats, opt_outs, statuses
 from messaging.database import Database
 from messaging.identity import claim_identity
 from messaging.migrations import SCRIPTS
@@ -425,15 +426,30 @@ def test_bulk_with_a_known_key_makes_no_second_batch(sms: Sms, migrated: Databas
         assert said in sms("bulk", str(file), "--text", "Hello", "--idempotency-key", "k").output
 
 
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
+)
 def test_bulk_interrupted_while_it_reads_sends_nothing(
-    sms: Sms, migrated: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sms: Sms, migrated: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     file = tmp_path / "people.csv"
     file.write_text("phone\n+254711000001\n")
-    monkeypatch.setattr(batch_import, "_finish", interrupt)
+    write_chunk, before = batch_import._write_chunk, signal.getsignal(number)
+
+    def interrupt_within_a_transaction(database: Database, *others: Any) -> float:
+        with database.write():
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+        return write_chunk(database, *others)
+
+    monkeypatch.setattr(batch_import, "_write_chunk", interrupt_within_a_transaction)
     result = sms("bulk", str(file), "--text", "Hello")
     assert result.exit_code == 1
-    assert "batch 1 is cancelled, nothing of it was sent" in result.stderr
+    assert (
+        "Interrupted: batch 1 is cancelled; 1 messages will not be sent; 0 were sent already" in result.stderr
+    )
+    assert not claims.has_due(migrated)
+    assert signal.getsignal(number) is before
     assert batch_progress.get_batch(migrated, 1)["counts"] == {"cancelled": 1}
 
 

@@ -55,6 +55,10 @@ def import_now(database: Database, settings: Settings) -> bool:
     return import_next(database, settings, lambda: False)
 
 
+def import_by_command(database: Database, settings: Settings, batch_id: int) -> None:
+    batch_import.import_batch(database, settings, batch_id, lambda _progress: None, lambda: False)
+
+
 def batch_row(database: Database, batch_id: int = 1) -> Any:
     with database.read() as connection:
         return connection.execute(select(batches).where(batches.c.id == batch_id)).one()
@@ -122,7 +126,7 @@ def test_what_a_command_left_half_read_is_cancelled(
     with monkeypatch.context() as patch:
         crash_in_chunk(patch, 2)
         with pytest.raises(Crash):
-            batch_import.import_batch(database, settings, batch_id, lambda _progress: None)
+            import_by_command(database, settings, batch_id)
     assert not import_now(database, settings)
     assert batch_row(database).status == "receiving"
     pass_time(database)
@@ -142,7 +146,7 @@ def test_a_command_that_came_to_its_end_after_all_keeps_its_batch(
     give_up = batch_import._give_up
 
     def too_late(*arguments: Any) -> None:
-        batch_import.import_batch(database, settings, batch_id, lambda _progress: None)
+        import_by_command(database, settings, batch_id)
         give_up(*arguments)
 
     monkeypatch.setattr(batch_import, "_give_up", too_late)
