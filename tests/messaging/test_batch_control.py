@@ -182,9 +182,7 @@ def test_progress_counts_by_status_and_adds_up_what_was_billed(database: Databas
     assert batch["cost"] == {"amount": "1.6000", "currency": "KES"}
 
 
-def test_progress_is_whole_only_when_nothing_is_left(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_is_whole_only_when_nothing_is_left(database: Database) -> None:
     batch_id = delivery.queue_batch(database, delivery.phones(1))
     with database.read() as connection:
         batch = batch_progress.require_batch(connection, batch_id)
