@@ -125,7 +125,7 @@ def _add_service(app: OpenAPI, service: Service) -> None:
     app.extensions[EXTENSION] = service
     app.extensions[GAUGES] = Gauges(service.database)
     prepare_guards(app, service.settings, RefusedCallbacks(service.database))
-    prepare_uploads(app)
+    prepare_uploads(app, service.settings.web_threads)
 
 
 def _is_serving() -> bool:

@@ -13,6 +13,7 @@ import click
 from flask.cli import AppGroup, ScriptInfo
 from sqlalchemy.exc import SQLAlchemyError
 
+from cli_batch_control import batch
 from cli_batches import bulk, quote
 from cli_context import current_service, read_time, require_own_books
 from cli_output import as_json_option, print_csv, print_json, print_table, show
@@ -61,6 +62,7 @@ class SentenceGroup(AppGroup):
 sms = SentenceGroup("sms", help="Run and look after the SMS service.")
 sms.add_command(bulk)
 sms.add_command(quote)
+sms.add_command(batch)
 
 
 @sms.command()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,7 +40,10 @@ CSV_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--wait", is_flag=True, help="Stay until every message has been sent.")
 @as_json_option
 def bulk(file: Path, idempotency_key: str | None, wait: bool, as_json: bool, **fields: Any) -> None:
-    """Queue a text to every row of FILE.csv; the worker sends them. Interrupted before the end it sends none."""
+    """Queue a text to every row of FILE.csv; the worker sends them.
+
+    Interrupted or killed while it reads the file, it sends none.
+    """
     service = current_service()
     require_own_books(service)
     with file.open("rb") as stream:
@@ -50,10 +55,17 @@ def bulk(file: Path, idempotency_key: str | None, wait: bool, as_json: bool, **f
     if not answer.is_replay:
         _import(service, batch_id, as_json)
     if wait:
-        _watch(service, batch_id, as_json)
+        try:
+            _watch(service, batch_id, as_json)
+        except KeyboardInterrupt:
+            raise Conflict(
+                f"Interrupted: batch {batch_id} goes on by itself; `sms batch cancel {batch_id}` ends it"
+            ) from None
     batch = batch_progress.get_batch(service.database, batch_id)
     show(batch, as_json, _sentence(batch, answer.is_replay))
-    sys.exit(1 if batch["status"] == "cancelled" or not batch["total"] else 0)
+    # Whoever waits for the end has not got it from a batch that is held.
+    failed = ("cancelled", "paused") if wait else ("cancelled",)
+    sys.exit(1 if batch["status"] in failed or not batch["total"] else 0)
 
 
 @click.command()
@@ -95,8 +107,24 @@ def _template(stream: BinaryIO, text: str | None) -> str:
     return template
 
 
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether somebody has pressed Ctrl-C, closed the terminal or sent SIGTERM.
+
+    Asked between two transactions: a KeyboardInterrupt within one can leave it open, and SQLite's one lock taken.
+    """
+    asked: list[int] = []
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [(name, signal.signal(name, lambda number, _frame: asked.append(number))) for name in names]
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for name, handler in before:
+            signal.signal(name, handler)
+
+
 def _import(service: Service, batch_id: int, is_silent: bool) -> None:
-    with _progress(is_silent) as bar:
+    with _progress(is_silent) as bar, _interrupts() as is_interrupted:
         task = bar.add_task("reading", total=uploads.size(service.database, batch_id), rate="")
         started_at = time.monotonic()
 
@@ -104,11 +132,10 @@ def _import(service: Service, batch_id: int, is_silent: bool) -> None:
             rate = done.rows / max(time.monotonic() - started_at, 0.001)
             bar.update(task, completed=done.bytes_read, rate=f"{done.rows:,} rows, {rate:,.0f}/s")
 
-        try:
-            batch_import.import_batch(service.database, service.settings, batch_id, report)
-        except KeyboardInterrupt:
-            batch_control.cancel(service.database, batch_id)
-            raise Conflict(f"Interrupted: batch {batch_id} is cancelled, nothing of it was sent") from None
+        batch_import.import_batch(service.database, service.settings, batch_id, report, is_interrupted)
+        if is_interrupted():
+            ended = batch_control.cancel(service.database, batch_id)
+            raise Conflict(f"Interrupted: batch {batch_id} is cancelled; {ended['message']}")
 
 
 def _watch(service: Service, batch_id: int, is_silent: bool) -> None:

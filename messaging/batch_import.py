@@ -2,7 +2,8 @@
 
 Nothing of a batch is sent while it is `receiving`. Each chunk is one transaction with how far it came: after
 a crash the next importer reads the file from its beginning, to know the numbers again, and goes on behind
-what is written. Two importers of one batch exclude each other by the same figure.
+what is written. Two importers of one batch exclude each other by the same figure. What a command leaves half
+read is cancelled instead: its caller was promised nothing and would come again with the same file.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from typing import Any, BinaryIO
 from sqlalchemy import Connection, or_, select, update
 
 from messaging import statuses, uploads
-from messaging.batch_control import CANCELLED, cancel_chunk
+from messaging.batch_control import CANCELLED, cancel_rest
 from messaging.batch_rows import BatchRows, Chunk
 from messaging.bulk_inserts import as_stored, insert_rows
 from messaging.csv_reading import InvalidFile, read_header, read_rows
 from messaging.database import Database, wake_after_commit
 from messaging.import_pace import import_pace
-from messaging.models import RECEIVING, batches, messages, refused_rows
+from messaging.models import READ_BY_COMMAND, RECEIVING, batches, messages, refused_rows
 from messaging.outbox import BATCH_PRIORITY
 from utils.settings import Settings
 
 # An importer writes many times a second. One unseen for this long is dead, or will find itself overtaken.
 IMPORTER_LOST_AFTER = timedelta(seconds=60)
+INTERRUPTED = "interrupted"
 _COLUMNS = (
     "recipient",
     "text",
@@ -68,15 +70,21 @@ def import_next(database: Database, settings: Settings, stopping: Callable[[], b
     batch = _take(database)
     if batch is None:
         return False
+    if batch.reason == READ_BY_COMMAND:
+        _give_up(database, batch.id, INTERRUPTED)
+        uploads.forget(database, batch.upload_id)
+        return True
     _import(database, settings, batch, stopping, lambda _progress: None)
     return True
 
 
-def import_batch(database: Database, settings: Settings, batch_id: int, report: Report) -> None:
+def import_batch(
+    database: Database, settings: Settings, batch_id: int, report: Report, stopping: Callable[[], bool]
+) -> None:
     """This batch, in the caller's time: for a command, which shows how it goes on."""
     with database.read() as connection:
         batch = connection.execute(select(batches).where(batches.c.id == batch_id)).one()
-    _import(database, settings, batch, lambda: False, report)
+    _import(database, settings, batch, stopping, report)
 
 
 def _take(database: Database) -> Any:
@@ -112,7 +120,7 @@ def _import(
     except Overtaken:
         return
     except InvalidFile as error:
-        _give_up(database, batch.id, error)
+        _give_up(database, batch.id, f"{error.code}: {error.message}")
         is_whole = True
     if is_whole:
         uploads.forget(database, batch.upload_id)
@@ -140,6 +148,9 @@ def _import_rows(
             pace.after_write(chunk.rows, seconds)
             done += chunk.rows
             report(ImportProgress(done, file.tell()))
+    if stopping():
+        _let_go(database, batch.id)
+        return False
     _finish(database, batch, done)
     return True
 
@@ -196,7 +207,7 @@ def _finish(database: Database, batch: Any, done: int) -> None:
         if total is None:
             raise Overtaken
         values = (
-            {"status": "scheduled" if is_later else "sending"}
+            {"status": "scheduled" if is_later else "sending", "reason": None}
             if total
             else {"status": "finished", "reason": "no_valid_rows", "finished_at": now}
         )
@@ -205,13 +216,16 @@ def _finish(database: Database, batch: Any, done: int) -> None:
     logger.info("a batch is whole", extra={"batch_id": batch.id, "total": total})
 
 
-def _give_up(database: Database, batch_id: int, error: InvalidFile) -> None:
-    """Nothing of a file is sent of which a part cannot be read."""
-    values = {"status": CANCELLED, "reason": f"{error.code}: {error.message}"}
+def _give_up(database: Database, batch_id: int, reason: str) -> None:
+    """Nothing of a file is sent of which a part cannot be read, or that a command left half read."""
+    values = {"status": CANCELLED, "reason": reason}
     with database.write() as connection:
-        connection.execute(update(batches).where(RECEIVING, batches.c.id == batch_id).values(**values))
-    while cancel_chunk(database, batch_id):
-        pass
+        ended = connection.execute(
+            update(batches).where(RECEIVING, batches.c.id == batch_id).values(**values)
+        )
+    # Another importer may have brought it to its end meanwhile.
+    if ended.rowcount:
+        cancel_rest(database, batch_id)
 
 
 def _let_go(database: Database, batch_id: int) -> None:

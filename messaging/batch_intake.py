@@ -8,9 +8,11 @@ The batch is written after the last piece, so that an upload cut off leaves no b
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, insert
@@ -19,7 +21,7 @@ from messaging import idempotency, uploads
 from messaging.batch_rows import BatchRows
 from messaging.csv_reading import InvalidFile, check_encoding, read_header
 from messaging.database import Database, wake_after_commit
-from messaging.models import batches
+from messaging.models import READ_BY_COMMAND, batches
 from messaging.sends import (
     SendAnswer,
     validate_on_unknown,
@@ -33,12 +35,14 @@ from utils.settings import Settings
 
 ROUTE = "batches"
 LONGEST_NAME = 200
-LARGEST_AMOUNT = 10**12
+LONGEST_MONEY = 100
+LEAST_AMOUNT, LARGEST_AMOUNT = Decimal("0.000001"), 10**12
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRequest:
-    """As a caller gave it. `text` may hold `{{column}}`; `max_cost` is written like AT's money, `KES 5000.00`."""
+    """As a caller gave it. `text` may hold `{{column}}`; `max_cost` is written like AT's money, `KES 5000.00`,
+    or as the API's, in JSON."""
 
     text: str
     sender_id: str | None = None
@@ -62,7 +66,8 @@ def receive(
     *,
     is_mine: bool = False,
 ) -> SendAnswer:
-    """`file`: at its beginning, and it can seek. `is_mine`: the caller imports it too; workers leave it alone.
+    """`file`: at its beginning, and it can seek. `is_mine`: the caller imports it too, and where it dies the batch
+    is cancelled, for whoever typed the command will type it again.
 
     The body is `{"id", "status": "receiving"}`. Raises InvalidInput (InvalidFile, EmptyMessage …), KeyReused.
     """
@@ -110,14 +115,24 @@ def _validate(settings: Settings, request: BatchRequest, file: BinaryIO) -> Mone
 
 
 def _read_max_cost(text: str) -> Money:
-    found = parse_money(text)
-    if found is None or found.currency is None or not 0 < found.amount < LARGEST_AMOUNT:
+    found = parse_money(_as_words(text))
+    if found is None or found.currency is None or not LEAST_AMOUNT <= found.amount < LARGEST_AMOUNT:
         raise InvalidInput(
-            "max_cost is an amount behind its currency, like KES 5000.00",
+            "max_cost is an amount above 0 behind its currency, like KES 5000.00",
             code="invalid_money",
             field="max_cost",
         )
     return found
+
+
+def _as_words(text: str) -> str:
+    """`{"amount": "5000.00", "currency": "KES"}`, as answers write money, in AT's way; anything else as it is."""
+    try:
+        found = json.loads(text[:LONGEST_MONEY])
+    except ValueError:
+        return text
+    is_money = isinstance(found, dict) and set(found) == {"amount", "currency"}
+    return f"{found['currency']} {found['amount']}" if is_money else text
 
 
 def _digest(file: BinaryIO) -> str:
@@ -166,6 +181,7 @@ def _write(
         "max_cost_currency": None if max_cost is None else max_cost.currency,
         "on_unknown": request.on_unknown,
         "upload_id": upload_id,
+        "reason": READ_BY_COMMAND if is_mine else None,
         "importer_seen_at": now if is_mine else None,
         "created_at": now,
     }

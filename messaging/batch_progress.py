@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from time import monotonic
@@ -89,7 +89,13 @@ def _costs(sums: Any) -> list[dict[str, str | None]]:
     for row in sums:
         if row.cost_micros:
             totals[row.cost_currency] = totals.get(row.cost_currency, 0) + int(row.cost_micros)
-    return [_money(micros, currency) or {} for currency, micros in sorted(totals.items(), key=str)]
+    return amounts(totals)
+
+
+def amounts(micros_by_currency: Mapping[str | None, int]) -> list[dict[str, str | None]]:
+    """Money in CONTRACT's shape, an entry for each currency of which there is any."""
+    totals = sorted(micros_by_currency.items(), key=str)
+    return [_money(micros, currency) or {} for currency, micros in totals if micros]
 
 
 def _money(micros: int | None, currency: str | None) -> dict[str, str | None] | None:
@@ -102,7 +108,8 @@ def _progress(batch: Row[Any], counts: dict[str, int]) -> float:
         return 0.0
     total = sum(counts.values())
     open_ones = sum(counts.get(status, 0) for status in UNSETTLED)
-    return round((total - open_ones) / total, 4) if total else 1.0
+    # Rounded down: 1 means that nothing is left.
+    return (total - open_ones) * 10_000 // total / 10_000 if total else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +137,8 @@ def watch(database: Database, batch_id: int) -> Iterator[Pace]:
     while True:
         with database.read() as connection:
             batch = require_batch(connection, batch_id)
-            settled = batch.total - _open_messages(connection, batch_id)
+            # Never below 0: rows may have come in between the two looks.
+            settled = max(0, batch.total - _open_messages(connection, batch_id))
         if settled_at_start is None:
             settled_at_start = settled
         pace = _pace(batch, settled, settled - settled_at_start, monotonic() - began_at)

@@ -1,39 +1,69 @@
-"""Our count of parts beside Africa's Talking's, for one batch: where they differ, a quote was wrong."""
+"""Our estimate beside Africa's Talking's bill, for one batch: where they differ, a quote was wrong."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import Connection, Row, case, func, select
 
-from messaging.batch_progress import require_batch
+from messaging.batch_progress import amounts, require_batch
 from messaging.database import Database
 from messaging.models import messages
+from messaging.prices import PREFIX_LENGTH, PriceBook
 
 MOST_EXAMPLES = 20
 _DIFFERS = messages.c.parts != messages.c.estimated_parts
+_PREFIX = func.substr(messages.c.recipient, 1, PREFIX_LENGTH)
 
 
 def bill(database: Database, batch_id: int) -> dict[str, Any]:
     """Over the messages whose answer told their parts. Reads all of the batch's rows. Raises NotFound."""
     counted = (messages.c.batch_id == batch_id, messages.c.parts.is_not(None))
-    sums = select(
-        func.count().label("messages"),
-        func.coalesce(func.sum(messages.c.estimated_parts), 0).label("estimated_parts"),
-        func.coalesce(func.sum(messages.c.parts), 0).label("billed_parts"),
-        func.coalesce(func.sum(case((_DIFFERS, 1), else_=0)), 0).label("differing"),
-    ).where(*counted)
+    sums = (
+        select(
+            func.min(messages.c.recipient).label("example"),
+            messages.c.cost_currency,
+            func.count().label("messages"),
+            func.coalesce(func.sum(messages.c.estimated_parts), 0).label("estimated_parts"),
+            func.sum(messages.c.parts).label("billed_parts"),
+            func.sum(case((_DIFFERS, 1), else_=0)).label("differing"),
+            func.coalesce(func.sum(messages.c.cost_micros), 0).label("micros"),
+        )
+        .where(*counted)
+        .group_by(_PREFIX, messages.c.cost_currency)
+    )
     examples = select(messages.c.id, messages.c.estimated_parts, messages.c.parts).where(*counted, _DIFFERS)
     with database.read() as connection:
-        require_batch(connection, batch_id)
-        total = connection.execute(sums).one()
-        rows = connection.execute(examples.limit(MOST_EXAMPLES)).all() if total.differing else []
+        batch = require_batch(connection, batch_id)
+        groups = connection.execute(sums).all()
+        differing = sum(group.differing for group in groups)
+        rows = connection.execute(examples.limit(MOST_EXAMPLES)).all() if differing else []
+        costs = _costs(connection, batch.sender_id, groups)
     return {
-        "messages": total.messages,
-        "estimated_parts": int(total.estimated_parts),
-        "billed_parts": int(total.billed_parts),
-        "differing": int(total.differing),
+        "messages": sum(group.messages for group in groups),
+        "estimated_parts": int(sum(group.estimated_parts for group in groups)),
+        "billed_parts": int(sum(group.billed_parts for group in groups)),
+        "differing": int(differing),
+        **costs,
         "examples": [
             {"id": row.id, "estimated_parts": row.estimated_parts, "billed_parts": row.parts} for row in rows
         ],
     }
+
+
+def _costs(connection: Connection, sender_id: str | None, groups: Sequence[Row[Any]]) -> dict[str, Any]:
+    """By currency: what a quote would say today, and what was billed. A group has one prefix and one currency."""
+    book = PriceBook(connection, sender_id)
+    estimated: Counter[str | None] = Counter()
+    billed: Counter[str | None] = Counter()
+    unpriced = 0
+    for group in groups:
+        price = book.price_for(group.example)
+        if price is None:
+            unpriced += group.messages
+        else:
+            estimated[price.currency] += price.micros_per_part * int(group.estimated_parts)
+        billed[group.cost_currency] += int(group.micros)
+    return {"estimated_costs": amounts(estimated), "billed_costs": amounts(billed), "unpriced": unpriced}

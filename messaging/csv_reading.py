@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -15,8 +16,11 @@ from utils.errors import InvalidInput
 PHONE = "phone"
 # The commonest first: a header with the one column `phone` decides nothing.
 DELIMITERS = (",", ";", "\t")
-LONGEST_HEADER_BYTES = 64 * 1024
+LONGEST_HEADER_BYTES = 200 * 1024
+# Of a wide file, in an error.
+MOST_NAMED_COLUMNS = 30
 LONGEST_CELL = 100_000
+_LINE_END = re.compile(r"[\r\n]")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 csv.field_size_limit(LONGEST_CELL)
@@ -41,12 +45,12 @@ class Header:
         """Of a column named in a text. Raises InvalidFile."""
         places = [place for place, known in enumerate(self.names) if known == name]
         if not places:
-            columns = ", ".join(known for known in self.names if known)
+            columns = [known for known in self.names if known][:MOST_NAMED_COLUMNS]
             raise InvalidFile(
-                f"The text names the column {{{{{name}}}}}, but the file has only: {columns}",
+                f"The text names the column {{{{{name}}}}}, but the file has only: {', '.join(columns)}",
                 code="missing_column",
                 field="text",
-                details={"column": name, "columns": self.names},
+                details={"column": name, "columns": columns},
             )
         if len(places) > 1:
             raise InvalidFile(
@@ -56,8 +60,14 @@ class Header:
 
 
 def read_header(beginning: bytes) -> Header:
-    """From the first bytes of a file, of which the first line has to be whole. Raises InvalidFile."""
+    """From the first bytes of a file. Raises InvalidFile."""
     text = _first_bytes_as_text(beginning[:LONGEST_HEADER_BYTES])
+    if len(beginning) >= LONGEST_HEADER_BYTES and not _LINE_END.search(text):
+        raise InvalidFile(
+            f"The first line has more than {LONGEST_HEADER_BYTES // 1024} KiB: it has to name the columns",
+            code="header_too_long",
+            field="file",
+        )
     candidates = [_split_header(text, delimiter) for delimiter in DELIMITERS]
     fitting = [found for found in candidates if found is not None]
     if not fitting:
@@ -77,7 +87,10 @@ def read_rows(file: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str]]]
     """
     # newline="": line ends inside quotes stay as they are, those outside are the reader's business.
     lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    reader = csv.reader(lines, delimiter=delimiter)
+    # strict: else a quote that is never closed, or closed by the next one rows below, takes what stands between
+    # into one cell, and one recipient's text holds the rows of others.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    begins_on = 1
     try:
         next(reader, None)
         begins_on = reader.line_num + 1
@@ -142,7 +155,7 @@ def _first_bytes_as_text(beginning: bytes) -> str:
         # A character may be cut where the beginning ends.
         return codecs.getincrementaldecoder("utf-8-sig")().decode(beginning)
     except UnicodeDecodeError as error:
-        raise not_utf8(error, 1) from None
+        raise not_utf8(error, 1 + error.object[: error.start].count(b"\n")) from None
 
 
 def _split_header(text: str, delimiter: str) -> Header | None:

@@ -43,7 +43,11 @@ def list_messages(
         conditions = _conditions(connection, filters)
         if before is not None:
             conditions.append(messages.c.id < before)
-        statement = select(messages).where(*conditions).order_by(messages.c.id.desc()).limit(limit + 1)
+        newest_first = messages.c.id.desc()
+        # The ids first, from an index alone: SQLite sorts all that fits, and whole rows of a large batch, texts
+        # and all, took thirty times as long.
+        ids = select(messages.c.id).where(*conditions).order_by(newest_first).limit(limit + 1)
+        statement = select(messages).where(messages.c.id.in_(ids)).order_by(newest_first)
         rows = connection.execute(statement).all()
     return page([message_in_json(row) for row in rows], limit)
 

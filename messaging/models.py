@@ -57,6 +57,8 @@ batches = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("finished_at", UtcDateTime),
 )
+# The reason of one that is still being received: no worker takes it over.
+READ_BY_COMMAND = "read_by_command"
 RECEIVING = text("status = 'receiving'")
 Index("ix_batches_receiving", batches.c.id, postgresql_where=RECEIVING, sqlite_where=RECEIVING)
 

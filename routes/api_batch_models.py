@@ -16,7 +16,9 @@ class Batch(BaseModel):
     name: str | None
     status: BatchStatus
     reason: str | None = Field(
-        None, description="Why it is paused or cancelled: `by_hand`, `max_cost` …; absent where it is neither"
+        None,
+        description="Why it is paused or cancelled: `by_hand`, `max_cost`, `interrupted` …; `read_by_command`"
+        " while `sms bulk` reads its file; else absent",
     )
     total: int = Field(description="Messages taken, each number once")
     refused: int = Field(description="Rows that could not be used")

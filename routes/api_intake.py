@@ -19,7 +19,7 @@ from routes.api_models import ErrorAnswer
 from routes.api_send_models import IdempotencyHeader
 from routes.guards import check_api_key
 from routes.service import current_database, current_service
-from routes.uploads import MULTIPART, begin_upload
+from routes.uploads import MULTIPART, begin_upload, limit_silence
 
 CALLERS = "Holders of an API key."
 
@@ -82,7 +82,7 @@ def quote(form: QuoteFile, body: QuoteMessages) -> dict[str, Any]:
 
 @intake_api.get("/batches/<int:id>/bill", tags=[BATCHES], responses={200: Bill, 404: ErrorAnswer})
 def show_bill(path: BatchPath) -> dict[str, Any]:
-    """Parts as we estimated them beside parts as Africa's Talking billed them."""
+    """Parts and costs as we estimate them beside those that Africa's Talking billed."""
     return bills.bill(current_database(), path.id)
 
 
@@ -99,6 +99,7 @@ def export_messages(path: BatchPath) -> Response:
 
 
 def _csv(lines: Iterator[str], name: str) -> Response:
+    limit_silence()
     answer = Response(lines, mimetype="text/csv")
     answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return answer

@@ -44,7 +44,10 @@ class UploadBatch(BaseModel):
         None, description="Not after this time (RFC 3339); what is left then is `expired`"
     )
     max_cost: str = Field(
-        "", description="The batch is paused before it would pass this", examples=["KES 5000.00"]
+        "",
+        description="The batch is paused before it would pass this; as JSON, too:"
+        ' `{"amount": "5000.00", "currency": "KES"}`',
+        examples=["KES 5000.00"],
     )
     on_unknown: Annotated[OnUnknown, Blank] = Field(
         "hold", description="When the provider's answer is lost: as in `POST /v1/messages`"
@@ -130,4 +133,9 @@ class Bill(BaseModel):
     estimated_parts: int = Field(description="Their parts as we counted them")
     billed_parts: int = Field(description="Their parts as Africa's Talking counted them")
     differing: int = Field(description="Messages where the two differ")
+    estimated_costs: list[Money] = Field(
+        description="What a quote would say today, by currency: our parts at the last price seen for each network"
+    )
+    billed_costs: list[Money] = Field(description="What Africa's Talking billed, by currency")
+    unpriced: int = Field(description="Messages to networks and countries without a known price")
     examples: list[DifferingMessage] = Field(description="The first 20 of these")

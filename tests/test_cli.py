@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from flask_openapi.openapi import OpenAPI
 from sqlalchemy import insert, select, text, update
 
 from app import create_app
-from messaging import heartbeats, opt_outs, statuses
+from messaging import batch_control, batch_import, batch_progress, claims, heartbeats, opt_outs, statuses
 from messaging.database import Database
 from messaging.identity import claim_identity
 from messaging.migrations import SCRIPTS
@@ -85,6 +87,10 @@ def error_of(result: Result) -> str:
     return line
 
 
+def interrupt(*_arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
 def put(database: Database, **values: Any) -> int:
     with database.write() as connection:
         (message_id,) = enqueue(database, connection, [NewMessage(ALICE, "Hello [red]you[/red]")])
@@ -103,6 +109,7 @@ COMMANDS = [
     ("resume",),
     ("replay",),
     ("audit",),
+    ("batch",),
     ("bulk",),
     ("doctor",),
     ("quote",),
@@ -122,7 +129,7 @@ def test_every_command_explains_itself(sms: Sms, words: tuple[str, ...]) -> None
     result = sms(*words, "--help")
     assert result.exit_code == 0
     assert "Usage:" in result.stdout
-    if words not in {("start",), ("opt-outs",), ("forwarding",)}:
+    if words not in {("start",), ("batch",), ("opt-outs",), ("forwarding",)}:
         assert "--json" in result.stdout
 
 
@@ -417,6 +424,80 @@ def test_bulk_with_a_known_key_makes_no_second_batch(sms: Sms, migrated: Databas
     file.write_text("phone\n+254711000001\n")
     for said in ("Batch 1: 1 messages", "Batch 1 (it was there already): 1 messages"):
         assert said in sms("bulk", str(file), "--text", "Hello", "--idempotency-key", "k").output
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
+)
+def test_bulk_interrupted_while_it_reads_sends_nothing(
+    sms: Sms, migrated: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n")
+    write_chunk, before = batch_import._write_chunk, signal.getsignal(number)
+
+    def interrupt_within_a_transaction(database: Database, *others: Any) -> float:
+        with database.write():
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+        return write_chunk(database, *others)
+
+    monkeypatch.setattr(batch_import, "_write_chunk", interrupt_within_a_transaction)
+    result = sms("bulk", str(file), "--text", "Hello")
+    assert result.exit_code == 1
+    assert (
+        "Interrupted: batch 1 is cancelled; 1 messages will not be sent; 0 were sent already" in result.stderr
+    )
+    assert not claims.has_due(migrated)
+    assert signal.getsignal(number) is before
+    assert batch_progress.get_batch(migrated, 1)["counts"] == {"cancelled": 1}
+
+
+def test_bulk_interrupted_while_it_waits_says_that_the_batch_goes_on(
+    sms: Sms, migrated: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n")
+    monkeypatch.setattr(batch_progress, "watch", interrupt)
+    result = sms("bulk", str(file), "--text", "Hello", "--wait")
+    assert result.exit_code == 1
+    assert "batch 1 goes on by itself; `sms batch cancel 1` ends it" in result.stderr
+    assert batch_progress.get_batch(migrated, 1)["status"] == "sending"
+
+
+def test_bulk_that_waits_fails_where_its_batch_is_held(
+    sms: Sms, migrated: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n")
+    watch = batch_progress.watch
+
+    def pause_and_watch(database: Database, batch_id: int) -> Any:
+        batch_control.pause(database, batch_id)
+        return watch(database, batch_id)
+
+    monkeypatch.setattr(batch_progress, "watch", pause_and_watch)
+    result = sms("bulk", str(file), "--text", "Hello", "--wait")
+    assert result.exit_code == 1
+    assert "paused, by_hand" in result.stdout
+
+
+def test_a_batch_is_held_and_ended_from_a_shell(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n12\n")
+    sms("bulk", str(file), "--text", "Hello")
+    assert sms("batch", "pause", "1").stdout == "Batch 1 is paused.\n"
+    assert sms("batch", "resume", "1").stdout == "Batch 1 is sending.\n"
+    assert "1 messages will not be sent; 0 were sent already" in sms("batch", "cancel", "1").stdout
+    assert parsed(sms("batch", "show", "1", "--json"))["counts"] == {"cancelled": 1}
+    assert re.search(r"^cancelled +1 *$", sms("batch", "show", "1").stdout, re.MULTILINE)
+    assert parsed(sms("batch", "bill", "1", "--json"))["billed_parts"] == 0
+    assert "3,12,invalid_phone," in sms("batch", "refused", "1").stdout
+    (row,) = csv.DictReader(io.StringIO(sms("batch", "messages", "1").stdout))
+    assert (row["to"], row["status"]) == ("+254711000001", "cancelled")
+    for act in ("show", "pause", "resume", "cancel", "bill", "refused", "messages"):
+        assert error_of(sms("batch", act, "77")) == "Error: There is no batch 77"
+    assert "it cannot be resumed" in error_of(sms("batch", "resume", "1"))
 
 
 def test_bulk_of_a_file_that_cannot_be_read_fails(sms: Sms, migrated: Database, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ RINGS: dict[str, float] = {
     "processes": 1,
     "cli_output": 1,
     "cli_context": 1.3,
+    "cli_batch_control": 1.6,
     "cli_batches": 1.6,
     "routes": 2,
     "cli": 2,

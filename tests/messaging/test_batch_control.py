@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from messaging import batch_control, statuses
+from messaging import batch_control, batch_progress, statuses
 from messaging.batch_progress import get_batch, watch
 from messaging.batch_upkeep import BatchUpkeep
 from messaging.database import Database
@@ -180,6 +180,14 @@ def test_progress_counts_by_status_and_adds_up_what_was_billed(database: Databas
     assert batch["counts"] == {"accepted": 1, "delivered": 1, "queued": 2}
     assert (batch["progress"], batch["parts"]) == (0.5, 2)
     assert batch["cost"] == {"amount": "1.6000", "currency": "KES"}
+
+
+def test_progress_is_whole_only_when_nothing_is_left(database: Database) -> None:
+    batch_id = delivery.queue_batch(database, delivery.phones(1))
+    with database.read() as connection:
+        batch = batch_progress.require_batch(connection, batch_id)
+    assert batch_progress._progress(batch, {"accepted": 999_999, "queued": 1}) == 0.9999
+    assert batch_progress._progress(batch, {"accepted": 1_000_000}) == 1.0
 
 
 def test_costs_in_two_currencies_are_not_added(database: Database) -> None:

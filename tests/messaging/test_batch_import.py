@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, insert, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from messaging import batch_control, batch_import, claims, import_pace, uploads
 from messaging.audit import audit
 from messaging.batch_import import IMPORTER_LOST_AFTER, import_next
 from messaging.batch_intake import BatchRequest, receive
+from messaging.bulk_inserts import insert_rows
 from messaging.claims import ClaimLimits
 from messaging.database import Database, utc_now
 from messaging.models import batches, message_events, messages, refused_rows, upload_pieces
@@ -37,15 +39,24 @@ def content(count: int = PEOPLE, tail: str = "") -> bytes:
 
 
 def take_in(
-    settings: Settings, database: Database, raw: bytes | None = None, key: str | None = None, **fields: Any
+    settings: Settings,
+    database: Database,
+    raw: bytes | None = None,
+    key: str | None = None,
+    is_mine: bool = False,
+    **fields: Any,
 ) -> int:
     request = BatchRequest(**({"text": "Hello"} | fields))
-    body = receive(settings, database, request, io.BytesIO(content() if raw is None else raw), key).body
-    return int(body["id"])
+    file = io.BytesIO(content() if raw is None else raw)
+    return int(receive(settings, database, request, file, key, is_mine=is_mine).body["id"])
 
 
 def import_now(database: Database, settings: Settings) -> bool:
     return import_next(database, settings, lambda: False)
+
+
+def import_by_command(database: Database, settings: Settings, batch_id: int) -> None:
+    batch_import.import_batch(database, settings, batch_id, lambda _progress: None, lambda: False)
 
 
 def batch_row(database: Database, batch_id: int = 1) -> Any:
@@ -106,6 +117,42 @@ def test_an_import_that_died_is_finished_by_another_and_no_row_comes_twice(
         assert connection.execute(select(func.count(messages.c.recipient.distinct()))).scalar_one() == PEOPLE
     assert count(database, refused_rows) == 1
     assert audit(database).problems == []
+
+
+def test_what_a_command_left_half_read_is_cancelled(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = take_in(settings, database, is_mine=True)
+    with monkeypatch.context() as patch:
+        crash_in_chunk(patch, 2)
+        with pytest.raises(Crash):
+            import_by_command(database, settings, batch_id)
+    assert not import_now(database, settings)
+    assert batch_row(database).status == "receiving"
+    pass_time(database)
+    assert import_now(database, settings)
+    assert (batch_row(database).status, batch_row(database).reason) == ("cancelled", "interrupted")
+    with database.read() as connection:
+        assert connection.execute(select(messages.c.status).distinct()).scalars().all() == ["cancelled"]
+    assert count(database, upload_pieces) == 0
+    assert audit(database).problems == []
+
+
+def test_a_command_that_came_to_its_end_after_all_keeps_its_batch(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = take_in(settings, database, is_mine=True)
+    pass_time(database)
+    give_up = batch_import._give_up
+
+    def too_late(*arguments: Any) -> None:
+        import_by_command(database, settings, batch_id)
+        give_up(*arguments)
+
+    monkeypatch.setattr(batch_import, "_give_up", too_late)
+    assert import_now(database, settings)
+    assert (batch_row(database).status, batch_row(database).reason) == ("sending", None)
+    assert claims.has_due(database)
 
 
 def test_of_two_importers_one_gives_way(
@@ -244,6 +291,13 @@ def test_a_slow_disk_makes_the_chunks_smaller(database: Database, monkeypatch: p
         assert pace.chunk_size() == 500
         pace.after_write(1000, 60)
         assert pace.chunk_size() == import_pace.SMALLEST_CHUNK
+
+
+def test_what_the_server_refuses_in_a_copy_fails_as_any_other_statement(database: Database) -> None:
+    with pytest.raises(DBAPIError), database.write() as connection:
+        insert_rows(connection, messages, ("recipient",), [("+254711000001",)])
+    with database.read() as connection:
+        assert connection.execute(select(func.count()).select_from(messages)).scalar_one() == 0
 
 
 def test_the_planner_learns_of_a_table_that_grows(database: Database, settings: Settings) -> None:

@@ -99,9 +99,44 @@ def test_a_quote_that_is_never_closed_is_named_with_its_line() -> None:
     assert caught.value.code == "unreadable_csv"
 
 
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ('+254711000001,"Amina\n+254711000002,Brian\n', 2),
+        ('+254711000001,Asha\n+254711000002,"Brian\n+254711000003,"Carol"\n', 3),
+        ('+254711000001,"Amina" of Kisumu\n', 2),
+    ],
+    ids=["at the end", "up to the next quote", "closed too early"],
+)
+def test_a_stray_quote_never_puts_the_rows_of_others_into_a_text(rows: str, line: int) -> None:
+    with pytest.raises(InvalidFile, match=f"Line {line} ") as caught:
+        chunk_of(f"{HEADER}\n{rows}")
+    assert caught.value.code == "unreadable_csv"
+
+
+def test_a_quote_in_the_middle_of_a_cell_is_a_character() -> None:
+    assert [cells for _, cells in rows_of(f'{HEADER}\n1,a 5" pipe\n')] == [["1", 'a 5" pipe']]
+
+
+def test_a_first_line_without_an_end_is_not_taken_for_a_header() -> None:
+    columns = ",".join(f"a_rather_long_name_of_column_{n}" for n in range(10_000))
+    assert code_of(lambda: read_header(f"phone,{columns}\n".encode())) == "header_too_long"
+
+
+def test_ten_thousand_columns_are_read() -> None:
+    columns = ",".join(f"column_{n}" for n in range(10_000))
+    content = f"phone,{columns}\n+254711000001{',x' * 9_999},last\n"
+    assert [row.text for row in chunk_of(content, "{{column_9999}}").taken] == ["last"]
+    with pytest.raises(InvalidFile) as caught:
+        chunk_of(content, "{{name}}")
+    assert len(caught.value.details["columns"]) == 30
+
+
 def test_a_file_that_is_not_utf8_is_refused_with_the_line() -> None:
     with pytest.raises(InvalidFile, match="line 2"):
         list(check_encoding([b"phone,name\n+254711000001,Jos", b"\xe9\n"]))
+    with pytest.raises(InvalidFile, match="line 3"):
+        read_header(b"phone,name\n+254711000001,Asha\n+254711000002,Jos\xe9\n")
     assert code_of(lambda: read_header("phone,name".encode("utf-16"))) == "not_utf8"
     assert code_of(lambda: list(check_encoding([b"phone,name\n\xc3"]))) == "not_utf8"
 

@@ -9,12 +9,15 @@ from sqlalchemy import func, select, update
 from urllib3.filepost import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
+from messaging import prices
 from messaging.audit import audit
 from messaging.batch_import import import_next
-from messaging.database import Database
+from messaging.database import Database, utc_now
 from messaging.models import batches, messages, upload_pieces
 from routes.uploads import SLOTS
 from tests.support.web import API_KEY, Caller
+from utils.money import parse_money
+from utils.provider_answers import RecipientAnswer
 from utils.settings import Settings
 
 FILE = "Phone;Name\r\n+254711000001;Amina\r\n254711000002;Brian\r\n+254711000001;Again\r\n12;Nobody\r\n"
@@ -118,6 +121,16 @@ def test_what_is_wrong_with_the_whole_file_is_said_before_anything_is_kept(
     assert error_of(upload(app, text=" ")) == (400, "empty_message")
     assert error_of(upload(app, text="Dear {{name")) == (400, "invalid_placeholder")
     assert error_of(upload(app, max_cost="much")) == (400, "invalid_money")
+    for max_cost in (
+        "KES 0",
+        "KES -5",
+        "5000",
+        "KES 5,000",
+        '{"amount": "5"}',
+        "KES 0.0000001",
+        "[" * 10_000,
+    ):
+        assert error_of(upload(app, max_cost=max_cost)) == (400, "invalid_money")
     assert error_of(upload(app, sender_id="@@")) == (400, "invalid_sender_id")
     assert error_of(upload(app, expires_at="2020-01-01T00:00:00Z")) == (400, "invalid_time")
     assert count(database, batches) == 0
@@ -160,6 +173,12 @@ def test_every_field_of_the_form_reaches_the_batch(app: OpenAPI, caller: Caller)
     assert (batch["name"], batch["max_cost"]) == ("2024", {"amount": "100.0000", "currency": "KES"})
 
 
+def test_max_cost_may_be_written_as_answers_write_money(app: OpenAPI, caller: Caller) -> None:
+    assert upload(app, max_cost='{"amount": "99.5000", "currency": "KES"}').status_code == 202
+    batch: dict[str, Any] = caller.get("/v1/batches/1").json  # type: ignore[assignment]
+    assert batch["max_cost"] == {"amount": "99.5000", "currency": "KES"}
+
+
 def test_a_quote_of_messages_counts_parts_and_names_what_makes_them_long(
     app: OpenAPI, caller: Caller
 ) -> None:
@@ -186,19 +205,25 @@ def test_a_quote_of_a_file_counts_its_rows(app: OpenAPI, database: Database) -> 
     assert count(database, batches) == count(database, messages) == count(database, upload_pieces) == 0
 
 
-def test_the_bill_says_where_our_count_of_parts_was_wrong(
+def test_the_bill_says_where_our_estimate_was_wrong(
     app: OpenAPI, database: Database, settings: Settings, caller: Caller
 ) -> None:
     upload(app, "phone,name\n+254711000001,a\n+254711000002,b\n+254711000003,c\n")
     import_all(database, settings)
+    answer = RecipientAnswer("+254711000001", "accepted", cost=parse_money("KES 0.8000"))
     with database.write() as connection:
-        for message_id, parts in ((1, 1), (2, 2)):
-            connection.execute(update(messages).where(messages.c.id == message_id).values(parts=parts))
+        prices.learn(database, connection, settings.at_sender_id, "Hello", [answer], utc_now())
+        for message_id, parts, micros in ((1, 1, 800_000), (2, 2, 1_700_000)):
+            cost = {"parts": parts, "cost_micros": micros, "cost_currency": "KES"}
+            connection.execute(update(messages).where(messages.c.id == message_id).values(**cost))
     assert caller.get("/v1/batches/1/bill").json == {
         "messages": 2,
         "estimated_parts": 2,
         "billed_parts": 3,
         "differing": 1,
+        "estimated_costs": [{"amount": "1.6000", "currency": "KES"}],
+        "billed_costs": [{"amount": "2.5000", "currency": "KES"}],
+        "unpriced": 0,
         "examples": [{"id": 2, "estimated_parts": 1, "billed_parts": 2}],
     }
 
