@@ -372,6 +372,21 @@ def test_opt_outs_are_imported_once_and_bad_lines_are_named(
     assert sms("audit").exit_code == 0
 
 
+@pytest.mark.parametrize("head", ["Phone;Reason", "\ufeffPHONE\treason", "reason,phone"])
+def test_opt_outs_are_imported_as_spreadsheets_write_them(
+    sms: Sms, migrated: Database, tmp_path: Path, head: str
+) -> None:
+    mark = next(one for one in ";\t," if one in head)
+    cells = {"phone": ALICE, "reason": "letter"}
+    line = mark.join(cells[name.strip("\ufeff").casefold()] for name in head.split(mark))
+    file = tmp_path / "stops.csv"
+    file.write_text(f"{head}\r\n{line}\r\n{mark}\r\n", "utf-8")
+    done = parsed(sms("opt-outs", "import", str(file), "--json"))
+    assert (done["added"], [one["line"] for one in done["refused"]]) == (1, [3])
+    (entry,) = parsed(sms("opt-outs", "list", "--json"))
+    assert (entry["phone"], entry["detail"]) == (ALICE, "letter")
+
+
 @pytest.mark.parametrize("content", [b"number\n+254711000001\n", b"", "phone\n1\n".encode("utf-16")])
 def test_a_file_that_is_no_list_of_phones_is_refused(
     sms: Sms, migrated: Database, tmp_path: Path, content: bytes
