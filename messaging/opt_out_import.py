@@ -84,7 +84,9 @@ def _chunks(reader: csv.DictReader[str]) -> Iterator[list[Row]]:
         while chunk := list[Row](islice(numbered, CHUNK)):
             yield chunk
     except csv.Error as error:
-        raise InvalidInput(f"Line {reader.line_num + HEADER_LINES + 1} cannot be read as CSV: {error}") from None
+        raise InvalidInput(
+            f"Line {reader.line_num + HEADER_LINES + 1} cannot be read as CSV: {error}"
+        ) from None
 
 
 def _readable(chunk: Sequence[Row], default_region: str | None, imported: Imported) -> Iterator[Stop]:

@@ -26,6 +26,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar, cast
@@ -135,6 +136,7 @@ def on_keyword(*words: str) -> Callable[[Function], Function]:
         raise RepliesError(f"a keyword is one word, not {wrong[0]!r}")
 
     def register(function: Function) -> Function:
+        _check_function(function)
         collector = _loading.get()
         for word in words if collector is not None else ():
             _add(cast(_Collector, collector), word, function)
@@ -145,12 +147,18 @@ def on_keyword(*words: str) -> Callable[[Function], Function]:
 
 def on_message(function: Function) -> Function:
     """The function answers texts that no keyword takes. Raises RepliesError at the start."""
-    if not callable(function):
-        raise RepliesError("on_message takes no words: write @on_message above the function")
+    _check_function(function)
     collector = _loading.get()
     if collector is not None:
         collector.for_others.append(function)
     return function
+
+
+def _check_function(function: Any) -> None:
+    if not callable(function):
+        raise RepliesError("@on_keyword(…) and @on_message stand above a function")
+    if iscoroutinefunction(function) or isgeneratorfunction(function) or isasyncgenfunction(function):
+        raise RepliesError(f"{_name(function)} has to return its answer: no async, no yield")
 
 
 def _add(collector: _Collector, word: str, function: Handler) -> None:
@@ -203,8 +211,11 @@ def _fold(word: str) -> str:
 
 def _texts(answer: Answer) -> tuple[str, ...]:
     texts = (answer,) if isinstance(answer, str) else () if answer is None else answer
-    if not isinstance(texts, (list, tuple)) or not all(isinstance(one, str) for one in texts):
+    if not isinstance(texts, (list, tuple)):
         raise WrongAnswer(f"a handler returns a text, a list of texts or None, not {type(answer).__name__}")
+    wrong = [type(one).__name__ for one in texts if not isinstance(one, str)]
+    if wrong:
+        raise WrongAnswer(f"a handler's list holds texts, not {wrong[0]}")
     wanted = tuple(one for one in texts if one.strip())
     if len(wanted) > MOST_TEXTS or any(len(one) > LONGEST_REPLY for one in wanted):
         raise WrongAnswer(f"at most {MOST_TEXTS} texts of at most {LONGEST_REPLY} characters can be sent")

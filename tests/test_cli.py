@@ -206,6 +206,18 @@ def test_send_refuses_the_books_of_another_account(sms: Sms, settings: Settings,
     assert "serves the account clinic" in error_of(sms("start"))
 
 
+def test_a_mistake_in_the_reply_handlers_stops_the_start_with_its_line(
+    settings: Settings, migrated: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "replies.py"
+    file.write_text("def balance(message) -> str\n    return 'x'\n")
+    app = create_app(settings.model_copy(update={"replies_file": str(file)}))
+    result = app.test_cli_runner().invoke(args=["sms", "start"])
+    app.extensions["sms"].inbox.stop()
+    app.extensions["sms"].database.close()
+    assert "replies.py cannot be used: line 1: SyntaxError: expected ':'" in error_of(result)
+
+
 def test_status_shows_the_message_and_its_history(sms: Sms, migrated: Database) -> None:
     message_id = put(migrated, status=statuses.REJECTED, reason="no_route", cost_text="KES 0.8000")
     result = sms("status", str(message_id))

@@ -114,6 +114,12 @@ def test_what_cannot_be_sent_is_the_handler_s_error(tmp_path: Path, answer: str)
         ("@on_keyword\ndef f(m): ...\n", "line 2: on_keyword needs its words"),
         ("@on_message()\ndef f(m): ...\n", "line 2: "),
         (
+            '@on_message("A")\ndef f(m): ...\n',
+            "line 2: @on_keyword(…) and @on_message stand above a function",
+        ),
+        ('@on_keyword("A")\nasync def f(m): ...\n', "line 2: f has to return its answer: no async, no yield"),
+        ('@on_message\ndef f(m):\n    yield "a"\n', "line 2: f has to return its answer"),
+        (
             '@on_keyword("A")\ndef one(m): ...\n\n@on_keyword("a")\ndef two(m): ...\n',
             "line 5: the keyword 'a' is taken already, by one",
         ),
