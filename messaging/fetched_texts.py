@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, bindparam, func, select, text, update
 from messaging.column_types import UtcDateTime
 from messaging.database import lock_keys
 from messaging.models import inbound_messages
+from messaging.opt_outs import sender_key
 from messaging.value_lists import one_of
 
 PREFIX = "inbox:"
@@ -193,7 +194,7 @@ def match(said: Iterable[Said], rows: Sequence[Row[Any]]) -> dict[int, int]:
 
 
 def _identity(one: Any) -> tuple[str, str, str]:
-    return one.sender, one.recipient, one.text.strip()
+    return one.sender, sender_key(one.recipient), one.text.strip()
 
 
 def gap_between(one: Said, row: Any) -> timedelta | None:

@@ -345,6 +345,13 @@ def test_a_fetched_text_is_not_that_of_a_callback_half_a_day_later(
     assert (gap_between(arrived, row(date=date, received_at=moment)) is not None) is is_near
 
 
+def test_a_number_of_ours_is_the_same_with_and_without_its_plus() -> None:
+    fetched = said(AT_EIGHT)._replace(recipient="+254711082000")
+    came = row(date=AT_EIGHT)
+    came.recipient = "254711082000"
+    assert match([fetched], [came]) == {1: 1}
+
+
 @pytest.mark.parametrize("date", [None, "", "yesterday", "2018-13-45"])
 def test_a_date_that_cannot_be_read_is_none(date: str | None) -> None:
     assert read_moment(date) is None
