@@ -33,6 +33,7 @@ from messaging.doctor import examine
 from messaging.health import explain_storage_error
 from messaging.message_views import get_message
 from messaging.replay import replay
+from messaging.reply_handlers import require_handlers
 from processes import run_foreground
 from utils.errors import ServiceError
 from utils.phone_numbers import parse_phone
@@ -78,6 +79,8 @@ def start() -> None:
     """Run web, worker and, offline, the simulator in the foreground."""
     service = current_service()
     require_own_books(service)
+    # Web and worker look too; here a mistake is one line, not one among those of three processes that end.
+    require_handlers(service.settings)
     service.database.close()
     sys.exit(run_foreground(service.settings))
 

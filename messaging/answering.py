@@ -28,6 +28,7 @@ from messaging.patience import with_patience
 from messaging.reply_handlers import Attempt, Handlers, Inbound, explain, handlers_in
 from messaging.replying import Outcome, Reply
 from utils.settings import Settings
+from utils.texts import as_text
 
 AT_ONCE = 8
 # Threads of handlers that hang cannot be ended, only left: with so many of them this worker takes no more.
@@ -158,7 +159,7 @@ def _failed(inbound_id: int, error: str) -> Outcome:
 
 
 def _storable(error: str) -> str:
-    return error.replace("\0", "\ufffd")[:LONGEST_ERROR]
+    return as_text(error)[:LONGEST_ERROR]
 
 
 class Answerer:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, bindparam, func, select, text, update
 from messaging.column_types import UtcDateTime
 from messaging.database import lock_keys
 from messaging.models import inbound_messages
+from messaging.opt_outs import sender_key
 from messaging.value_lists import one_of
 
 PREFIX = "inbox:"
@@ -71,13 +72,14 @@ _JOIN_INBOX = (
 
 
 class Said(NamedTuple):
-    """What both channels tell of a text. `key` is the caller's."""
+    """What both channels tell of a text. `key` is the caller's; `received_at` only a callback has."""
 
     key: int
     sender: str
     recipient: str
     text: str
     date: str | None
+    received_at: datetime | None = None
 
 
 class Moment(NamedTuple):
@@ -113,23 +115,26 @@ def take_lock(connection: Connection) -> None:
 def join_callbacks(connection: Connection, arrived: Mapping[str, Any]) -> dict[str, int]:
     """Which of the texts that callbacks bring, by provider id, were fetched before: their rows by provider id.
 
-    `arrived` holds `messaging.inbound.InboundText`s. A row takes the callback's id, and what only that tells.
+    `arrived` holds `messaging.inbound.FiledText`s. A row takes the callback's id, and what only that tells.
     """
-    senders = sorted({one.sender for one in arrived.values()})
+    senders = sorted({one.inbound.sender for one in arrived.values()})
     rows = connection.execute(_AWAITING, {"senders": senders}).all()
     if not rows:
         return {}
     known = set(connection.execute(_KNOWN_IDS, {"ids": list(arrived)}).scalars())
     names = [name for name in arrived if name not in known and inbox_id_of(name) is None]
-    said = [Said(index, *_words(arrived[name])) for index, name in enumerate(names)]
+    said = [_said(index, arrived[name]) for index, name in enumerate(names)]
     joined = {names[key]: row_id for key, row_id in match(said, rows).items()}
     if joined:
-        connection.execute(_JOIN_CALLBACK, [_join_row(arrived[name], joined[name]) for name in joined])
+        connection.execute(
+            _JOIN_CALLBACK, [_join_row(arrived[name].inbound, joined[name]) for name in joined]
+        )
     return joined
 
 
-def _words(inbound: Any) -> tuple[str, str, str, str | None]:
-    return inbound.sender, inbound.recipient, inbound.text, inbound.provider_date
+def _said(key: int, filed: Any) -> Said:
+    one = filed.inbound
+    return Said(key, one.sender, one.recipient, one.text, one.provider_date, filed.received_at)
 
 
 def _join_row(inbound: Any, row_id: int) -> dict[str, Any]:
@@ -189,20 +194,29 @@ def match(said: Iterable[Said], rows: Sequence[Row[Any]]) -> dict[int, int]:
 
 
 def _identity(one: Any) -> tuple[str, str, str]:
-    return one.sender, one.recipient, one.text.strip()
+    return one.sender, sender_key(one.recipient), one.text.strip()
 
 
 def gap_between(one: Said, row: Any) -> timedelta | None:
     """How far apart two equal texts are in time; None where they cannot be the same one."""
     mine, theirs = read_moment(one.date), read_moment(row.provider_date)
-    if mine is None:
+    if mine is not None and theirs is not None:
+        shifts = ZONES if mine.is_bare or theirs.is_bare else ZONES[:1]
+        gap = min(abs(abs(mine.at - theirs.at) - shift) for shift in shifts)
+        return gap if gap <= TOLERANCE else None
+    if mine is not None:
+        return _delay(mine, row.received_at)
+    if one.received_at is None:
         return timedelta(0)
-    if theirs is None:
-        delay = row.received_at - mine.at
-        return abs(delay) if -TOLERANCE <= delay <= LATEST_CALLBACK else None
-    shifts = ZONES if mine.is_bare or theirs.is_bare else ZONES[:1]
-    gap = min(abs(abs(mine.at - theirs.at) - shift) for shift in shifts)
-    return gap if gap <= TOLERANCE else None
+    # Without the limit a fetched YES whose callback never came would take every later YES for itself.
+    return _delay(theirs or Moment(row.received_at, is_bare=False), one.received_at)
+
+
+def _delay(said: Moment, received_at: datetime) -> timedelta | None:
+    """How long a callback without date was on its way, if it brought what was said then."""
+    delay = received_at - said.at
+    earliest = -TOLERANCE - (ZONES[-1] if said.is_bare else timedelta(0))
+    return abs(delay) if earliest <= delay <= LATEST_CALLBACK else None
 
 
 def read_moment(date: str | None) -> Moment | None:
@@ -227,18 +241,31 @@ def is_late(provider_inbound_id: str, date: str | None, received_at: datetime) -
 def is_overtaken(
     connection: Connection, provider_inbound_id: str, sender: str, date: str | None, opposite: str
 ) -> bool:
-    """Whether a fetched STOP or START is older than the opposite word that its sender said since.
+    """Whether a STOP or START is older than the opposite word that its sender said since.
 
-    In doubt (no date, no zone) STOP stands.
+    In doubt (no date, no zone) STOP stands: one that a callback brings always, for AT's dates are no promise.
     """
-    if inbox_id_of(provider_inbound_id) is None:
-        return False
     mine = read_moment(date)
     is_start = opposite == "stop"
-    rows = connection.execute(_SAID, {"sender": sender, "meaning": opposite})
+    is_fetched = inbox_id_of(provider_inbound_id) is not None
+    if not is_fetched and (mine is None or not is_start):
+        return False
+    rows = connection.execute(_SAID, {"sender": sender, "meaning": opposite}).all()
+    if not is_fetched:
+        return _is_older(mine, [read_moment(row.provider_date) for row in rows])
     times = [read_moment(row.provider_date) or Moment(row.received_at, is_bare=False) for row in rows]
     if mine is None:
         return is_start and bool(times)
     doubt = ZONES[-1] if mine.is_bare or any(one.is_bare for one in times) else timedelta(0)
     border = mine.at - doubt if is_start else mine.at + doubt
     return any(one.at > border for one in times)
+
+
+def _is_older(mine: Moment | None, times: Iterable[Moment | None]) -> bool:
+    """By dates of one form, for a bare one tells nothing beside one with a zone.
+
+    AT repeats what it could not bring, so a START may come after the STOP that was said after it.
+    """
+    return mine is not None and any(
+        one is not None and one.is_bare == mine.is_bare and one.at > mine.at for one in times
+    )

@@ -59,8 +59,10 @@ def succeeded(connection: Connection, now: datetime) -> None:
     _write(connection, step=0, next_post_at=now, succeeded_at=now, **_NO_TROUBLE)
 
 
-def failed(connection: Connection, row: Row[Any], reason: str, now: datetime) -> None:
-    step = row.step + 1
+def failed(connection: Connection, row: Row[Any], reason: str, now: datetime, *, is_down: bool) -> None:
+    """Nothing of a round was accepted. A receiver that is up and refuses what it got may take what comes next:
+    to narrow its lane too would keep that waiting for hours behind what it refuses."""
+    step = row.step + 1 if is_down else 0
     since = row.failing_since or now
     _write(connection, step=step, next_post_at=now + _wait(step), failing_since=since, reason=reason)
     if step > 1:
@@ -85,7 +87,7 @@ _NO_TROUBLE: dict[str, None] = {"failing_since": None, "paused_at": None, "reaso
 
 
 def _wait(step: int) -> timedelta:
-    return min(FIRST_STEP * (1 << min(step - 1, 10)), LONGEST_STEP)
+    return min(FIRST_STEP * (1 << min(max(step - 1, 0), 10)), LONGEST_STEP)
 
 
 def _write(connection: Connection, **values: object) -> None:

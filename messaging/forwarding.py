@@ -85,6 +85,8 @@ class Answer(Protocol):
     @property
     def is_accepted(self) -> bool: ...
     @property
+    def is_overloaded(self) -> bool: ...
+    @property
     def is_gone(self) -> bool: ...
 
 
@@ -194,7 +196,8 @@ def wait_after(attempts: int) -> timedelta:
 def _learn(connection: Connection, state: Any, answers: Sequence[Answer], now: datetime) -> None:
     """Nothing of a round was accepted."""
     reason = answers[-1].problem or ""
-    forward_state.failed(connection, state, reason, now)
+    is_down = any(answer.is_overloaded for answer in answers)
+    forward_state.failed(connection, state, reason, now, is_down=is_down)
     if any(answer.is_gone for answer in answers):
         forward_state.pause(connection, "the receiver answered 410: it wants no more events", now)
     elif _fails_for_long(connection, state, now):

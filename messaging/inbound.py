@@ -107,7 +107,7 @@ def receive_texts(
 def _without_fetched(connection: Connection, filed: Sequence[FiledText]) -> list[FiledText]:
     """Without those whose text `sms fetch-inbound` has brought already, under another id."""
     fetched_texts.share_lock(connection)
-    arrived = {one.inbound.provider_inbound_id: one.inbound for one in filed}
+    arrived = {one.inbound.provider_inbound_id: one for one in filed}
     joined = fetched_texts.join_callbacks(connection, arrived)
     repeated = [one.callback_id for one in filed if one.inbound.provider_inbound_id in joined]
     journal.set_outcome(connection, repeated, journal.APPLIED, FETCHED_BEFORE)

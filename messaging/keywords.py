@@ -19,7 +19,8 @@ START = "start"
 HELP = "help"
 # In this order: where a setting makes one word mean two things, the careful meaning counts.
 MEANINGS = (STOP, START, HELP)
-LONGEST_KEYWORD = 64
+# A longer text is no keyword, whatever stands around it: letters and digits; all characters.
+MOST_LETTERS, LONGEST_TEXT = 64, 1600
 FALLBACK_LANGUAGE = "english"
 # What a setting says for "the reply of the data file".
 AUTO = "auto"
@@ -41,7 +42,7 @@ class _File:
 
 def read_keyword(text: str, settings: Settings) -> Keyword:
     """What the whole text means: `STOP 12345` is a message."""
-    if len(text) > LONGEST_KEYWORD:
+    if len(text) > LONGEST_TEXT or sum(map(str.isalnum, text)) > MOST_LETTERS:
         return Keyword(MESSAGE)
     folded = fold(text)
     own = {STOP: settings.stop_words, START: settings.start_words, HELP: settings.help_words}

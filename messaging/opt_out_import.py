@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TextIO
 from sqlalchemy import Connection, insert, select
 
 from messaging import forward_events
+from messaging.csv_reading import read_header
 from messaging.database import Database
 from messaging.models import opt_outs, suppressions
 from messaging.opt_outs import EVERYTHING, KEYWORD, lock_phones, sender_key
@@ -24,6 +25,7 @@ SOURCE = "import"
 # Small, so that callbacks that come in meanwhile do not wait long for the one writer of SQLite.
 CHUNK = 500
 MOST_NAMED = 100
+HEADER_LINES = 1
 LONGEST_REASON = 500
 
 Row = tuple[int, Mapping[str, Any]]
@@ -63,9 +65,8 @@ def import_opt_outs(
 
     `progress` is called after each chunk. Raises InvalidInput for a file without a `phone` column.
     """
-    reader = csv.DictReader(lines)
-    if "phone" not in (reader.fieldnames or ()):
-        raise InvalidInput("The file needs a header line with the column phone", field="phone")
+    header = read_header(lines.readline().encode())
+    reader = csv.DictReader(lines, header.names, delimiter=header.delimiter)
     imported = Imported()
     for chunk in _chunks(reader):
         stops = list(_readable(chunk, default_region, imported))
@@ -78,12 +79,14 @@ def import_opt_outs(
 
 
 def _chunks(reader: csv.DictReader[str]) -> Iterator[list[Row]]:
-    numbered = ((reader.line_num, row) for row in reader)
+    numbered = ((reader.line_num + HEADER_LINES, row) for row in reader)
     try:
         while chunk := list[Row](islice(numbered, CHUNK)):
             yield chunk
     except csv.Error as error:
-        raise InvalidInput(f"Line {reader.line_num + 1} cannot be read as CSV: {error}") from None
+        raise InvalidInput(
+            f"Line {reader.line_num + HEADER_LINES + 1} cannot be read as CSV: {error}"
+        ) from None
 
 
 def _readable(chunk: Sequence[Row], default_region: str | None, imported: Imported) -> Iterator[Stop]:

@@ -149,7 +149,7 @@ def lift(
         lifted = ledger.lift(database, connection, phone, sender_id, source=source, detail=reason)
         left = _blocks(connection, phone)
     if not lifted:
-        raise NotFound(f"Nothing stops texts to {phone}", field="phone")
+        raise _nothing_to_lift(phone, sender_id, left)
     ended = [block for block in before if block not in left]
     is_theirs = any(block["source"] in THEIRS for block in ended)
     return {
@@ -158,6 +158,16 @@ def lift(
         "blocks": left,
         "elsewhere": advice(phone) if is_theirs else None,
     }
+
+
+def _nothing_to_lift(phone: str, sender_id: str | None, left: list[dict[str, Any]]) -> NotFound:
+    if not left:
+        return NotFound(f"Nothing stops texts to {phone}", field="phone")
+    return NotFound(
+        f"{phone} is stopped, but not for the sender {sender_id} alone",
+        field="sender_id",
+        details={"blocks": left},
+    )
 
 
 def advice(phone: str) -> dict[str, str | None]:

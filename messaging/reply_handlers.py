@@ -18,7 +18,6 @@ is the same each time. Its texts are sent once.
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
 import traceback
 import unicodedata
@@ -27,6 +26,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar, cast
@@ -34,12 +34,14 @@ from typing import Any, TypeVar, cast
 from utils.errors import ServiceError
 from utils.setting_types import LONGEST_REPLY, REPOSITORY
 from utils.settings import Settings
+from utils.texts import is_text
 
 DEFAULT_FILE = REPOSITORY / "replies.py"
 MODULE_NAME = "replies"
 MOST_TEXTS = 10
-# What people put between a keyword and the rest: `BAL, 7`, `BAL: 7`.
-_BETWEEN = re.compile(r"\A[\s,;:.]+")
+# What people put behind a keyword: `BAL, 7`, `BAL: 7`, `BAL?`. Some phones add marks of direction.
+_BETWEEN = ",;:.?!\u060c\u061b\u061f\u1362\u1363"
+_QUOTES = "\"'\u00ab\u00bb\u2018\u2019\u201c\u201d\u201e"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ def on_keyword(*words: str) -> Callable[[Function], Function]:
         raise RepliesError(f"a keyword is one word, not {wrong[0]!r}")
 
     def register(function: Function) -> Function:
+        _check_function(function)
         collector = _loading.get()
         for word in words if collector is not None else ():
             _add(cast(_Collector, collector), word, function)
@@ -144,12 +147,18 @@ def on_keyword(*words: str) -> Callable[[Function], Function]:
 
 def on_message(function: Function) -> Function:
     """The function answers texts that no keyword takes. Raises RepliesError at the start."""
-    if not callable(function):
-        raise RepliesError("on_message takes no words: write @on_message above the function")
+    _check_function(function)
     collector = _loading.get()
     if collector is not None:
         collector.for_others.append(function)
     return function
+
+
+def _check_function(function: Any) -> None:
+    if not callable(function):
+        raise RepliesError("@on_keyword(…) and @on_message stand above a function")
+    if iscoroutinefunction(function) or isgeneratorfunction(function) or isasyncgenfunction(function):
+        raise RepliesError(f"{_name(function)} has to return its answer: no async, no yield")
 
 
 def _add(collector: _Collector, word: str, function: Handler) -> None:
@@ -164,7 +173,25 @@ def first_word(text: str) -> tuple[str, str]:
     end = start
     while end < len(text) and (_is_of_word(text[end]) or _joins(text, end)):
         end += 1
-    return text[start:end], _BETWEEN.sub("", text[end:]).rstrip()
+    # Copied from the advice to send "BAL".
+    is_quoted = text[max(0, start - 1) : start] in tuple(_QUOTES) and text[end : end + 1] in tuple(_QUOTES)
+    return text[start:end], _strip(text[end + is_quoted :])
+
+
+def _strip(rest: str) -> str:
+    start = next((at for at, letter in enumerate(rest) if not _is_between(letter)), len(rest))
+    end = len(rest)
+    while end > start and (rest[end - 1].isspace() or _is_invisible(rest[end - 1])):
+        end -= 1
+    return rest[start:end]
+
+
+def _is_between(letter: str) -> bool:
+    return letter.isspace() or letter in _BETWEEN or _is_invisible(letter)
+
+
+def _is_invisible(letter: str) -> bool:
+    return unicodedata.category(letter) == "Cf"
 
 
 def _is_of_word(letter: str) -> bool:
@@ -172,20 +199,28 @@ def _is_of_word(letter: str) -> bool:
 
 
 def _joins(text: str, at: int) -> bool:
-    return text[at] in "-'\u2019" and at + 1 < len(text) and _is_of_word(text[at + 1])
+    is_inside = text[at] in "-'\u2019" or _is_invisible(text[at])
+    return is_inside and at + 1 < len(text) and _is_of_word(text[at + 1])
 
 
 def _fold(word: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", word).casefold())
+    """In one case and form, without what nobody sees."""
+    visible = "".join(letter for letter in word if not _is_invisible(letter))
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())
 
 
 def _texts(answer: Answer) -> tuple[str, ...]:
     texts = (answer,) if isinstance(answer, str) else () if answer is None else answer
-    if not isinstance(texts, (list, tuple)) or not all(isinstance(one, str) for one in texts):
+    if not isinstance(texts, (list, tuple)):
         raise WrongAnswer(f"a handler returns a text, a list of texts or None, not {type(answer).__name__}")
+    wrong = [type(one).__name__ for one in texts if not isinstance(one, str)]
+    if wrong:
+        raise WrongAnswer(f"a handler's list holds texts, not {wrong[0]}")
     wanted = tuple(one for one in texts if one.strip())
-    if len(wanted) > MOST_TEXTS or any(len(one) > LONGEST_REPLY or "\0" in one for one in wanted):
+    if len(wanted) > MOST_TEXTS or any(len(one) > LONGEST_REPLY for one in wanted):
         raise WrongAnswer(f"at most {MOST_TEXTS} texts of at most {LONGEST_REPLY} characters can be sent")
+    if not all(map(is_text, wanted)):
+        raise WrongAnswer("a text holds a character that no phone can show")
     return wanted
 
 

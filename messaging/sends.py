@@ -18,6 +18,7 @@ from utils.errors import EmptyMessage, InvalidInput, InvalidPhone, NoRecipients
 from utils.phone_numbers import parse_phone
 from utils.segments import measure
 from utils.settings import Settings
+from utils.texts import is_text
 
 ROUTE = "messages"
 MOST_RECIPIENTS = 10_000
@@ -116,7 +117,7 @@ def validate_text(text: str) -> None:
             code="text_too_long",
             field="text",
         )
-    if "\0" in text:
+    if not is_text(text):
         raise InvalidInput("The text holds a character that no phone can show", field="text")
 
 

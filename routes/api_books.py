@@ -18,7 +18,7 @@ from messaging.callback_views import require_callback
 from messaging.message_views import get_message
 from messaging.replay import replay
 from routes.api import name_operation
-from routes.api_models import ErrorAnswer, Message, MessagePath
+from routes.api_models import ErrorAnswer, Message, MessagePath, optional_body
 from routes.api_send_models import Resumed, ResumeSending
 from routes.guards import check_api_key
 from routes.service import current_database, current_service
@@ -88,7 +88,12 @@ def replay_callback(path: CallbackPath) -> dict[str, Any]:
     return asdict(replay(service.database, service.settings, ids=[path.id]))
 
 
-@books_api.post("/sending/resume", tags=[BOOKS], responses={200: Resumed, 400: ErrorAnswer})
+@books_api.post(
+    "/sending/resume",
+    tags=[BOOKS],
+    request_body=optional_body(ResumeSending),
+    responses={200: Resumed, 400: ErrorAnswer},
+)
 def resume_sending(body: ResumeSending) -> dict[str, Any]:
     """Lifts the pause of the account and of every sender id, or of one sender id."""
     return {"resumed": pauses.resume_now(current_database(), body.sender_id)}

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from messaging.json_shapes import LARGEST_ID
-from routes.api_models import Blank, Money, Query, Status, Text, Time
+from routes.api_models import Blank, Money, OptionalBody, Query, Status, Text, Time
 
 Meaning = Literal["message", "stop", "start", "help"]
 ReplyOutcome = Literal[
@@ -108,9 +108,7 @@ class Conversation(BaseModel):
     next_cursor: str | None = Field(description="Null on the last page")
 
 
-class MarkRead(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class MarkRead(OptionalBody):
     up_to: int | None = Field(
         None, ge=0, le=LARGEST_ID, description="The last inbound id that was read; absent: all of them"
     )

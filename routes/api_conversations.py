@@ -27,7 +27,7 @@ from routes.api_conversation_models import (
     Say,
     Unread,
 )
-from routes.api_models import ErrorAnswer
+from routes.api_models import ErrorAnswer, optional_body
 from routes.api_send_models import IdempotencyHeader
 from routes.guards import check_api_key
 from routes.service import current_database
@@ -88,6 +88,7 @@ def show_conversation(path: PhonePath, query: ConversationQuery) -> dict[str, An
 @conversations_api.post(
     "/conversations/<phone>/read",
     tags=[CONVERSATIONS],
+    request_body=optional_body(MarkRead),
     responses={200: Unread, 400: ErrorAnswer, 404: ErrorAnswer},
 )
 def mark_conversation_read(path: PhonePath, body: MarkRead) -> dict[str, Any]:

@@ -6,7 +6,18 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from flask import request
+from flask_openapi.models.media_type import MediaType
+from flask_openapi.models.request_body import RequestBody
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from messaging.json_shapes import LARGEST_ID
 
@@ -58,6 +69,23 @@ def _without_null_character(value: str) -> str:
 Text = Annotated[str, Field(max_length=1600), AfterValidator(_without_null_character)]
 Time = Annotated[AwareDatetime, BeforeValidator(_read_time), AfterValidator(_within_reach)]
 Blank = BeforeValidator(_blank_is_absent)
+
+
+class OptionalBody(BaseModel):
+    """A body whose every field may be absent, and so may the body. One that is no JSON is still refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _absent_is_empty(cls, value: Any) -> Any:
+        return {} if value is None and not request.get_data() else value
+
+
+def optional_body(model: type[OptionalBody]) -> RequestBody:
+    """For the document, where a body is required by default."""
+    schema = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+    return RequestBody(required=False, content={"application/json": MediaType.model_validate(schema)})
 
 
 class Query(BaseModel):

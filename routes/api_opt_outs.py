@@ -12,7 +12,7 @@ from messaging.opt_out_views import LedgerFilters, lift, list_entries, stop
 from messaging.sends import validate_sender
 from routes.api import DEFAULT_LIMIT, name_operation, read_phone_field
 from routes.api_conversation_models import PhonePath
-from routes.api_models import Blank, ErrorAnswer, Query, Text, Time
+from routes.api_models import Blank, ErrorAnswer, OptionalBody, Query, Text, Time, optional_body
 from routes.guards import check_api_key
 from routes.service import current_database
 
@@ -77,9 +77,7 @@ class LedgerPage(BaseModel):
     next_cursor: str | None = Field(description="Null on the last page")
 
 
-class StopTexting(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class StopTexting(OptionalBody):
     sender_id: Sender | None = Field(
         None, description="Only texts from this sender; absent: all that we send"
     )
@@ -130,7 +128,12 @@ def show_opt_outs(query: LedgerQuery) -> dict[str, Any]:
     return list_entries(current_database(), filters, query.cursor, query.limit or DEFAULT_LIMIT)
 
 
-@opt_outs_api.put("/opt-outs/<phone>", tags=[OPT_OUTS], responses={200: Stopped, 400: ErrorAnswer})
+@opt_outs_api.put(
+    "/opt-outs/<phone>",
+    tags=[OPT_OUTS],
+    request_body=optional_body(StopTexting),
+    responses={200: Stopped, 400: ErrorAnswer},
+)
 def put_opt_out(path: PhonePath, body: StopTexting) -> dict[str, Any]:
     """Stops texting a recipient."""
     phone = read_phone_field(path.phone, "phone")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from messaging.sends import MOST_RECIPIENTS, SendRequest
-from routes.api_models import Status, Time
+from routes.api_models import OptionalBody, Status, Text, Time
 
 ONE_OR_MANY = BeforeValidator(lambda to: [to] if isinstance(to, str) else to)
 
@@ -67,10 +67,8 @@ class AcceptedSend(BaseModel):
     messages: list[QueuedMessage]
 
 
-class ResumeSending(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    sender_id: str | None = Field(None, description="Only this sender id; absent: everything")
+class ResumeSending(OptionalBody):
+    sender_id: Text | None = Field(None, description="Only this sender id; absent: everything")
 
 
 class Resumed(BaseModel):

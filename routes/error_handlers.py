@@ -36,6 +36,7 @@ HTTP_STATUSES: tuple[tuple[type[ServiceError], int], ...] = (
     (errors.ProviderError, 502),
 )
 SENTENCES = {404: "There is no such route here", 405: "This route does not take that method"}
+NO_OBJECT = "The body has to be a JSON object, sent as Content-Type: application/json"
 RETRY_AFTER_SECONDS = {"busy": 2, "storage_unavailable": 10}
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ def refuse_invalid_request(error: ValidationError) -> Response:
         for one in error.errors(include_url=False, include_input=False, include_context=False)
     ]
     first = found[0]
+    if not first["field"] and error.errors(include_url=False)[0]["type"] == "model_type":
+        first["message"] = NO_OBJECT
     raise InvalidInput(
         first["message"],
         code="invalid_request",

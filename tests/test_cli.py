@@ -213,6 +213,18 @@ def test_send_refuses_the_books_of_another_account(sms: Sms, settings: Settings,
     assert "serves the account clinic" in error_of(sms("start"))
 
 
+def test_a_mistake_in_the_reply_handlers_stops_the_start_with_its_line(
+    settings: Settings, migrated: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "replies.py"
+    file.write_text("def balance(message) -> str\n    return 'x'\n")
+    app = create_app(settings.model_copy(update={"replies_file": str(file)}))
+    result = app.test_cli_runner().invoke(args=["sms", "start"])
+    app.extensions["sms"].inbox.stop()
+    app.extensions["sms"].database.close()
+    assert "replies.py cannot be used: line 1: SyntaxError: expected ':'" in error_of(result)
+
+
 def test_status_shows_the_message_and_its_history(sms: Sms, migrated: Database) -> None:
     message_id = put(migrated, status=statuses.REJECTED, reason="no_route", cost_text="KES 0.8000")
     result = sms("status", str(message_id))
@@ -377,6 +389,21 @@ def test_opt_outs_are_imported_once_and_bad_lines_are_named(
         (None, "import", "letter"),
     ]
     assert sms("audit").exit_code == 0
+
+
+@pytest.mark.parametrize("head", ["Phone;Reason", "\ufeffPHONE\treason", "reason,phone"])
+def test_opt_outs_are_imported_as_spreadsheets_write_them(
+    sms: Sms, migrated: Database, tmp_path: Path, head: str
+) -> None:
+    mark = next(one for one in ";\t," if one in head)
+    cells = {"phone": ALICE, "reason": "letter"}
+    line = mark.join(cells[name.strip("\ufeff").casefold()] for name in head.split(mark))
+    file = tmp_path / "stops.csv"
+    file.write_text(f"{head}\r\n{line}\r\n{mark}\r\n", "utf-8")
+    done = parsed(sms("opt-outs", "import", str(file), "--json"))
+    assert (done["added"], [one["line"] for one in done["refused"]]) == (1, [3])
+    (entry,) = parsed(sms("opt-outs", "list", "--json"))
+    assert (entry["phone"], entry["detail"]) == (ALICE, "letter")
 
 
 @pytest.mark.parametrize("content", [b"number\n+254711000001\n", b"", "phone\n1\n".encode("utf-16")])

@@ -218,7 +218,8 @@ def test_the_skins_show_a_failing_receiver_and_send_an_event_again(
     )
     assert found["reason"] == "the connection was refused"
     assert stack.flask("sms", "forwarding", "status").returncode == 1
-    assert "failing to http://127.0.0.1" in stack.flask("sms", "doctor").stdout
+    examined = stack.flask("sms", "doctor").stdout
+    assert "failing to http://127.0.0.1" in examined, examined
     receiver.start()
     assert stack.flask("sms", "forwarding", "resume").returncode == 0
     eventually(lambda: told(receiver, "message.delivered"), "the event arrived")

@@ -19,6 +19,11 @@ Resolve = Callable[[str, int], Sequence[str]]
 _HANDED_OUT = IPv6Network("2000::/3")
 # A gateway turns these into the IPv4 address in their last four bytes.
 _TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"))
+# Metadata and host services of clouds that are not link-local: AWS on IPv6, Alibaba, Azure, Oracle. The last two
+# count as public for Python.
+_CLOUD_SERVICES = frozenset(
+    map(ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
+)
 
 
 class AddressNotAllowed(ServiceError):
@@ -67,7 +72,9 @@ def _unwrap(address: Address) -> Address:
 
 
 def _is_never_a_receiver(address: Address) -> bool:
-    """Also not with the setting: nobody listens there but a cloud's metadata service (link-local)."""
+    """Also not with the setting: nobody listens there but a cloud's metadata service."""
+    if address in _CLOUD_SERVICES:
+        return True
     if address.is_loopback:
         return False
     return (

@@ -53,19 +53,19 @@ def _check_web_url(value: str) -> str:
     parts = _split_url(value, wanted)
     if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", value):
         raise ValueError(wanted)
-    return value.rstrip("/")
+    return value
 
 
 def _check_origin(value: str) -> str:
     wanted = "scheme://host or scheme://host:port and nothing after it, like https://api.example.org"
-    parts = _split_url(_check_web_url(value), wanted)
+    parts = _split_url(_check_web_url(value.rstrip("/")), wanted)
     if "@" in parts.netloc or parts.path or parts.query or parts.fragment:
         raise ValueError(wanted)
     return value.rstrip("/")
 
 
 def _check_public_url(value: str) -> str:
-    parts = _split_url(_check_web_url(value), "")
+    parts = _split_url(_check_web_url(value.rstrip("/")), "")
     if parts.query or parts.fragment:
         raise ValueError("a URL without ? and #: the callback paths are added to it")
     return value.rstrip("/")

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from utils.deadlines import ClockedSocket, Deadline
 from utils.public_hosts import AddressNotAllowed, Resolve, check_addresses, resolve_host
@@ -27,6 +27,8 @@ DEADLINE_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 LONGEST_ANSWER_BYTES = 64 * 1024
 GONE, BUSY = 410, 429
+# What is written as it is; a request line takes nothing that is not ASCII.
+URL_CHARACTERS = "!$%&'()*+,/:;=?@[]~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ class WebhookClient:
         is_tls = parts.scheme == "https"
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if is_tls else 80)
-        self.target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self.target = quote(target, safe=URL_CHARACTERS)
         self.tls = (tls or ssl.create_default_context()) if is_tls else None
         self.allow_private = allow_private
         self.deadline_seconds = deadline_seconds

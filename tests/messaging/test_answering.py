@@ -32,6 +32,10 @@ def good(message: Inbound) -> list[str]:
 def bad(message: Inbound) -> str:
     raise LookupError("no such account")
 
+@on_keyword("ODD")
+def odd(message: Inbound) -> str:
+    raise LookupError("no \\ud83d here")
+
 @on_keyword("SAME")
 def same(message: Inbound) -> str:
     return "same"
@@ -155,6 +159,13 @@ def test_a_handler_that_raises_is_tried_again_ever_later_and_then_shown_as_faile
     assert (row.reply_outcome, row.reply_tries) == ("failed", MOST_TRIES)
     assert "LookupError" in row.reply_error
     assert sent(database) == []
+
+
+def test_an_error_in_whatever_words_is_kept(database: Database, answering_settings: Settings) -> None:
+    receive(database, answering_settings, "odd")
+    (job,) = claim(database, LEASE, 10)
+    answer(answering_settings, database, job)
+    assert inbound(database)[0].reply_error.endswith("LookupError: no \ufffd here")
 
 
 def test_a_text_over_which_handlers_hang_is_given_up(

@@ -137,6 +137,23 @@ def test_a_person_who_says_yes_twice_has_said_it_twice(database: Database, setti
     assert [(row.provider_inbound_id, row.awaits_callback) for row in rows] == [("a", False), ("b", False)]
 
 
+@pytest.mark.parametrize(("ago", "said_again"), [(timedelta(hours=11), 1), (timedelta(days=3), 2)])
+def test_a_callback_without_date_is_the_fetched_text_only_while_at_may_still_bring_it(
+    database: Database, settings: Settings, ago: timedelta, said_again: int
+) -> None:
+    fetch(database, settings, Shelf(entry(1, "YES", ago=ago)))
+    receive(database, settings, callback("YES", "a"))
+    assert len(texts(database)) == said_again
+
+
+def test_a_stop_without_date_counts_though_one_was_fetched_long_ago(
+    database: Database, settings: Settings
+) -> None:
+    fetch(database, settings, Shelf(entry(1, "STOP", ago=timedelta(days=3))))
+    receive(database, settings, callback("START", "a"), callback("STOP", "b"))
+    assert [row.phone for row in every(database, suppressions)] == [PHONE]
+
+
 class SmallPages(Shelf):
     def fetch_inbox(self, last_received_id: int | str = 0) -> list[dict[str, Any]]:
         return super().fetch_inbox(last_received_id)[:3]
@@ -307,6 +324,32 @@ def test_each_text_takes_the_nearest_row_and_no_row_twice() -> None:
     found = match([said("2018-03-19T08:34:29Z", key=10), said("2018-03-19T08:34:31Z", key=11)], rows)
     assert found == {10: 2, 11: 1}
     assert match([said(None, key=key) for key in (1, 2, 3)], rows) == {1: 1, 2: 2}
+
+
+@pytest.mark.parametrize(
+    ("date", "hours", "is_near"),
+    [
+        (AT_EIGHT, 11.9, True),
+        (AT_EIGHT, 12.5, False),
+        (AT_EIGHT, -1.0, False),
+        ("2018-03-19 11:34:18", 0.0, True),
+        (None, 1.0, True),
+        (None, 12.5, False),
+    ],
+)
+def test_a_fetched_text_is_not_that_of_a_callback_half_a_day_later(
+    date: str | None, hours: float, is_near: bool
+) -> None:
+    moment = datetime(2018, 3, 19, 8, 34, 18, tzinfo=UTC)
+    arrived = said(None)._replace(received_at=moment + timedelta(hours=hours))
+    assert (gap_between(arrived, row(date=date, received_at=moment)) is not None) is is_near
+
+
+def test_a_number_of_ours_is_the_same_with_and_without_its_plus() -> None:
+    fetched = said(AT_EIGHT)._replace(recipient="+254711082000")
+    came = row(date=AT_EIGHT)
+    came.recipient = "254711082000"
+    assert match([fetched], [came]) == {1: 1}
 
 
 @pytest.mark.parametrize("date", [None, "", "yesterday", "2018-13-45"])

@@ -34,6 +34,7 @@ ACCEPTED = WebhookAnswer(200, None)
 BROKEN = WebhookAnswer(503, "answered 503")
 SILENT = WebhookAnswer(None, "no answer in time")
 GONE = WebhookAnswer(410, "answered 410")
+REFUSED = WebhookAnswer(400, "answered 400")
 
 
 class Receiver:
@@ -335,6 +336,30 @@ def test_a_dead_receiver_is_asked_with_one_event_at_a_time(
     clock.step(hours=1)
     run(forwarding_database, receiver)
     assert states(forwarding_database) == {"delivered": len(ids)}
+
+
+def test_events_that_a_living_receiver_refuses_keep_no_other_one_waiting(
+    forwarding_database: Database, clock: Clock, settings: Settings
+) -> None:
+    add_events(forwarding_database, 2 * forwarding.CHUNK)
+    (wanted,) = add_events(forwarding_database, 1)
+    receiver = Receiver(lambda event_id: ACCEPTED if event_id == wanted else REFUSED)
+    for _ in range(3):
+        run(forwarding_database, receiver)
+        clock.step(seconds=3)
+    assert wanted in receiver.ids
+    assert states(forwarding_database)["delivered"] == 1
+
+
+def test_a_receiver_that_refuses_everything_for_a_day_is_paused_too(
+    forwarding_database: Database, clock: Clock, settings: Settings
+) -> None:
+    add_events(forwarding_database, 3)
+    receiver = Receiver(lambda event_id: REFUSED)
+    assert (run(forwarding_database, receiver), run(forwarding_database, receiver)) == (3, 0)
+    assert standing(forwarding_database, settings)["state"] == "failing"
+    fail_for(forwarding_database, clock, receiver, 33)
+    assert standing(forwarding_database, settings)["state"] == "paused"
 
 
 def fail_for(database: Database, clock: Clock, receiver: Receiver, hours: int) -> None:

@@ -233,6 +233,38 @@ def test_start_does_not_lift_what_the_network_has_blocked(database: Database, se
     assert only_row(database, suppressions).phone == PHONE
 
 
+@pytest.mark.parametrize(
+    ("stopped_at", "started_at", "is_stopped"),
+    [
+        ("2026-11-24T10:05:00Z", "2026-11-24T10:00:00Z", True),
+        ("2026-11-24 10:05:00", "2026-11-24 10:00:00", True),
+        ("2026-11-24T10:05:00.500Z", "2026-11-24T13:05:00+03:00", True),
+        ("2026-11-24T10:00:00Z", "2026-11-24T10:05:00Z", False),
+        ("2026-11-24 10:00:00", "2026-11-24 10:30:00", False),
+        ("2026-11-24T10:00:00Z", "2026-11-24T10:00:00Z", False),
+        ("2026-11-24T10:05:00Z", "2026-11-24 10:00:00", False),
+        ("2026-11-24T10:05:00Z", "soon", False),
+        ("", "2026-11-24T10:00:00Z", False),
+    ],
+)
+def test_a_start_that_comes_late_does_not_undo_a_stop_that_was_said_after_it(
+    database: Database, settings: Settings, stopped_at: str, started_at: str, is_stopped: bool
+) -> None:
+    """AT brings again for hours what it could not bring; other dates than AT's own, in one form, decide nothing."""
+    receive(database, settings, inbound("STOP", "1", date=stopped_at), inbound("START", "2", date=started_at))
+    assert bool(all_rows(database, suppressions)) is is_stopped
+
+
+def test_a_stop_counts_whatever_date_it_has(database: Database, settings: Settings) -> None:
+    receive(
+        database,
+        settings,
+        inbound("START", "1", date="2026-11-24T10:05:00Z"),
+        inbound("STOP", "2", date="2026-11-24T10:00:00Z"),
+    )
+    assert only_row(database, suppressions).phone == PHONE
+
+
 def test_the_sixth_equal_reply_within_five_minutes_is_held(database: Database, settings: Settings) -> None:
     receive(database, settings, *(inbound("ping", f"in-{number}") for number in range(7)))
     assert outcomes(database) == ["queued"] * 5 + ["held"] * 2

@@ -34,6 +34,8 @@ def meaning_of(text: str, settings: Settings = DEFAULT) -> str:
         "Quit",
         "cancel",
         "STOP\n",
+        "STOP " + "!" * 200,
+        "\n" * 100 + "stop",
         "stop \N{SPEAK-NO-EVIL MONKEY}",
     ],
 )
@@ -60,6 +62,7 @@ def test_start_and_unstop_mean_start(text: str) -> None:
         "restart",
         "S T O P",
         "STOP " * 50,
+        "STOP" + "!" * 2000,
     ],
 )
 def test_anything_else_is_a_message(text: str) -> None:

@@ -36,7 +36,14 @@ def asked(handlers: Handlers, text: str) -> tuple[str, ...]:
     [
         ("BAL 7", "BAL", "7"),
         ("  bal,  7 8 ", "bal", "7 8"),
-        ('"BAL"', "BAL", '"'),
+        ('"BAL"', "BAL", ""),
+        ("\u201cBAL 7\u201d", "BAL", "7\u201d"),
+        ('SAY "hi"', "SAY", '"hi"'),
+        ("BAL?", "BAL", ""),
+        ("bal! 7", "bal", "7"),
+        ("BAL\u061f", "BAL", ""),
+        ("\u200fBAL\u200f 7\u200f", "BAL", "7"),
+        ("TEMP -5", "TEMP", "-5"),
         ("BAL\u00a07", "BAL", "7"),
         ("BAL-7 x", "BAL-7", "x"),
         ("don\u2019t go", "don\u2019t", "go"),
@@ -50,7 +57,9 @@ def test_the_first_word_and_what_follows_it(text: str, word: str, rest: str) -> 
     assert first_word(text) == (word, rest)
 
 
-@pytest.mark.parametrize("text", ["BAL", "bal 7", "Balance", "ＢＡＬ", "«bal»"])
+@pytest.mark.parametrize(
+    "text", ["BAL", "bal 7", "Balance", "ＢＡＬ", "«bal»", "B\u200bAL", "\u202abal\u202c"]
+)
 def test_a_keyword_is_a_whole_first_word_in_any_case(tmp_path: Path, text: str) -> None:
     handlers = load(
         tmp_path, '@on_keyword("BAL", "Balance")\ndef f(message: Inbound) -> str:\n    return "yes"\n'
@@ -86,7 +95,9 @@ def third(message: Inbound) -> str:
     assert asked(load(tmp_path, code), "anything") == ("a", "b")
 
 
-@pytest.mark.parametrize("answer", ["7", "[1]", '{"a"}', '"a" * 1601', '["a"] * 11', '"a\\0b"', "b'a'"])
+@pytest.mark.parametrize(
+    "answer", ["7", "[1]", '{"a"}', '"a" * 1601', '["a"] * 11', '"a\\0b"', '"\\ud83d"', "[None]", "b'a'"]
+)
 def test_what_cannot_be_sent_is_the_handler_s_error(tmp_path: Path, answer: str) -> None:
     handlers = load(tmp_path, f"@on_message\ndef f(message: Inbound):\n    return {answer}\n")
     with pytest.raises(WrongAnswer):
@@ -102,6 +113,12 @@ def test_what_cannot_be_sent_is_the_handler_s_error(tmp_path: Path, answer: str)
         ('@on_keyword("TWO WORDS")\ndef f(m): ...\n', "line 2: a keyword is one word, not 'TWO WORDS'"),
         ("@on_keyword\ndef f(m): ...\n", "line 2: on_keyword needs its words"),
         ("@on_message()\ndef f(m): ...\n", "line 2: "),
+        (
+            '@on_message("A")\ndef f(m): ...\n',
+            "line 2: @on_keyword(…) and @on_message stand above a function",
+        ),
+        ('@on_keyword("A")\nasync def f(m): ...\n', "line 2: f has to return its answer: no async, no yield"),
+        ('@on_message\ndef f(m):\n    yield "a"\n', "line 2: f has to return its answer"),
         (
             '@on_keyword("A")\ndef one(m): ...\n\n@on_keyword("a")\ndef two(m): ...\n',
             "line 5: the keyword 'a' is taken already, by one",

@@ -62,7 +62,7 @@ def test_reading_counts_down_and_only_those_with_unread_texts_can_be_asked_for(
     hear(caller, 3, BOB)
     first = pages_of(call, "/inbound")[-1]["id"]
     assert call("POST", f"/conversations/{ALICE}/read", {"up_to": first}).json == {"unread": 2}
-    assert call("POST", f"/conversations/{ALICE}/read", {}).json == {"unread": 0}
+    assert call("POST", f"/conversations/{ALICE}/read").json == {"unread": 0}
     assert call("POST", f"/conversations/{ALICE}/read", {"up_to": 0}).json == {"unread": 0}
     assert [one["phone"] for one in call("GET", "/conversations?unread=true").json["items"]] == [BOB]
     hear(caller, 4)
@@ -107,6 +107,8 @@ def test_a_person_answers_from_the_number_that_was_written_to_last(caller: Calle
         (BOB, "Hi", 404, "not_found"),
         ("nobody", "Hi", 400, "invalid_phone"),
         (ALICE, "x" * 1601, 400, "text_too_long"),
+        (ALICE, "half \ud83d", 400, "invalid_input"),
+        (ALICE, "a\0b", 400, "invalid_input"),
     ],
 )
 def test_what_cannot_be_said_is_refused(

@@ -39,6 +39,26 @@ def test_an_opt_out_is_put_shown_and_lifted(call: Any) -> None:
     assert call("GET", "/opt-outs?in_force=true").json["items"] == []
 
 
+def test_a_put_needs_no_body_but_one_that_is_no_json_is_refused(app: OpenAPI) -> None:
+    client, headers = app.test_client(), {"Authorization": f"Bearer {API_KEY}"}
+    path = f"/v1/opt-outs/{ALICE}"
+    for body in ('{"sender_id": "Clinic"', "[]", "null", "sender_id=Clinic"):
+        refused = client.put(path, data=body, headers=headers | {"Content-Type": "application/json"})
+        assert (refused.status_code, refused.json["error"]["code"]) == (400, "invalid_request")
+        assert "JSON object" in refused.json["error"]["message"]
+    assert "JSON object" in client.put(path, data="a=1", headers=headers).json["error"]["message"]
+    assert client.get("/v1/opt-outs", headers=headers).json["items"] == []
+    put = client.put(path, headers=headers)
+    assert (put.status_code, put.json["blocks"][0]["scope"]) == (200, "all")
+
+
+def test_a_lift_for_one_sender_does_not_say_that_nothing_stops_who_is_stopped_altogether(call: Any) -> None:
+    call("PUT", f"/opt-outs/{ALICE}")
+    error = call("DELETE", f"/opt-outs/{ALICE}?sender_id=Clinic").json["error"]
+    assert (error["code"], error["field"]) == ("not_found", "sender_id")
+    assert [one["scope"] for one in error["details"]["blocks"]] == ["all"]
+
+
 def test_a_block_of_one_sender_is_lifted_by_itself(call: Any) -> None:
     call("PUT", f"/opt-outs/{ALICE}", {"sender_id": "Clinic"})
     both = call("PUT", f"/opt-outs/{ALICE}", {}).json["blocks"]

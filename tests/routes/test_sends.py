@@ -55,6 +55,7 @@ def test_recipients_are_normalised_deduplicated_and_refused_by_name(caller: Call
         ({"text": ""}, "empty_message", "text"),
         ({"text": " \n"}, "empty_message", "text"),
         ({"text": "x" * 1601}, "text_too_long", "text"),
+        ({"text": "half \ud83d"}, "invalid_input", "text"),
         ({"text": "a\0b"}, "invalid_input", "text"),
         ({"text": 5}, "invalid_request", "text"),
         ({"sender_id": "no\nname"}, "invalid_sender_id", "sender_id"),

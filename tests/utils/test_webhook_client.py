@@ -59,6 +59,28 @@ def test_an_event_is_posted_signed_and_accepted() -> None:
     assert Webhook(SECRET).verify(body, headers) == {"type": "inbound.received"}
 
 
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("", "/"),
+        ("/hook/", "/hook/"),
+        ("/a%20b/?x=1&y=%2F", "/a%20b/?x=1&y=%2F"),
+        ("/caf\u00e9?ville=\u00e9", "/caf%C3%A9?ville=%C3%A9"),
+    ],
+)
+def test_an_event_goes_to_the_very_path_of_the_setting(path: str, target: str) -> None:
+    """A slash at the end too: without it many frameworks redirect."""
+    with serving(ACCEPTED) as server:
+        settings = Settings(
+            forward_url=server.url + path, forward_secret=(SECRET,), forward_allow_private=True
+        )
+        from_settings = WebhookClient.from_settings(settings)
+        assert from_settings is not None
+        with from_settings.line() as line:
+            assert line.post("evt_1", BODY) == WebhookAnswer(200, None)
+    assert parse(server.requests[0])[0] == f"POST {target} HTTP/1.1"
+
+
 def test_a_password_in_the_url_becomes_a_header() -> None:
     with serving(ACCEPTED) as server:
         post(server.url.replace("http://", "http://sms:p%40ss@"))
