@@ -35,10 +35,10 @@ from routes.service import EXTENSION
 from routes.sessions import CookieSessions
 from routes.sms import sms_bp
 from routes.uploads import prepare_uploads
-from tasks import Waker
 from utils.errors import ServiceError
 from utils.logs import choose_request_id, configure_logging, request_id
 from utils.settings import Settings, load_settings
+from wake_ups import Waker
 
 ROUTES = Path(__file__).resolve().parent / "routes"
 LARGEST_BODY_BYTES = 2 * 1024 * 1024
