@@ -27,6 +27,8 @@ LONGEST_TEXT = 1600
 MOST_URGENT = 10
 FURTHEST = timedelta(days=366)
 ON_UNKNOWN = ("hold", "resend", "fail")
+# NUL, and halves of surrogate pairs, which a command line makes of bytes that are not UTF-8.
+_UNSTORABLE = re.compile(r"[\0\ud800-\udfff]")
 _SENDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._&-]{0,14}")
 
 
@@ -116,7 +118,7 @@ def validate_text(text: str) -> None:
             code="text_too_long",
             field="text",
         )
-    if "\0" in text:
+    if _UNSTORABLE.search(text):
         raise InvalidInput("The text holds a character that no phone can show", field="text")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from messaging.sends import MOST_RECIPIENTS, SendRequest
-from routes.api_models import Status, Time
+from routes.api_models import Status, Text, Time
 
 ONE_OR_MANY = BeforeValidator(lambda to: [to] if isinstance(to, str) else to)
 
@@ -70,7 +70,7 @@ class AcceptedSend(BaseModel):
 class ResumeSending(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    sender_id: str | None = Field(None, description="Only this sender id; absent: everything")
+    sender_id: Text | None = Field(None, description="Only this sender id; absent: everything")
 
 
 class Resumed(BaseModel):
