@@ -67,7 +67,7 @@ class Reply:
     @property
     def prose(self) -> str:
         """The start of the body in one line, for a sentence."""
-        return " ".join(self.body[:400].decode("utf-8", "replace").split())[:200]
+        return " ".join(self.body[:400].decode("utf-8", "replace").replace("\0", "\ufffd").split())[:200]
 
 
 class _Exchange(Deadline):
