@@ -41,7 +41,7 @@ def learn(database: Database, *answers: RecipientAnswer, is_trigger: bool = Fals
 def learn_failure(database: Database, error: ProviderError) -> None:
     in_write(
         database,
-        lambda connection, now: lessons.from_failure(connection, Posting(claim_of(), now), error, now),
+        lambda connection, now: lessons.from_failure(connection, Posting(claim_of(), now, 0.0), error, now),
     )
 
 

@@ -502,6 +502,25 @@ def test_a_late_refusal_puts_back_what_a_sweep_called_unknown(
     assert message(database, posting.claim.recipients[phone(1)]).status == "queued"
 
 
+@pytest.mark.parametrize("is_connected", [False, True])
+def test_a_worker_that_was_stopped_past_its_lease_just_before_the_bytes_leave_sends_nothing(
+    database: Database, client: ProviderClient, fake_at: FakeProvider, clock: Clock, is_connected: bool
+) -> None:
+    if is_connected:
+        client.send_texts("Before", [phone(9)], None)
+    before = len(fake_at.posts)
+    (message_id,) = queue(database, phone(1))
+    posting = begin_posting(database, claim_one(database), lease=timedelta(0))
+    clock.step(seconds=1)
+    sweep_leases(database)
+    assert message(database, message_id).status == "unknown"
+    outcome = exchange(database, client, posting)
+    assert isinstance(outcome, ProviderError)
+    assert outcome.outcome == "not_sent"
+    assert len(fake_at.posts) == before
+    assert [status for status, _ in history(database, message_id)] == ["unknown", "queued"]
+
+
 def test_a_message_that_was_adopted_meanwhile_is_not_overwritten(
     database: Database, client: ProviderClient, clock: Clock
 ) -> None:
