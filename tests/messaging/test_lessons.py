@@ -59,6 +59,20 @@ def step(database: Database) -> int:
     return int(in_write(database, lanes.current).step)
 
 
+def test_a_5xx_that_asks_for_a_break_gets_it_though_it_leaves_the_texts_unknown(
+    database: Database, clock: Clock
+) -> None:
+    learn_failure(database, OutcomeUnknown(reason="http_503", http_status=503, retry_after=90.0))
+
+    def waits() -> bool:
+        return bool(in_write(database, lambda connection, now: lanes.current(connection, now).waits(now)))
+
+    clock.step(seconds=89)
+    assert waits()
+    clock.step(seconds=2)
+    assert not waits()
+
+
 @pytest.mark.parametrize(
     ("error", "steps"),
     [
