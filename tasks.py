@@ -30,7 +30,7 @@ from messaging.service import Service, build_service
 from utils.errors import ServiceError
 from utils.logs import configure_logging
 from utils.settings import load_settings
-from wake_ups import QUEUE_NAME, Waker, create_queue, declare_send_due
+from wake_ups import QUEUE_ERRORS, QUEUE_NAME, Waker, create_queue, declare_send_due
 
 TICK_SECONDS = 0.5
 # The engine asks for a sweep each minute; a worker that got none for longer does not wait for it.
@@ -192,10 +192,14 @@ def main() -> int:
         service = build_service(settings)
         require_migrated(service.database)
         identity.claim_identity(service.database, settings)
+        worker = Worker(service)
     except ServiceError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    Worker(service).run()
+    except QUEUE_ERRORS as error:
+        sys.stderr.write(f"QUEUE_URL cannot be used: {str(error).partition(chr(10))[0]}\n")
+        return 1
+    worker.run()
     return 0
 
 

@@ -292,6 +292,16 @@ def test_a_worker_refuses_to_guess_a_provider(tmp_path: Path) -> None:
     assert "Traceback" not in refused.stderr
 
 
+def test_a_worker_whose_queue_cannot_be_reached_at_its_start_says_so_in_one_line(
+    books: Database, migrated_url: str, simulator: SimulatorProcess
+) -> None:
+    queue_url = f"postgresql://postgres@127.0.0.1:{free_port()}/queue"
+    refused = run_worker(worker_environment(migrated_url, simulator.url, QUEUE_URL=queue_url))
+    assert refused.returncode == 1
+    assert "QUEUE_URL" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_a_worker_on_a_database_without_tables_says_what_to_do(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'sms.db'}"
     refused = run_worker(worker_environment(url, f"http://127.0.0.1:{free_port()}"))
