@@ -30,15 +30,16 @@ from routes.docs import docs_bp
 from routes.error_handlers import refuse_invalid_request, register_error_handlers
 from routes.guards import prepare_guards
 from routes.health import GAUGES, health_bp
+from routes.json_bodies import StrictJsonRequest
 from routes.proxies import trust_proxies
 from routes.service import EXTENSION
 from routes.sessions import CookieSessions
 from routes.sms import sms_bp
 from routes.uploads import prepare_uploads
-from tasks import Waker
 from utils.errors import ServiceError
 from utils.logs import choose_request_id, configure_logging, request_id
 from utils.settings import Settings, load_settings
+from wake_ups import Waker
 
 ROUTES = Path(__file__).resolve().parent / "routes"
 LARGEST_BODY_BYTES = 2 * 1024 * 1024
@@ -111,6 +112,7 @@ def _create_flask(settings: Settings) -> OpenAPI:
         template_folder=str(ROUTES / "templates"),
     )
     app.openapi_version = "3.1.0"
+    app.request_class = StrictJsonRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
     app.secret_key = settings.secret_key

@@ -1,27 +1,22 @@
 """The task engine's entry point: `python -m tasks` is the worker.
 
 Tasks carry nothing, the rows do: a task only wakes a worker or does the minute's work. Losing every one of
-them costs half a second, the ticker's next look.
+them costs half a second, the ticker's next look. With an engine that is down or hangs, one lane sends what the
+ticker finds, and the minute's work is done a little later.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
-import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from types import FrameType
 
-import psycopg
-import redis
-from huey import Huey, PostgresHuey, RedisHuey, SqliteHuey, crontab
+from huey import crontab
 from huey.consumer import Consumer
-from huey.registry import Message
-from huey.serializer import Serializer
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging import claims, forward_delivery, heartbeats, identity, probes, sweeps
@@ -34,91 +29,21 @@ from messaging.sending import Sender, worker_name
 from messaging.service import Service, build_service
 from utils.errors import ServiceError
 from utils.logs import configure_logging
-from utils.settings import Settings, load_settings
+from utils.settings import load_settings
+from wake_ups import QUEUE_ERRORS, QUEUE_NAME, Waker, create_queue, declare_send_due
 
-QUEUE_NAME = "sms"
-WAKE_INTERVAL_SECONDS = 0.05
 TICK_SECONDS = 0.5
+# The engine asks for a sweep each minute; a worker that got none for longer does not wait for it.
+OWN_SWEEP_SECONDS = 75.0
+# Beyond the deadline of a POST: its record waits for a database that restarts.
+STOP_SECONDS = claims.LEASE_AFTER_TIMEOUT.total_seconds()
 # What is under way when the worker stops; an event that is cut off comes again.
 FORWARD_STOP_SECONDS = 15.0
 HEALTH_CHECK_SECONDS = 5.0
 # Beside the sending lanes, so that a batch of a million never keeps the minute's work waiting.
 EXTRA_THREADS = 2
-QUEUE_ERRORS = (sqlite3.Error, psycopg.Error, redis.RedisError, OSError)
 
 logger = logging.getLogger(__name__)
-
-
-class JsonSerializer(Serializer):
-    """Huey pickles by default: whoever can write to the queue could then run code in the worker."""
-
-    def _serialize(self, data: Message) -> bytes:
-        return json.dumps(data._replace(eta=None, expires_resolved=None)).encode()
-
-    def _deserialize(self, data: bytes) -> Message:
-        return Message(*json.loads(data))
-
-
-def create_queue(settings: Settings) -> Huey:
-    """Connects and makes its tables. `QUEUE_URL` decides: SQLite, PostgreSQL or Redis, the same tasks."""
-    options = {"name": QUEUE_NAME, "results": False, "serializer": JsonSerializer()}
-    url = settings.queue_url
-    if url.startswith("sqlite:///"):
-        return SqliteHuey(filename=url.removeprefix("sqlite:///"), fsync=False, **options)
-    if url.startswith("postgresql://"):
-        return PostgresHuey(dsn=url, **options)
-    return RedisHuey(url=url, **options)
-
-
-def declare_send_due(queue: Huey, send: Callable[[], None]) -> Callable[[], object]:
-    """The one task that web and worker must name alike, from whatever module they were started."""
-    declared: Callable[[], object] = queue.task(name="send_due", __module__=QUEUE_NAME)(send)
-    return declared
-
-
-class Waker:
-    """Tells a worker that rows are due, at most every 50 ms, and never later than that after the last commit."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._lock = threading.Lock()
-        self._send_due: Callable[[], object] | None = None
-        self._woke_at = 0.0
-        self._timer: threading.Timer | None = None
-
-    def __call__(self) -> None:
-        with self._lock:
-            wait = self._woke_at + WAKE_INTERVAL_SECONDS - time.monotonic()
-            if wait > 0:
-                self._wake_after(wait)
-                return
-            self._woke_at = time.monotonic()
-        self._wake()
-
-    def _wake_after(self, seconds: float) -> None:
-        if self._timer is None:
-            self._timer = threading.Timer(seconds, self._late)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _late(self) -> None:
-        with self._lock:
-            self._timer = None
-            self._woke_at = time.monotonic()
-        self._wake()
-
-    def _wake(self) -> None:
-        try:
-            if self._send_due is None:
-                self._send_due = declare_send_due(create_queue(self._settings), _nothing)
-            self._send_due()
-        except QUEUE_ERRORS:
-            # The rows are committed; the worker's own look finds them.
-            logger.warning("no wake-up: the queue cannot be reached", exc_info=True)
-
-
-def _nothing() -> None:
-    return None
 
 
 class Worker:
@@ -142,6 +67,8 @@ class Worker:
         self._stopping: threading.Event = self._consumer.stop_flag
         self._sender = Sender(service.settings, service.database, service.provider, self._stopping)
         self._answerer = Answerer(service.settings, service.database, self._stopping)
+        self._is_due = threading.Event()
+        self._swept_at = time.monotonic()
 
     def send_due(self) -> None:
         """One lane works until nothing is due. With all lanes busy, one of them will come to it."""
@@ -154,6 +81,7 @@ class Worker:
             self._lanes.release()
 
     def sweep(self) -> None:
+        self._swept_at = time.monotonic()
         sweeps.sweep(self._service.database, self._service.settings)
 
     def probe(self) -> None:
@@ -171,8 +99,31 @@ class Worker:
                 upkeep.look()
                 if claims.has_due(self._service.database):
                     self._service.database.wake()
+                    self._is_due.set()
             except SQLAlchemyError:
                 logger.warning("the database cannot be reached", exc_info=True)
+
+    def send_unasked(self) -> None:
+        """One lane that waits for no task, for the engine may be down or hang."""
+        while not self._stopping.is_set():
+            if not self._is_due.wait(TICK_SECONDS):
+                continue
+            self._is_due.clear()
+            try:
+                self.send_due()
+            except SQLAlchemyError:
+                logger.warning("nothing is sent: no database", exc_info=True)
+
+    def sweep_unasked(self) -> None:
+        """The minute's work, where the engine has not asked for it in time."""
+        while not self._stopping.wait(TICK_SECONDS):
+            if time.monotonic() - self._swept_at < OWN_SWEEP_SECONDS:
+                continue
+            try:
+                self.sweep()
+                self.probe()
+            except SQLAlchemyError:
+                logger.warning("nothing is swept: no database", exc_info=True)
 
     def import_files(self) -> None:
         """Makes uploaded files into messages, one at a time, in a thread of its own beside the sending lanes."""
@@ -204,21 +155,32 @@ class Worker:
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, self._stop)
         threading.Thread(target=self.tick, name="ticker", daemon=True).start()
-        # Killed at any point it loses nothing, so nobody waits for it.
+        # Killed at any point they lose nothing, so nobody waits for them.
         threading.Thread(target=self.import_files, name="importer", daemon=True).start()
+        threading.Thread(target=self.sweep_unasked, name="sweeper", daemon=True).start()
+        sending = threading.Thread(target=self.send_unasked, name="sender", daemon=True)
+        sending.start()
         answering = threading.Thread(target=self._answerer.run, name="answerer", daemon=True)
         answering.start()
         forwarding = threading.Thread(target=self.forward, name="forwarder", daemon=True)
         forwarding.start()
         while not self._stopping.wait(HEALTH_CHECK_SECONDS):
             self._consumer.check_worker_health()
-        for _, thread in self._consumer.worker_threads:
-            thread.join()
+        self._await_posts([sending, *(thread for _, thread in self._consumer.worker_threads)])
         answering.join()
         forwarding.join(FORWARD_STOP_SECONDS)
 
-    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
+    def _await_posts(self, threads: Sequence[threading.Thread]) -> None:
+        """As long as a POST and its record may take; a thread that the engine keeps hanging has neither."""
+        deadline = time.monotonic() + self._service.settings.at_timeout_seconds + STOP_SECONDS
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+
+    def stop(self) -> None:
         self._stopping.set()
+
+    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self.stop()
 
 
 def main() -> int:
@@ -230,10 +192,14 @@ def main() -> int:
         service = build_service(settings)
         require_migrated(service.database)
         identity.claim_identity(service.database, settings)
+        worker = Worker(service)
     except ServiceError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    Worker(service).run()
+    except QUEUE_ERRORS as error:
+        sys.stderr.write(f"QUEUE_URL cannot be used: {str(error).partition(chr(10))[0]}\n")
+        return 1
+    worker.run()
     return 0
 
 

@@ -46,9 +46,11 @@ _NUMBERS_IN_DOUBT = (
 _IS_IN_DOUBT = select(messages.c.recipient).where(
     one_of(messages.c.recipient, "recipients"), _UNSETTLED, _WITHOUT_ID
 )
-# Whoever may own a stray report: unknown, in flight, sent a second time, or unknown once and closed by hand.
-_WAS_UNKNOWN = exists().where(
-    message_events.c.message_id == messages.c.id, message_events.c.status == statuses.UNKNOWN
+# Whoever may own a stray report: unknown, in flight, sent a second time, or without an id though it was
+# accepted, or unknown once and closed by hand.
+_WAS_SENT = exists().where(
+    message_events.c.message_id == messages.c.id,
+    message_events.c.status.in_((statuses.UNKNOWN, statuses.ACCEPTED)),
 )
 _CLAIMANTS = (
     select(
@@ -66,7 +68,7 @@ _CLAIMANTS = (
         or_(
             messages.c.status.in_((statuses.UNKNOWN, statuses.SENDING)),
             messages.c.unknown_resends > 0,
-            and_(messages.c.provider_message_id.is_(None), _WAS_UNKNOWN),
+            and_(messages.c.provider_message_id.is_(None), _WAS_SENT),
         ),
     )
 )

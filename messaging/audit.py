@@ -160,9 +160,10 @@ _ACCEPTED_TWICE = text(
     """
     SELECT events.message_id, count(DISTINCT events.attempt_id) AS attempts
     FROM message_events AS events JOIN messages ON messages.id = events.message_id
-    WHERE events.status = 'accepted' AND events.source = 'provider' AND messages.unknown_resends = 0
-    GROUP BY events.message_id
-    HAVING count(DISTINCT events.attempt_id) > 1
+    WHERE events.status = 'accepted' AND events.source = 'provider'
+    GROUP BY events.message_id, messages.on_unknown, messages.unknown_resends
+    HAVING count(DISTINCT events.attempt_id)
+        > CASE WHEN messages.on_unknown = 'resend' AND messages.unknown_resends > 0 THEN 2 ELSE 1 END
     LIMIT :most
     """
 )

@@ -59,6 +59,8 @@ class Database:
             max_overflow=pool_size,
             # The warm ones first: taken in turn, each would fill its page cache, 16 MB on SQLite.
             pool_use_lifo=True,
+            # An error of the store would quote numbers and texts, and errors are logged.
+            hide_parameters=True,
             # A server that restarted leaves dead connections in the pool: one look before use.
             pool_pre_ping=not self.is_sqlite,
             connect_args=_connect_arguments(self.is_sqlite),

@@ -94,16 +94,20 @@ def narrow(connection: Connection, now: datetime) -> None:
         _write(connection, step=1, narrowed_at=now, next_post_at=now)
 
 
-def no_answer(connection: Connection, posting_at: datetime, now: datetime) -> None:
-    """An answer was lost, or AT could not be reached.
+def no_answer(
+    connection: Connection, posting_at: datetime, now: datetime, asked_wait: timedelta = timedelta()
+) -> None:
+    """An answer was lost, or AT could not be reached. `asked_wait`: the `Retry-After` of a 5xx.
 
-    POSTs that were already on their way when the road was narrowed say nothing new.
+    POSTs that were already on their way when the road was narrowed say nothing new, and a break that AT asked
+    for meanwhile is not cut short by them.
     """
     row = _row(connection, now)
     if row.step and posting_at < row.narrowed_at:
         return
     step = row.step + 1
-    _write(connection, step=step, narrowed_at=now, next_post_at=now + _wait(step))
+    until = max(now + max(_wait(step), asked_wait), row.next_post_at)
+    _write(connection, step=step, narrowed_at=now, next_post_at=min(until, now + LONGEST_STEP))
     if step > 1:
         logger.error("the provider does not answer", extra={"posts_without_answer": step})
 

@@ -59,7 +59,7 @@ def from_failure(connection: Connection, posting: Posting, error: ProviderError,
     elif error.http_status is not None and error.outcome == "not_sent":
         lanes.answered(connection, now)
     elif not isinstance(error, ProviderRefused):
-        lanes.no_answer(connection, posting.posting_at, now)
+        lanes.no_answer(connection, posting.posting_at, now, timedelta(seconds=error.retry_after or 0))
     if error.pauses:
         name = _pause_name(error.pauses, posting.claim)
         pauses.pause(connection, name, error.reason, str(error), now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -22,10 +23,14 @@ IS_SENDING = messages.c.status == literal_column("'sending'")
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """Go: what may leave now. After this write only an answer, a report or a sweep moves these messages."""
+    """Go: what may leave now. After this write only an answer, a report or a sweep moves these messages.
+
+    `not_after`: the end of the lease by `time.monotonic()`, which goes on while a process is stopped.
+    """
 
     claim: Claim
     posting_at: datetime
+    not_after: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,8 @@ def begin_posting(
 
 
 def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
+    # Before the database's clock is read: the lease must not end there sooner than here.
+    began_at = time.monotonic()
     now = asked[0].database.now(connection)
     claims = [one.claim for one in asked]
     _take_back(connection, [one.claim.attempt_id for one in asked if one.may_be_marked], now)
@@ -94,7 +101,7 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
         elif wait > 0:
             turns.append(Wait(wait))
         else:
-            posting = Posting(claim_or_no, now)
+            posting = Posting(claim_or_no, now, began_at + one.lease.total_seconds())
             turns.append(posting)
             posted.append((one.lease, posting))
     _mark(connection, posted, now)

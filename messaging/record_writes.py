@@ -59,6 +59,12 @@ _SETTLE = (
         finished_at=bindparam("new_finished_at"),
     )
 )
+# AT named an id and no outcome (RiskHold, an error at the gateway): its report finds the message by that.
+_NAME = (
+    update(messages)
+    .where(messages.c.id == bindparam("message_id"))
+    .values(provider_message_id=bindparam("new_provider_id"))
+)
 _REQUEUE = (
     update(messages)
     .where(messages.c.id == bindparam("message_id"))
@@ -85,6 +91,7 @@ class RecordWrites:
         self.provider_ids: dict[str, int] = {}
         self._accepted: list[tuple[Any, ...]] = []
         self._settled: list[dict[str, Any]] = []
+        self._named: list[dict[str, Any]] = []
         self._requeued: list[dict[str, Any]] = []
         self._events: list[events.Event] = []
 
@@ -100,7 +107,7 @@ class RecordWrites:
         elif answer.outcome == "not_sent":
             self._not_sent(row, answer.reason or "not_sent", is_paused=bool(answer.pauses))
         else:
-            self._unknown(row, answer.reason or "unknown", _words(answer))
+            self._unknown(row, answer.reason or "unknown", _words(answer), answer.provider_message_id)
 
     def add_failure(self, row: Any, error: ProviderError) -> None:
         if error.outcome == "unknown":
@@ -118,6 +125,7 @@ class RecordWrites:
         self.provider_ids |= other.provider_ids
         self._accepted += other._accepted
         self._settled += other._settled
+        self._named += other._named
         self._requeued += other._requeued
         self._events += other._events
 
@@ -128,6 +136,7 @@ class RecordWrites:
             )
         for statement, rows in (
             (_SETTLE, self._settled),
+            (_NAME, self._named),
             (_REQUEUE, self._requeued),
         ):
             if rows:
@@ -181,16 +190,19 @@ class RecordWrites:
             return retries.end_of_curfew(self.now, row.recipient)
         return self.now + retries.wait_before_try(tries)
 
-    def _unknown(self, row: Any, reason: str, detail: str | None) -> None:
+    def _unknown(self, row: Any, reason: str, detail: str | None, provider_id: str | None = None) -> None:
         """Never sent again by itself, but where its sender accepted a possible duplicate: then once."""
-        if row.reason in DECIDED:
-            self._settle(row.id, statuses.UNKNOWN, row.reason, detail or reason)
-            return
-        if row.on_unknown == "resend" and not row.unknown_resends and not self.claim.is_trigger:
+        is_decided = row.reason in DECIDED
+        may_resend = row.on_unknown == "resend" and not row.unknown_resends and not self.claim.is_trigger
+        if may_resend and not is_decided:
             self._requeue(row, reason, row.tries + 1, 1, self.now + timedelta(seconds=1))
             return
         given_up = row.on_unknown == "fail" or row.unknown_resends
-        self._settle(row.id, statuses.UNKNOWN, "given_up" if given_up else reason, detail or reason)
+        why = row.reason if is_decided else "given_up" if given_up else reason
+        self._settle(row.id, statuses.UNKNOWN, why, detail or reason)
+        if provider_id is not None:
+            self._named.append({"message_id": row.id, "new_provider_id": provider_id})
+            self.provider_ids[provider_id] = row.id
 
     def _requeue(self, row: Any, reason: str, tries: int, unknown_resends: int, due_at: datetime) -> None:
         self._requeued.append(

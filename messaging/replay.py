@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -15,12 +15,15 @@ from messaging import journal, parked_reports
 from messaging.applying import Filed, apply_each, attempt
 from messaging.database import Database
 from messaging.inbox import TRUNCATED, Unusable, read_content
-from messaging.models import callbacks
+from messaging.models import TO_LOOK_AT, callbacks
 from messaging.standings import FiledReport, Report
 from utils.settings import Settings
 
 # Small, so that callbacks that come in meanwhile do not wait long for the one writer of SQLite.
 CHUNK = 100
+# After that a body that still fails is a person's: it stays `unapplied`, and the audit names it.
+RETRIED_FOR = timedelta(days=1)
+MOST_RETRIED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,29 @@ def replay(
             ).all()
             counted.update(_replay_one(settings, database, connection, row) for row in rows)
     return ReplayCounts(**counted)
+
+
+def retry_unapplied(database: Database, settings: Settings) -> int:
+    """What a passing fault kept from taking effect, tried again by itself; how many did take effect.
+
+    For the sweep of each minute: a body is due when it is 1, 2, 4 … minutes old, eleven times in a day. Its
+    age is all that this needs to remember.
+    """
+    with database.read() as connection:
+        now = database.now(connection)
+        statement = select(callbacks.c.id, callbacks.c.received_at).where(
+            TO_LOOK_AT,
+            callbacks.c.outcome == journal.UNAPPLIED,
+            callbacks.c.received_at > now - RETRIED_FOR,
+        )
+        found = connection.execute(statement.order_by(callbacks.c.id)).all()
+    due = [row.id for row in found if _is_due(now - row.received_at)]
+    return replay(database, settings, ids=due[:MOST_RETRIED], only_unapplied=True).applied if due else 0
+
+
+def _is_due(age: timedelta) -> bool:
+    minutes = age // timedelta(minutes=1)
+    return minutes > 0 and minutes & (minutes - 1) == 0
 
 
 def _wanted(ids: Sequence[int] | None, since: datetime | None, only_unapplied: bool) -> Select[Any]:

@@ -101,7 +101,10 @@ class Sender:
 def post(
     database: Database, provider: ProviderClient, posting: postings.Posting, deadline_seconds: float
 ) -> SendAnswer | ProviderError:
-    """The POST, with no database session held, and its record. A failure is returned: it is an outcome."""
+    """The POST, with no database session held, and its record. A failure is returned: it is an outcome.
+
+    Who was stopped past the end of the lease sends nothing: others may have decided about these texts.
+    """
     claim = posting.claim
     try:
         answer = provider.send_texts(
@@ -109,6 +112,7 @@ def post(
             list(claim.recipients),
             claim.sender_id,
             deadline_seconds=deadline_seconds,
+            not_after=posting.not_after,
             link_id=claim.link_id,
         )
     except ProviderError as error:

@@ -18,6 +18,7 @@ from messaging import (
     idempotency,
     parked_reports,
     postings,
+    replay,
     statuses,
     uploads,
 )
@@ -45,6 +46,7 @@ class Swept:
     joined: int
     adopted: int
     uploads_forgotten: int
+    reapplied: int
 
 
 def sweep(database: Database, settings: Settings) -> Swept:
@@ -56,16 +58,23 @@ def sweep(database: Database, settings: Settings) -> Swept:
         no_report=_settle_in_chunks(database, _without_report),
         joined=parked_reports.join_stragglers(database),
         adopted=parked_reports.adopt_by_number(database) if settings.adopt_by_number else 0,
-        uploads_forgotten=uploads.forget_abandoned(database),
+        uploads_forgotten=_forget_old(database, settings),
+        # Last: a body at which the store itself stumbles must cost the sweep nothing else.
+        reapplied=replay.retry_unapplied(database, settings),
     )
+    if any(asdict(swept).values()):
+        logger.info("swept", extra=asdict(swept))
+    return swept
+
+
+def _forget_old(database: Database, settings: Settings) -> int:
+    """Keys, events and heartbeats that nobody asks for any more; how many uploads went."""
     with database.write() as connection:
         now = database.now(connection)
         idempotency.forget_old(connection, now)
         forwarding.forget_old(connection, now, timedelta(days=settings.retention_days))
         connection.execute(delete(heartbeats).where(heartbeats.c.seen_at < now - HEARTBEAT_KEPT))
-    if any(asdict(swept).values()):
-        logger.info("swept", extra=asdict(swept))
-    return swept
+    return uploads.forget_abandoned(database)
 
 
 def sweep_expired_leases(database: Database) -> tuple[int, int]:

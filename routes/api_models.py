@@ -164,7 +164,8 @@ class CallbackItem(BaseModel):
     id: int
     kind: CallbackKind
     outcome: CallbackOutcome = Field(
-        description="`quarantined` lacks a field it needs; `unapplied` failed, and `sms replay` tries it again"
+        description="`quarantined` lacks a field it needs; `unapplied` failed: it is tried again by itself for a"
+        " day, and by `sms replay`"
     )
     detail: str | None
     count: int = Field(description="How often the same body came")

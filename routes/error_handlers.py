@@ -88,7 +88,7 @@ def answer_unexpected(error: Exception) -> Response:
 def refuse_invalid_request(error: ValidationError) -> Response:
     """flask-openapi's callback: the first thing wrong is named, all are listed. Raises InvalidInput."""
     found = [
-        {"field": ".".join(str(part) for part in one["loc"]), "message": _sentence(one["msg"])}
+        {"field": ".".join(str(part) for part in one["loc"]), "message": _sentence(one["msg"], one["type"])}
         for one in error.errors(include_url=False, include_input=False, include_context=False)
     ]
     first = found[0]
@@ -102,7 +102,9 @@ def refuse_invalid_request(error: ValidationError) -> Response:
     )
 
 
-def _sentence(pydantic_message: str) -> str:
+def _sentence(pydantic_message: str, kind: str) -> str:
+    if kind == "model_type":  # its own sentence names a class of ours
+        return "A JSON object is needed here, and for a whole body the content type application/json"
     return pydantic_message.removeprefix("Value error, ")
 
 

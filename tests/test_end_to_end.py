@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 import requests
 
 from tests.support.databases import KINDS, empty_database
-from tests.support.stack import API_KEY, SHORTCODE, Stack, eventually
+from tests.support.stack import API_KEY, SHORTCODE, TOKEN, Stack, eventually
 
 ALICE = "+254711000001"
 BOB = "+254711000002"
@@ -152,3 +154,15 @@ def test_a_file_is_quoted_sent_to_each_once_and_priced(stack: Stack) -> None:
     assert "excel_notation" in stack.get(f"{batch}/refused.csv").text
     assert post("/v1/quote").json()["estimated_cost"] == {"amount": "24.0000", "currency": "KES"}
     assert stack.get("/v1/audit").json()["problems"] == []
+
+
+def test_a_callback_that_follows_a_huge_one_on_the_same_connection_is_not_lost(stack: Stack) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", stack.web_port, timeout=30)
+    with contextlib.closing(connection):
+        for body in (b"text=" + b"x" * 1_000_000, b"id=after-the-huge-one&status=Success"):
+            connection.request("POST", f"/sms/delivery-reports?token={TOKEN}", body)
+            # The client connects anew by itself where its peer has said that it closes; here nothing is said.
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (200, b"OK")
+    kept = stack.get("/v1/callbacks", kind="report", limit=2).json()["items"]
+    assert [entry["outcome"] for entry in kept] == ["applied", "quarantined"]

@@ -20,6 +20,7 @@ RINGS: dict[str, float] = {
     "routes": 2,
     "cli": 2,
     "replies": 2,
+    "wake_ups": 1,
     "tasks": 2,
     "app": 3,
     "gunicorn.conf": 3,

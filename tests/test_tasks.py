@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sqlite3
@@ -16,12 +15,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from messaging import heartbeats, identity, migrations, sweeps
+import tasks
+from messaging import claims, heartbeats, identity, migrations, sweeps
 from messaging.database import Database, utc_now
 from messaging.models import attempts, message_events
 from messaging.models import heartbeats as heartbeat_rows
 from messaging.sending import Sender
-from tasks import QUEUE_NAME, Waker, create_queue, declare_send_due
+from messaging.service import build_service
 from tests.support.databases import KINDS, empty_database, opened
 from tests.support.delivery import (
     change,
@@ -36,10 +36,10 @@ from tests.support.delivery import (
 )
 from tests.support.delivery_processes import in_processes, queue_and_wake
 from tests.support.fake_provider import FakeProvider
+from tests.support.silent_server import SilentServer
 from tests.support.simulator_process import SimulatorProcess
 from tests.support.stack import ROOT, eventually, free_port
 from tests.support.worker_process import WorkerProcess, worker_environment
-from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 
 pytest_plugins = ["tests.support.delivery_fixtures"]
@@ -293,6 +293,16 @@ def test_a_worker_refuses_to_guess_a_provider(tmp_path: Path) -> None:
     assert "Traceback" not in refused.stderr
 
 
+def test_a_worker_whose_queue_cannot_be_reached_at_its_start_says_so_in_one_line(
+    books: Database, migrated_url: str, simulator: SimulatorProcess
+) -> None:
+    queue_url = f"postgresql://postgres@127.0.0.1:{free_port()}/queue"
+    refused = run_worker(worker_environment(migrated_url, simulator.url, QUEUE_URL=queue_url))
+    assert refused.returncode == 1
+    assert "QUEUE_URL" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_a_worker_on_a_database_without_tables_says_what_to_do(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'sms.db'}"
     refused = run_worker(worker_environment(url, f"http://127.0.0.1:{free_port()}"))
@@ -301,66 +311,35 @@ def test_a_worker_on_a_database_without_tables_says_what_to_do(tmp_path: Path) -
     assert "Traceback" not in refused.stderr
 
 
-@pytest.fixture
-def queue_settings(tmp_path: Path) -> Settings:
-    return Settings(database_url=f"sqlite:///{tmp_path / 'sms.db'}")
-
-
-def test_a_burst_of_commits_is_a_handful_of_wake_ups_and_one_comes_after_the_last(
-    queue_settings: Settings,
+def test_a_queue_that_hangs_keeps_no_text_from_being_sent_and_no_worker_from_stopping(
+    books: Database, start_worker: StartWorker, simulator: SimulatorProcess
 ) -> None:
-    waker, waiting = Waker(queue_settings), create_queue(queue_settings)
-    for _ in range(200):
-        waker()
-    assert 1 <= waiting.pending_count() <= 10
-    before = waiting.pending_count()
-    waker()
-    eventually(lambda: waiting.pending_count() > before, "the last commit has its wake-up")
-    time.sleep(0.2)
-    after = waiting.pending_count()
-    time.sleep(0.2)
-    assert waiting.pending_count() == after
+    with SilentServer() as silent:
+        worker = start_worker(simulator.url, QUEUE_URL=silent.redis_url)
+        queue(books, *phones(3))
+        queue_batch(books, phones(5, first=50))
+        settle(books, *["accepted"] * 8)
+        assert silent.callers > 0
+        assert worker.stop() == 0
 
 
-def test_threads_that_commit_at_once_share_a_wake_up(queue_settings: Settings) -> None:
-    waker = Waker(queue_settings)
-    threads = [threading.Thread(target=waker) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    eventually(lambda: create_queue(queue_settings).pending_count() >= 1, "there is a wake-up")
-    assert create_queue(queue_settings).pending_count() <= 5
-
-
-def test_a_queue_that_cannot_be_reached_costs_a_commit_nothing(
-    queue_settings: Settings, caplog: pytest.LogCaptureFixture
+def test_the_minutes_work_is_done_also_when_the_queue_never_asks_for_it(
+    books: Database, migrated_url: str, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unreachable = queue_settings.model_copy(update={"queue_url": f"redis://127.0.0.1:{free_port()}/0"})
-    Waker(unreachable)()
-    assert "no wake-up" in caplog.text
-
-
-def test_what_lies_in_the_queue_is_json_and_never_a_pickle(queue_settings: Settings) -> None:
-    """Whoever can write to the queue must not be able to run code in the worker."""
-    waiting = create_queue(queue_settings)
-    declare_send_due(waiting, lambda: None)()
-    connection = sqlite3.connect(queue_settings.queue_url.removeprefix("sqlite:///"))
-    ((stored,),) = connection.execute("SELECT data FROM task").fetchall()
-    connection.close()
-    assert f"{QUEUE_NAME}.send_due" in json.loads(stored)
-    assert waiting.dequeue() is not None
-
-
-def test_a_task_that_web_and_worker_name_alike_is_run_by_the_worker(queue_settings: Settings) -> None:
-    Waker(queue_settings)()
-    ran: list[str] = []
-    workers = create_queue(queue_settings)
-    declare_send_due(workers, lambda: ran.append("sent"))
-    task = workers.dequeue()
-    assert task is not None
-    workers.execute(task)
-    assert ran == ["sent"]
+    monkeypatch.setattr(tasks, "OWN_SWEEP_SECONDS", 0.0)
+    service = build_service(live_settings(migrated_url, simulator.url))
+    worker = tasks.Worker(service)
+    queue(books, phone(1))
+    claims.claim(books, "dead", claims.ClaimLimits(500, timedelta(0)))
+    sweeping = threading.Thread(target=worker.sweep_unasked)
+    sweeping.start()
+    try:
+        settle(books, "queued")
+    finally:
+        worker.stop()
+        sweeping.join(30)
+        service.provider.close()
+        service.database.close()
 
 
 def test_a_heartbeat_is_recent(

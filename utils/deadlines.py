@@ -9,19 +9,22 @@ from typing import Any
 
 
 class Deadline:
-    def __init__(self, seconds: float) -> None:
-        self._ends_at = time.monotonic() + seconds
+    """`not_after`: a moment of `time.monotonic()` that ends it earlier."""
+
+    def __init__(self, seconds: float, not_after: float | None = None) -> None:
+        ends_at = time.monotonic() + seconds
+        self.ends_at = ends_at if not_after is None else min(ends_at, not_after)
 
     def seconds_left(self) -> float:
         """Raises TimeoutError where nothing is left."""
-        left = self._ends_at - time.monotonic()
+        left = self.ends_at - time.monotonic()
         if left <= 0:
             raise TimeoutError("the deadline of the exchange has passed")
         return left
 
     @property
     def is_over(self) -> bool:
-        return time.monotonic() >= self._ends_at
+        return time.monotonic() >= self.ends_at
 
 
 class ClockedSocket(io.RawIOBase):

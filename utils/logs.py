@@ -31,6 +31,10 @@ PHONE_NUMBER = re.compile(r"(?<![\w.-])(\+|%2[Bb])?\d{9,15}(?![\w-])")
 QUERY_STRING = re.compile(r"\?[^\s\"'<>]*=[^\s\"'<>]*")
 URL_PASSWORD = re.compile(r"(?<=://)[^\s/@]+@")
 SQL_PARAMETERS = re.compile(r"\[parameters: .*", re.DOTALL)
+# Where PostgreSQL quotes the row or the value at fault.
+SQL_DETAIL = re.compile(
+    r"^(DETAIL|CONTEXT):  .*?(?=^\[SQL: |^The above exception|\Z)", re.DOTALL | re.MULTILINE
+)
 ACCEPTABLE_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 
 
@@ -69,6 +73,7 @@ def mask(text: str, secrets: Iterable[str] = ()) -> str:
     text = QUERY_STRING.sub("?" + MASKED, text)
     text = URL_PASSWORD.sub(MASKED + "@", text)
     text = SQL_PARAMETERS.sub(f"[parameters: {MASKED}]", text)
+    text = SQL_DETAIL.sub(f"\\1:  {MASKED}\n", text)
     return PHONE_NUMBER.sub(lambda found: MASKED + found.group()[-3:], text)
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
 
-_MONEY = re.compile(r"(?:([A-Z]{3})\s+)?([+-]?[0-9]{1,18}(?:\.[0-9]{1,12})?)")
+# Below a trillion, so that its millionths fit the 64 bits they are booked in.
+_MONEY = re.compile(r"(?:([A-Z]{3})\s+)?([+-]?[0-9]{1,12}(?:\.[0-9]{1,12})?)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,11 @@ from utils.errors import (
 from utils.money import Money, parse_money
 from utils.provider_codes import STATUS_WORDS, RecipientOutcome, find_status
 from utils.provider_transport import Reply
+from utils.texts import as_text
 
 MISSING: Final = "missing_from_answer"
 _SENT_TO_SOME = re.compile(r"Sent to 0*[1-9]")
+_MOST_PARTS = 255
 _NOT_DIGITS = re.compile(r"[^0-9]")
 # The responder says that the request belongs elsewhere. 302 and 303 are also how a server answers a form
 # that it has processed, so they settle nothing.
@@ -175,7 +177,7 @@ def _read_recipient(number: str, entry: Raw) -> RecipientAnswer:
         _identifier(entry.get("messageId")),
         parse_money(cost) if cost else None,
         cost,
-        _whole(entry.get("messageParts")),
+        _parts(entry.get("messageParts")),
         status.pauses,
         status.suppresses,
         status.reschedules,
@@ -184,12 +186,17 @@ def _read_recipient(number: str, entry: Raw) -> RecipientAnswer:
 
 def _identifier(value: object) -> str | None:
     # AT writes the word None where there is no id.
-    text = value.strip() if isinstance(value, str) else ""
+    text = as_text(value.strip()) if isinstance(value, str) else ""
     return None if text.casefold() in {"", "none", "null"} else text
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) or value is None else str(value)
+    return None if value is None else as_text(value if isinstance(value, str) else str(value))
+
+
+def _parts(value: object) -> int | None:
+    parts = _whole(value)
+    return parts if parts is not None and 0 <= parts <= _MOST_PARTS else None
 
 
 def _whole(value: object) -> int | None:

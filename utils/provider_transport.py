@@ -67,14 +67,14 @@ class Reply:
     @property
     def prose(self) -> str:
         """The start of the body in one line, for a sentence."""
-        return " ".join(self.body[:400].decode("utf-8", "replace").split())[:200]
+        return " ".join(self.body[:400].decode("utf-8", "replace").replace("\0", "\ufffd").split())[:200]
 
 
 class _Exchange(Deadline):
     """The deadline of one exchange, and how far its request got."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
+    def __init__(self, seconds: float, not_after: float | None) -> None:
+        super().__init__(seconds, not_after)
         self.stage: Stage = "nothing"
 
 
@@ -181,8 +181,9 @@ class ProviderTransport:
         form: Mapping[str, Any] | None,
         deadline_seconds: float,
         longest_answer: int,
+        not_after: float | None = None,
     ) -> Reply:
-        """The reply, whatever its status.
+        """The reply, whatever its status. `not_after`: a moment of `time.monotonic()` that ends it earlier.
 
         Raises ProviderUnreachable where nothing was sent (always for a GET, which sends no text),
         OutcomeUnknown where something may have been, ProviderRefused for what no request can carry.
@@ -193,7 +194,7 @@ class ProviderTransport:
             )
         except (ValueError, requests.RequestException) as error:
             raise ProviderRefused("This cannot be written into a request", reason="unwritable") from error
-        exchange = _active.exchange = _Exchange(deadline_seconds)
+        exchange = _active.exchange = _Exchange(deadline_seconds, not_after)
         try:
             # Every connect, write and read sets its own timeout; one has to be given to be set aside.
             response = self._session.send(

@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from africastalking.SMS import SMSService
 
@@ -54,6 +54,13 @@ _MOST_CLIENTS = 16
 _CLIENTS: dict[tuple[object, ...], "ProviderClient"] = {}
 
 Answer = dict[str, Any]
+
+
+class _Limit(NamedTuple):
+    """`seconds` None: as the client has it."""
+
+    seconds: float | None = None
+    not_after: float | None = None
 
 
 class ProviderClient(SMSService):
@@ -107,24 +114,26 @@ class ProviderClient(SMSService):
         sender_id: str | None,
         *,
         deadline_seconds: float | None = None,
+        not_after: float | None = None,
         link_id: str | None = None,
         keyword: str | None = None,
     ) -> SendAnswer:
         """One POST to `recipients` (E.164, checked by the caller), and what AT said of each of them.
 
+        `not_after`: a moment of `time.monotonic()` behind which nothing leaves, however long this thread slept.
         `link_id` or `keyword` make it a premium message, through AT's content host. Raises only
         ProviderErrors, whose `not_sent` or `unknown` names the recipients, and NoRecipients.
         """
         numbers = list(dict.fromkeys(recipients))
         if not numbers:
             raise NoRecipients
+        # The SDK hands its timeout down to `_make_request` as it is.
+        limit = _Limit(deadline_seconds, not_after)
         try:
             if link_id or keyword:
-                reply = self.send_premium(
-                    text, sender_id, numbers, keyword, link_id, timeout=deadline_seconds
-                )
+                reply = self.send_premium(text, sender_id, numbers, keyword, link_id, timeout=limit)
             else:
-                reply = self.send(text, numbers, sender_id, enqueue=True, timeout=deadline_seconds)
+                reply = self.send(text, numbers, sender_id, enqueue=True, timeout=limit)
         except ProviderError as error:
             error.concerns(numbers)
             raise
@@ -161,7 +170,8 @@ class ProviderClient(SMSService):
         self._transport.close()
 
     def _get(self, url: str, params: dict[str, str], deadline_seconds: float | None) -> Answer:
-        reply = self._make_request(url, "GET", self._headers, None, params, timeout=deadline_seconds)
+        limit = _Limit(deadline_seconds)
+        reply = self._make_request(url, "GET", self._headers, None, params, timeout=limit)
         try:
             return read_json(reply)
         except OutcomeUnknown as error:  # of a question, not of a send
@@ -180,8 +190,9 @@ class ProviderClient(SMSService):
         data: dict[str, Any] | None,
         params: dict[str, str] | None,
         callback: None = None,
-        timeout: float | None = None,
+        timeout: "_Limit | None" = None,
     ) -> Reply:
+        limit = timeout or _Limit()
         if callback is not None:
             raise NotImplementedError("the SDK's threads lose errors; call this from a thread of your own")
         # `enqueue` is always said: AT documents 1 as the default, its sandbox behaves as if it were 0.
@@ -192,7 +203,8 @@ class ProviderClient(SMSService):
             headers=headers,
             params=params,
             form=form,
-            deadline_seconds=self._timeout_seconds if timeout is None else timeout,
+            deadline_seconds=self._timeout_seconds if limit.seconds is None else limit.seconds,
+            not_after=limit.not_after,
             longest_answer=_LONGEST_ANSWER + 64 * len(form["to"] if form else ""),
         )
 

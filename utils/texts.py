@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 REPLACEMENT = "\ufffd"
-# NUL, and half of a surrogate pair, which JSON can spell (`"\ud83d"`) and UTF-8 cannot.
+# NUL, and half of a surrogate pair, which JSON can spell (`"\ud83d"`) and UTF-8 cannot;
+# a command line makes such halves of bytes that are not UTF-8.
 _NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 
 

@@ -219,6 +219,29 @@ CORRUPTIONS: list[tuple[str, str, list[str]]] = [
         ],
     ),
     (
+        "a second acceptance that its sender never asked for",
+        "accepted_twice",
+        [
+            "UPDATE messages SET unknown_resends = 1 WHERE recipient = :accepted",
+            "INSERT INTO message_events (message_id, at, status, source, attempt_id)"
+            " SELECT message_id, at, 'accepted', 'provider', attempt_id + 1 FROM message_events"
+            " WHERE status = 'accepted' AND message_id ="
+            " (SELECT id FROM messages WHERE recipient = :accepted)",
+        ],
+    ),
+    (
+        "a third acceptance, where a second one was asked for",
+        "accepted_twice",
+        [
+            "UPDATE messages SET unknown_resends = 2, on_unknown = 'resend' WHERE recipient = :accepted",
+            "INSERT INTO message_events (message_id, at, status, source, attempt_id)"
+            " SELECT message_id, at, 'accepted', 'provider', attempt_id + more"
+            " FROM message_events, (SELECT 1 AS more UNION SELECT 2) AS twice"
+            " WHERE status = 'accepted' AND message_id ="
+            " (SELECT id FROM messages WHERE recipient = :accepted)",
+        ],
+    ),
+    (
         "one id of AT's on two messages",
         "shared_provider_id",
         [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import threading
 from contextlib import suppress
 from datetime import timedelta
@@ -12,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from messaging.database import Database, lock_keys, utc_now, wake_after_commit
 from messaging.models import attempts, counters, message_events, messages
 from tests.support.delivery import count, every, phones, queue
+from utils.logs import JsonLinesHandler
 
 PATIENCE_SECONDS = 10.0
 
@@ -96,6 +98,27 @@ def test_a_foreign_key_is_held_to_on_both_stores(database: Database) -> None:
     orphan = insert(message_events).values(**row)
     with database.write() as connection, pytest.raises(IntegrityError):
         connection.execute(orphan)
+
+
+def test_what_the_store_refuses_is_logged_without_number_or_text(
+    database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PostgreSQL quotes the whole row, SQLAlchemy every parameter."""
+    row = {"recipient": "+254711000001", "text": "Your code is\nseven seven", "origin": "api", "priority": 1}
+    with pytest.raises(IntegrityError) as refused, database.write() as connection:
+        connection.execute(insert(messages).values(**row))
+    # The log masks parameters and numbers too; this is for whatever else shows an error.
+    assert "254711000001" not in str(refused.value).partition("DETAIL")[0]
+    handler = JsonLinesHandler()
+    logging.getLogger().addHandler(handler)
+    logging.getLogger(__name__).warning("refused", exc_info=refused.value)
+    logging.getLogger().removeHandler(handler)
+    told = capsys.readouterr().err
+    assert "IntegrityError" in told
+    assert "INSERT INTO messages" in told
+    assert "254711000001" not in told
+    assert "Your code" not in told
+    assert "seven" not in told
 
 
 def test_the_clock_is_aware_and_near_this_machines(database: Database) -> None:

@@ -140,6 +140,17 @@ def test_the_answer_to_an_earlier_post_does_not_end_a_break(database: Database, 
     assert waits(database)
 
 
+def test_a_lost_answer_of_an_earlier_post_does_not_cut_a_break_short(
+    database: Database, clock: Clock
+) -> None:
+    ask_for_a_break(database, seconds=60)
+    lose_answer(database)
+    clock.step(seconds=59)
+    assert waits(database)
+    clock.step(seconds=2)
+    assert not waits(database)
+
+
 def test_of_two_breaks_the_longer_one_counts(database: Database, clock: Clock) -> None:
     ask_for_a_break(database, seconds=60)
     ask_for_a_break(database, seconds=5)

@@ -41,7 +41,7 @@ def learn(database: Database, *answers: RecipientAnswer, is_trigger: bool = Fals
 def learn_failure(database: Database, error: ProviderError) -> None:
     in_write(
         database,
-        lambda connection, now: lessons.from_failure(connection, Posting(claim_of(), now), error, now),
+        lambda connection, now: lessons.from_failure(connection, Posting(claim_of(), now, 0.0), error, now),
     )
 
 
@@ -57,6 +57,20 @@ def pause(database: Database, *names: str) -> None:
 
 def step(database: Database) -> int:
     return int(in_write(database, lanes.current).step)
+
+
+def test_a_5xx_that_asks_for_a_break_gets_it_though_it_leaves_the_texts_unknown(
+    database: Database, clock: Clock
+) -> None:
+    learn_failure(database, OutcomeUnknown(reason="http_503", http_status=503, retry_after=90.0))
+
+    def waits() -> bool:
+        return bool(in_write(database, lambda connection, now: lanes.current(connection, now).waits(now)))
+
+    clock.step(seconds=89)
+    assert waits()
+    clock.step(seconds=2)
+    assert not waits()
 
 
 @pytest.mark.parametrize(

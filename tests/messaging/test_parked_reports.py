@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import event, text
 
 from messaging import parked_reports, standings
+from messaging.audit import audit
 from messaging.database import Database, lock_keys, utc_now
 from messaging.inbox import Inbox
 from messaging.models import delivery_reports, message_events, messages, suppressions
@@ -23,6 +24,7 @@ from tests.messaging.books import (
     open_inbox,
     report,
 )
+from tests.support.stack import eventually
 from utils.settings import Settings
 
 
@@ -294,6 +296,65 @@ def test_a_lost_message_that_was_closed_by_hand_may_still_own_a_report(
     inbox.receive("report", report("a"))
     assert adopt(database) == 0
     assert message(database, lost).status == "unknown"
+
+
+def test_a_text_that_was_accepted_without_an_id_may_own_a_report(database: Database, inbox: Inbox) -> None:
+    nameless = add_message(database, "accepted")
+    lost = add_message(database, "unknown")
+    with database.write() as connection:
+        row = {"message_id": nameless, "at": utc_now(), "status": "accepted", "source": "provider"}
+        connection.execute(message_events.insert(), row)
+    inbox.receive("report", report("a"))
+    assert adopt(database) == 0
+    assert message(database, lost).status == "unknown"
+    assert whys(database) == ["several messages may own it"]
+
+
+def test_reports_parked_long_ago_are_listed_and_adopted_by_nobody(database: Database, inbox: Inbox) -> None:
+    inbox.receive("report", report("a"))
+    move_time(database, delivery_reports, "received_at", timedelta(days=30))
+    lost = add_message(database, "unknown")
+    assert adopt(database) == 0
+    assert message(database, lost).status == "unknown"
+    books = audit(database)
+    assert books.counts["reports_parked"] == 1
+    assert [entry["kind"] for entry in books.listed] == ["parked_report"]
+
+
+def test_rows_are_locked_in_the_order_of_their_ids_whatever_index_finds_them(database: Database) -> None:
+    """Two groups of reports with messages in common would wait for each other if each took its own order."""
+    if database.is_sqlite:
+        pytest.skip("SQLite has one writer, and needs no order")
+    # By the provider's ids the later message comes first.
+    first, last = add_message(database, provider_id="z"), add_message(database, provider_id="a")
+    one_row = messages.select().with_for_update(nowait=True)
+    holder = database.engine.connect()
+    holder.execute(one_row.where(messages.c.id == first))
+    process_ids: list[int] = []
+
+    def look() -> None:
+        with database.write() as connection:
+            process_ids.append(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+            for plan in ("seqscan", "bitmapscan", "sort"):
+                connection.execute(text(f"SET LOCAL enable_{plan} = off"))
+            standings.find_by_provider_id(connection, ["a", "z"])
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        eventually(lambda: process_ids and waits_for_a_lock(database, process_ids[0]), "it meets the lock")
+        with database.write() as connection:
+            # Raises where the look-up holds this row while it waits for the other.
+            assert connection.execute(one_row.where(messages.c.id == last)).one().id == last
+    finally:
+        holder.close()
+        looking.join(30)
+
+
+def waits_for_a_lock(database: Database, process_id: int) -> bool:
+    blocked = text("SELECT cardinality(pg_blocking_pids(:process_id)) > 0")
+    with database.read() as connection:
+        return bool(connection.execute(blocked, {"process_id": process_id}).scalar_one())
 
 
 def test_messages_whose_fate_is_known_are_no_rivals(database: Database, inbox: Inbox) -> None:

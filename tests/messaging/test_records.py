@@ -16,6 +16,7 @@ from messaging.models import attempts, callbacks, delivery_reports, messages
 from messaging.models import pauses as paused_table
 from messaging.postings import Posting
 from messaging.sending import post
+from tests.messaging.books import open_inbox, report
 from tests.support.delivery import (
     LEASE,
     Clock,
@@ -41,6 +42,7 @@ from tests.support.simulator_process import SimulatorProcess
 from tests.support.stack import free_port
 from utils.errors import ProviderError
 from utils.provider_answers import SendAnswer
+from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 
 pytest_plugins = ["tests.support.delivery_fixtures"]
@@ -125,6 +127,64 @@ def test_the_word_none_is_no_id(database: Database, fake_at: FakeProvider, clien
     fake_at.script = [answer_of(accepted(phone(1), "None"))]
     _, (row,) = sent(database, client, phone(1))
     assert (row.status, row.provider_message_id) == ("accepted", None)
+
+
+UNSTORABLE = [
+    {"status": "Success\0"},
+    {"messageId": "ATXid_\0_1"},
+    {"messageId": "ATXid_\ud800"},
+    {"cost": "KES\0 0.8"},
+    {"cost": "KES \udfff"},
+    {"cost": "KES 999999999999999999.0"},
+    {"messageParts": 40_000},
+    {"messageParts": 10**30},
+    {"messageParts": -(10**30)},
+    {"cost": {"amount": 10**30}},
+    {"said": "Sent\0 to 2/2"},
+    {"said": "Sent \ud800 to 2/2"},
+]
+
+
+@pytest.mark.parametrize("odd", UNSTORABLE, ids=repr)
+def test_nothing_that_at_may_write_keeps_an_acceptance_from_being_recorded(
+    database: Database, fake_at: FakeProvider, client: ProviderClient, odd: dict[str, Any]
+) -> None:
+    """One value that the store refuses would leave every recipient of the POST unknown."""
+    said = odd.get("said", "Sent")
+    fake_at.script = [answer_of(accepted(phone(1), **odd), accepted(phone(2), "ATXid_2"), said=said)]
+    _, rows = sent(database, client, phone(1), phone(2))
+    assert [row.status for row in rows] == ["accepted", "accepted"]
+
+
+def test_a_refusal_in_bytes_that_no_store_keeps_is_recorded(
+    database: Database, fake_at: FakeProvider, client: ProviderClient
+) -> None:
+    fake_at.script = [(400, "text/plain", "no \0 such field")]
+    _, (row,) = sent(database, client, phone(1))
+    assert (row.status, row.reason) == ("rejected", "http_400")
+
+
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_a_text_that_at_holds_is_found_by_the_id_it_was_given(
+    database: Database, settings: Settings, fake_at: FakeProvider, client: ProviderClient, comes_first: bool
+) -> None:
+    """Two unknown texts to one number: by number alone nobody could tell whose report it is."""
+    held = {"statusCode": 401, "status": "RiskHold"}
+    ids = []
+    with open_inbox(database, settings) as inbox:
+        if comes_first:
+            inbox.receive("report", report("ATXid_2", phone=phone(1)))
+        for provider_id in ("ATXid_1", "ATXid_2"):
+            fake_at.script = [answer_of(accepted(phone(1), provider_id, **held))]
+            _, (row,) = sent(database, client, phone(1))
+            ids.append(row.id)
+        if not comes_first:
+            inbox.receive("report", report("ATXid_2", phone=phone(1)))
+    found = [message(database, one) for one in ids]
+    assert [(row.status, row.provider_message_id) for row in found] == [
+        ("unknown", "ATXid_1"),
+        ("delivered", "ATXid_2"),
+    ]
 
 
 @dataclass(frozen=True)
@@ -440,6 +500,25 @@ def test_a_late_refusal_puts_back_what_a_sweep_called_unknown(
     fake_at.script = [(429, "text/plain", "slow")]
     exchange(database, client, posting)
     assert message(database, posting.claim.recipients[phone(1)]).status == "queued"
+
+
+@pytest.mark.parametrize("is_connected", [False, True])
+def test_a_worker_that_was_stopped_past_its_lease_just_before_the_bytes_leave_sends_nothing(
+    database: Database, client: ProviderClient, fake_at: FakeProvider, clock: Clock, is_connected: bool
+) -> None:
+    if is_connected:
+        client.send_texts("Before", [phone(9)], None)
+    before = len(fake_at.posts)
+    (message_id,) = queue(database, phone(1))
+    posting = begin_posting(database, claim_one(database), lease=timedelta(0))
+    clock.step(seconds=1)
+    sweep_leases(database)
+    assert message(database, message_id).status == "unknown"
+    outcome = exchange(database, client, posting)
+    assert isinstance(outcome, ProviderError)
+    assert outcome.outcome == "not_sent"
+    assert len(fake_at.posts) == before
+    assert [status for status, _ in history(database, message_id)] == ["unknown", "queued"]
 
 
 def test_a_message_that_was_adopted_meanwhile_is_not_overwritten(

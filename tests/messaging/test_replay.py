@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from messaging import opt_outs, standings
+from messaging import opt_outs, standings, sweeps
+from messaging.audit import audit
 from messaging.database import Database, utc_now
 from messaging.inbox import LARGEST_BODY_BYTES
 from messaging.models import (
@@ -16,7 +17,7 @@ from messaging.models import (
     messages,
     suppressions,
 )
-from messaging.replay import ReplayCounts, replay
+from messaging.replay import ReplayCounts, replay, retry_unapplied
 from tests.messaging.books import (
     PHONE,
     add_accepted,
@@ -29,8 +30,11 @@ from tests.messaging.books import (
     opt_out,
     report,
 )
+from tests.support.delivery import Clock
 from utils import provider_codes
 from utils.settings import Settings
+
+pytest_plugins = ["tests.support.delivery_fixtures"]
 
 
 def receive(database: Database, settings: Settings, kind: str, *bodies: bytes) -> None:
@@ -171,6 +175,49 @@ def test_what_still_cannot_be_applied_says_so(
     assert replay(database, settings) == ReplayCounts(unapplied=2)
     assert {row.detail for row in all_rows(database, callbacks)} == {"LookupError: still broken"}
     assert all_rows(database, delivery_reports) == []
+
+
+def forget_texts(database: Database) -> None:
+    """As if the texts had been journaled and a fault had kept them from taking effect."""
+    with database.write() as connection:
+        connection.execute(messages.delete())
+        connection.execute(inbound_messages.delete())
+    mark_unapplied(database)
+
+
+def test_the_sweep_applies_what_a_passing_fault_kept_from_taking_effect(
+    database: Database, settings: Settings, clock: Clock
+) -> None:
+    receive(database, settings, "inbound", inbound("hello"))
+    forget_texts(database)
+    assert sweeps.sweep(database, settings).reapplied == 0
+    clock.step(minutes=1)
+    assert sweeps.sweep(database, settings).reapplied == 1
+    assert only_row(database, callbacks).outcome == "applied"
+    assert sweeps.sweep(database, settings).reapplied == 0
+    assert len(all_rows(database, messages)) == 1
+
+
+def test_a_body_that_keeps_failing_is_tried_less_and_less_for_a_day_and_stays_shown(
+    database: Database, settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(database, settings, "inbound", inbound("hello"))
+    forget_texts(database)
+    tried_at: list[int] = []
+    minute = 0
+
+    def break_down(*_arguments: object) -> None:
+        tried_at.append(minute)
+        raise LookupError("still broken")
+
+    monkeypatch.setattr("messaging.applying.receive_texts", break_down)
+    for then in [*range(70), 127, 128, 129, 256, 300, 512, 1000, 1024, 1439, 1500, 2048, 4096]:
+        clock.step(minutes=then - minute)
+        minute = then
+        assert retry_unapplied(database, settings) == 0
+    assert tried_at == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
+    assert only_row(database, callbacks).outcome == "unapplied"
+    assert [problem.kind for problem in audit(database).problems] == ["unapplied_callback"]
 
 
 def test_a_replay_may_be_narrowed_by_id_by_time_and_to_the_unapplied(

@@ -228,3 +228,11 @@ def test_a_parts_estimate_is_kept_with_the_message(settings: Settings, database:
     accept(settings, database, phone(1), text="é" * 161)
     accept(settings, database, phone(2), text="🎉" * 40)
     assert [row.estimated_parts for row in every(database, messages)] == [2, 2]
+
+
+@pytest.mark.parametrize("text", ["a\0b", "caf\udce9"])
+def test_a_text_that_no_store_can_keep_is_refused(settings: Settings, database: Database, text: str) -> None:
+    """A command line makes half a surrogate pair of a byte that is not UTF-8."""
+    with pytest.raises(InvalidInput) as refusal:
+        accept(settings, database, phone(1), text=text)
+    assert refusal.value.field == "text"

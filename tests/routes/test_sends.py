@@ -123,3 +123,54 @@ def test_a_text_for_later_keeps_its_times(caller: Caller) -> None:
     answer = send(caller, send_at=later.isoformat(), expires_at=(later + timedelta(hours=1)).isoformat())
     assert answer.status_code == 202
     assert caller.messages()[0]["status"] == "queued"
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b'{"to": "+254711000001", "text": "caf\xe9"}', "not valid JSON"),
+        (b'{"to": "+254711000001", "text": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b'{"to": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+        (b'{"to": "+254711000001", "text": "a\\ud800b"}', "surrogate"),
+        (b'{"to": ["\\uDFFF", "+254711000001"], "text": "Hello"}', "surrogate"),
+        (b'{"to": "+254711000001", "text": "Hello", "\\ud83d": 1}', "surrogate"),
+        ('{"to": "+254711000001", "text": "\\ud800"}'.encode("utf-16"), "surrogate"),
+        (b"[]", "A JSON object"),
+        (b'"text"', "JSON"),
+        (b"null", "A JSON object"),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused_and_the_answer_says_why(
+    caller: Caller, body: bytes, says: str
+) -> None:
+    for path in ("/v1/messages", "/v1/sending/resume"):
+        answer = caller.post_bytes(path, body, "application/json")
+        assert answer.status_code == 400
+        error = answer.json["error"]  # type: ignore[index]
+        assert error["code"] == "invalid_request"
+        assert says in error["message"]
+        assert "SendMessages" not in error["message"]
+    assert caller.messages() == []
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_body_that_is_not_called_json_is_refused(caller: Caller, content_type: str) -> None:
+    answer = caller.post_bytes("/v1/messages", b'{"to": "+254711000001", "text": "Hello"}', content_type)
+    assert answer.status_code == 400
+    assert "application/json" in answer.json["error"]["message"]  # type: ignore[index]
+
+
+def test_a_whole_pair_of_surrogates_is_a_character(caller: Caller) -> None:
+    body = b'{"to": "+254711000001", "text": "\\ud83d\\ude00"}'
+    answer = caller.post_bytes("/v1/messages", body, "application/json")
+    assert answer.status_code == 202
+    assert caller.messages()[0]["text"] == "\N{GRINNING FACE}"
+
+
+@pytest.mark.parametrize("sender_id", ["\0", "a\0b"])
+def test_resuming_a_sender_id_that_no_store_can_hold_is_refused(caller: Caller, sender_id: str) -> None:
+    answer = caller.post("/v1/sending/resume", {"sender_id": sender_id})
+    assert answer.status_code == 400
+    assert answer.json["error"]["field"] == "sender_id"  # type: ignore[index]

@@ -15,12 +15,12 @@ from messaging.database import Database
 from messaging.pacing import Pace, take
 from messaging.sending import Sender
 from messaging.triggers import TriggerSender
-from tasks import Waker
 from tests.support.databases import opened
 from tests.support.delivery import LEASE, queue
 from utils.errors import ServiceError
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
+from wake_ups import Waker
 
 SPAWN = multiprocessing.get_context("spawn")
 PATIENCE_SECONDS = 60.0
@@ -119,10 +119,11 @@ def send_alone(settings: Settings) -> None:
 def queue_and_wake(barrier: Any, settings: Settings, recipients: list[str]) -> float:
     """The moment of the commit, in seconds since 1970; the worker is woken as a web process does it."""
     database = open_database(settings)
-    database.wake = Waker(settings)
+    database.wake = waker = Waker(settings)
     barrier.wait()
     queue(database, *recipients)
     committed_at = time.time()
+    waker.finish()
     database.close()
     return committed_at
 

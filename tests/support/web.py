@@ -23,6 +23,10 @@ class Caller:
         known = {"Authorization": f"Bearer {API_KEY}"} | (headers or {})
         return self._app.test_client().post(path, json=body, headers=known)
 
+    def post_bytes(self, path: str, body: bytes, content_type: str) -> TestResponse:
+        known = {"Authorization": f"Bearer {API_KEY}"}
+        return self._app.test_client().post(path, data=body, content_type=content_type, headers=known)
+
     def callback(self, path: str, fields: dict[str, str] | bytes, token: str | None = TOKEN) -> TestResponse:
         query = {} if token is None else {"token": token}
         kind = "application/x-www-form-urlencoded"

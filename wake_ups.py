@@ -1,0 +1,123 @@
+"""The task engine's store, and the wake-ups that go through it: what web and worker must agree on.
+
+A wake-up is a courtesy: the rows are committed, and the worker's own look finds them. So it never costs the
+one who commits anything, whether the store is slow, gone, or accepts and never answers.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+
+import psycopg
+import redis
+from huey import Huey, PostgresHuey, RedisHuey, SqliteHuey
+from huey.registry import Message
+from huey.serializer import Serializer
+
+from utils.settings import Settings
+
+QUEUE_NAME = "sms"
+WAKE_INTERVAL_SECONDS = 0.05
+# After a failure: a store that is down would otherwise fill the log twenty times a second.
+PAUSE_AFTER_FAILURE_SECONDS = 1.0
+LAST_WAKE_SECONDS = 1.0
+# Longer than the engine's own wait for a task in Redis (1 s), which counts as silence too.
+QUEUE_PATIENCE_SECONDS = 5
+QUEUE_ERRORS = (sqlite3.Error, psycopg.Error, redis.RedisError, OSError)
+
+logger = logging.getLogger(__name__)
+
+
+class JsonSerializer(Serializer):
+    """Huey pickles by default: whoever can write to the queue could then run code in the worker."""
+
+    def _serialize(self, data: Message) -> bytes:
+        return json.dumps(data._replace(eta=None, expires_resolved=None)).encode()
+
+    def _deserialize(self, data: bytes) -> Message:
+        return Message(*json.loads(data))
+
+
+def create_queue(settings: Settings) -> Huey:
+    """Connects and makes its tables. `QUEUE_URL` decides: SQLite, PostgreSQL or Redis, the same tasks."""
+    options = {"name": QUEUE_NAME, "results": False, "serializer": JsonSerializer()}
+    url = settings.queue_url
+    if url.startswith("sqlite:///"):
+        return SqliteHuey(filename=url.removeprefix("sqlite:///"), fsync=False, **options)
+    if url.startswith("postgresql://"):
+        return PostgresHuey(dsn=url, connect_timeout=QUEUE_PATIENCE_SECONDS, **options)
+    # A pool of our own: beside a URL the engine takes no timeouts, and without them a read has no end.
+    pool = redis.ConnectionPool.from_url(
+        url, socket_timeout=QUEUE_PATIENCE_SECONDS, socket_connect_timeout=QUEUE_PATIENCE_SECONDS
+    )
+    return RedisHuey(connection_pool=pool, **options)
+
+
+def declare_send_due(queue: Huey, send: Callable[[], None]) -> Callable[[], object]:
+    """The one task that web and worker must name alike, from whatever module they were started."""
+    declared: Callable[[], object] = queue.task(name="send_due", __module__=QUEUE_NAME)(send)
+    return declared
+
+
+class Waker:
+    """Tells a worker that rows are due, at most every 50 ms, and never later than that after the last commit.
+
+    A call only leaves word. The thread that passes it on starts at first use, in the process that uses it:
+    one made before a fork would not exist after.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._starting = threading.Lock()
+        self._process_id: int | None = None
+        self._is_wanted = threading.Event()
+        self._is_idle = threading.Event()
+        self._send_due: Callable[[], object] | None = None
+
+    def __call__(self) -> None:
+        if self._process_id != os.getpid():
+            self._start()
+        self._is_idle.clear()
+        self._is_wanted.set()
+
+    def finish(self) -> None:
+        """Gives the last wake-up a moment, for a command that ends with its commit."""
+        self._is_idle.wait(LAST_WAKE_SECONDS)
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._process_id == os.getpid():
+                return
+            threading.Thread(target=self._run, name="waker", daemon=True).start()
+            atexit.register(self.finish)
+            self._process_id = os.getpid()
+
+    def _run(self) -> None:
+        while True:
+            self._is_wanted.wait()
+            self._is_wanted.clear()
+            has_woken = self._wake()
+            if not self._is_wanted.is_set():
+                self._is_idle.set()
+            time.sleep(WAKE_INTERVAL_SECONDS if has_woken else PAUSE_AFTER_FAILURE_SECONDS)
+
+    def _wake(self) -> bool:
+        try:
+            if self._send_due is None:
+                self._send_due = declare_send_due(create_queue(self._settings), _nothing)
+            self._send_due()
+        except QUEUE_ERRORS:
+            logger.warning("no wake-up: the queue cannot be reached", exc_info=True)
+            return False
+        return True
+
+
+def _nothing() -> None:
+    return None
