@@ -107,7 +107,7 @@ def test_a_person_answers_from_the_number_that_was_written_to_last(caller: Calle
         (BOB, "Hi", 404, "not_found"),
         ("nobody", "Hi", 400, "invalid_phone"),
         (ALICE, "x" * 1601, 400, "text_too_long"),
-        (ALICE, "half \ud83d", 400, "invalid_input"),
+        (ALICE, "half \ud83d", 400, "invalid_request"),
         (ALICE, "a\0b", 400, "invalid_input"),
     ],
 )
