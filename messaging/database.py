@@ -12,8 +12,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
 
 from messaging.group_writes import GroupWrites
+from messaging.write_turns import WriteTurns
 
 SQLITE_BUSY_SECONDS = 30
+# 64 MB, after which a commit writes SQLite's log back into the file. messaging.checkpoints.
+LONGEST_LOG_PAGES = 16_000
 # A machine that freezes or drops off the network in mid-transaction leaves its session, and its locks, to
 # PostgreSQL for as long as TCP takes to notice: two hours, in which nobody could claim or record anything.
 IDLE_IN_TRANSACTION_SECONDS = 20
@@ -39,7 +42,7 @@ class Database:
     """The engine, and the two ways in: `read()` and `write()`, each one transaction.
 
     On SQLite a write takes a process-wide lock and `BEGIN IMMEDIATE`: threads queue here in turn, which
-    SQLite's own busy wait (polling, p99 303 ms against 20 ms) does badly. Other processes meet that wait.
+    SQLite's own busy wait (polling, p99 303 ms against 20 ms) does badly. Processes take turns: `WriteTurns`.
     """
 
     def __init__(self, sqlalchemy_url: str, pool_size: int = 20) -> None:
@@ -49,9 +52,12 @@ class Database:
         # Whether facts are also written as events for the operator's own system.
         self.forwards = False
         self._write_lock = threading.Lock()
+        self._turns: WriteTurns | None = None
         self.grouped = GroupWrites(self.write)
         if self.is_sqlite:
-            Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+            path = Path(url.database or "")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._turns = WriteTurns(path.with_name(f"{path.name}-turns"))
         self.engine = create_engine(
             url,
             poolclass=QueuePool,
@@ -79,7 +85,7 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """One transaction, committed at the end. Wakes a worker afterwards where `wake_after_commit` was called."""
         wakes: list[Any] = []
-        with self._turn(), self._writer.begin() as connection:
+        with self.write_turn(), self._writer.begin() as connection:
             connection.info.pop(WAKES_WORKER, None)
             connection.info[FORWARDS] = self.forwards
             yield connection
@@ -88,11 +94,12 @@ class Database:
             self.wake()
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self.is_sqlite:
+    def write_turn(self) -> Iterator[None]:
+        """On SQLite no other thread or process writes meanwhile."""
+        if self._turns is None:
             yield
             return
-        with self._write_lock:
+        with self._write_lock, self._turns.taken():
             yield
 
     def now(self, connection: Connection) -> datetime:
@@ -115,6 +122,8 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+        if self._turns is not None:
+            self._turns.close()
 
 
 def wake_after_commit(connection: Connection) -> None:
@@ -137,6 +146,7 @@ def _prepare_sqlite_connection(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA cache_size=-16000")
+    cursor.execute(f"PRAGMA wal_autocheckpoint={LONGEST_LOG_PAGES}")
     cursor.close()
 
 

@@ -9,8 +9,8 @@ import gc
 import select
 import socket
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
@@ -76,8 +76,11 @@ class Connections:
             one.close()
 
     def send_all(self, requests: Iterable[bytes], expected: bytes = OK) -> Slice:
-        """Every request once. Raises CannotMeasure at the first answer that does not begin as `expected`."""
-        waiting = deque(requests)
+        """Every request once, taken as it is sent: a generator may end them when enough was seen.
+
+        Raises CannotMeasure at the first answer that does not begin as `expected`.
+        """
+        waiting = iter(requests)
         sent_at: dict[int, float] = {}
         latencies: list[float] = []
         poll = select.epoll()
@@ -113,10 +116,11 @@ def _open(port: int, process_ids: Sequence[int]) -> tuple[socket.socket, int | N
     return opened, owner_of(opened, process_ids)
 
 
-def _send_next(one: socket.socket, number: int, waiting: deque[bytes], sent_at: dict[int, float]) -> None:
-    if waiting:
+def _send_next(one: socket.socket, number: int, waiting: Iterator[bytes], sent_at: dict[int, float]) -> None:
+    request = next(waiting, None)
+    if request is not None:
         sent_at[number] = time.perf_counter()
-        one.sendall(waiting.popleft())
+        one.sendall(request)
 
 
 def _read_answer(one: socket.socket, expected: bytes) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import secrets
 import time
 from datetime import timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from messaging.batch_intake import BatchRequest, receive
 from messaging.bulk_inserts import insert_rows
 from messaging.claims import ClaimLimits
 from messaging.database import Database, utc_now
-from messaging.models import batches, message_events, messages, refused_rows, upload_pieces
+from messaging.models import batches, callbacks, message_events, messages, refused_rows, upload_pieces
 from utils.errors import InvalidInput
 from utils.settings import Settings
 
@@ -262,24 +263,43 @@ def test_a_key_stays_free_when_the_file_is_refused(database: Database, settings:
     assert count(database, upload_pieces) == 1
 
 
-def test_an_import_takes_little_at_a_time_where_others_write(
+def take_a_callback(database: Database) -> None:
+    now = utc_now()
+    row = {"kind": "report", "body": b"", "digest": secrets.token_bytes(16), "count": 1, "outcome": "applied"}
+    with database.write() as connection:
+        connection.execute(insert(callbacks).values(**row, received_at=now, last_seen_at=now))
+
+
+def test_an_import_takes_little_at_a_time_where_callbacks_come(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not database.is_sqlite:
-        pytest.skip("PostgreSQL locks rows")
     monkeypatch.undo()
-    monkeypatch.setattr(import_pace, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(import_pace, "QUIET_SECONDS", 0.3)
+    alone = import_pace.ALONE_CHUNK if database.is_sqlite else import_pace.POSTGRESQL_CHUNK
     with import_pace.import_pace(database) as pace:
         pace.after_write(10_000, 0.05)
-        time.sleep(0.2)
-        assert pace.chunk_size() == import_pace.ALONE_CHUNK
-        with database.write() as connection:
-            row = {"status": "sending", "created_at": utc_now()}
-            connection.execute(insert(batches).values(**row))
+        assert pace.chunk_size() == alone
+        take_a_callback(database)
         pace.before_write()
+        pace.after_write(1000, 0.001)
         assert pace.chunk_size() == import_pace.SHARED_CHUNK
-        time.sleep(0.2)
-        assert pace.chunk_size() == import_pace.ALONE_CHUNK
+        time.sleep(0.3)
+        assert pace.chunk_size() == alone
+
+
+def test_others_get_as_long_as_a_chunk_has_held_them_up(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(import_pace.time, "sleep", slept.append)
+    with import_pace.import_pace(database) as pace:
+        pace.after_write(1000, 0.02)
+        slept.clear()
+        take_a_callback(database)
+        for held in (0.02, 0.001, 60):
+            pace.before_write()
+            pace.after_write(1000, held)
+    assert slept == [0.02, import_pace.SHORTEST_PAUSE_SECONDS, import_pace.LONGEST_PAUSE_SECONDS]
 
 
 def test_a_slow_disk_makes_the_chunks_smaller(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,6 +307,8 @@ def test_a_slow_disk_makes_the_chunks_smaller(database: Database, monkeypatch: p
         pytest.skip("PostgreSQL locks rows")
     monkeypatch.undo()
     with import_pace.import_pace(database) as pace:
+        take_a_callback(database)
+        pace.before_write()
         pace.after_write(1000, 0.06)
         assert pace.chunk_size() == 500
         pace.after_write(1000, 60)
