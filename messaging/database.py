@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
 
 from messaging.group_writes import GroupWrites
+from messaging.value_lists import as_array
 from messaging.write_turns import WriteTurns
 
 SQLITE_BUSY_SECONDS = 30
@@ -160,4 +161,4 @@ def lock_keys(connection: Connection, keys: Sequence[str]) -> None:
     if connection.dialect.name == "sqlite":
         return
     # Sorted, so that two transactions with several keys in common cannot wait for each other.
-    connection.execute(LOCK, {"keys": sorted(set(keys))})
+    connection.execute(LOCK, {"keys": as_array(sorted(set(keys)))})

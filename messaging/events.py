@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
 from messaging import forward_events
-from messaging.bulk_inserts import as_stored, insert_rows
-from messaging.models import message_events
-from messaging.value_lists import as_array
+from messaging.bulk_inserts import as_stored
+from messaging.value_lists import as_array, as_json_rows
 
 CHUNK = 1000
 _COLUMNS = ("message_id", "at", "status", "source", "attempt_id", "detail")
@@ -24,10 +22,15 @@ _INSERT_ALL = text(
                          CAST(:source AS text[]), CAST(:attempt_id AS bigint[]), CAST(:detail AS text[]))
     """
 )
+_INSERT_JSON = """
+    INSERT INTO message_events (message_id, at, status, source, attempt_id, detail)
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+           json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')
+    FROM json_each(?)
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     message_id: int
     at: datetime
     status: str
@@ -38,18 +41,24 @@ class Event:
 
 def record(connection: Connection, happened: Sequence[Event]) -> None:
     """The messages' rows are written already: what is forwarded is read from them."""
-    rows = [
-        (one.message_id, as_stored(connection, one.at), one.status, one.source, one.attempt_id, one.detail)
-        for one in happened
-    ]
+    rows = list(_rows(connection, happened))
     for start in range(0, len(rows), CHUNK):
         _insert(connection, rows[start : start + CHUNK])
     forward_events.note_statuses(connection, happened)
 
 
+def _rows(connection: Connection, happened: Sequence[Event]) -> Iterator[tuple[Any, ...]]:
+    at, stored = None, None
+    for one in happened:
+        # What is written together happened, nearly always, at one time: made storable once.
+        if one.at is not at:
+            at, stored = one.at, as_stored(connection, one.at)
+        yield one.message_id, stored, one.status, one.source, one.attempt_id, one.detail
+
+
 def _insert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
     if connection.dialect.name == "sqlite":
-        insert_rows(connection, message_events, _COLUMNS, rows)
+        connection.exec_driver_sql(_INSERT_JSON, (as_json_rows(rows),))
     else:
         columns = zip(_COLUMNS, zip(*rows, strict=True), strict=True)
         connection.execute(_INSERT_ALL, {name: as_array(values) for name, values in columns})

@@ -37,8 +37,24 @@ class ValueList(TypeDecorator[Sequence[Any]]):
 
 
 def as_array(values: Iterable[Any]) -> str:
-    """The text of a PostgreSQL array of numbers, texts and NULLs, for `CAST(… AS text[])` and the like."""
-    return "{" + ",".join(map(_as_item, values)) + "}"
+    """The text of a PostgreSQL array of numbers, texts and NULLs, for `CAST(… AS text[])` and the like.
+
+    Written as JSON, by C: where no backslash is needed, the two differ in their brackets only.
+    """
+    items = list(values)
+    written = json.dumps(items, ensure_ascii=False, separators=(",", ":"), default=str)
+    if "\\" in written:
+        return "{" + ",".join(map(_as_item, items)) + "}"
+    return "{" + written[1:-1] + "}"
+
+
+def as_json_rows(rows: Iterable[Sequence[Any]]) -> str:
+    """Many rows for one statement of SQLite, as `json_each` reads them: `json_extract(value, '$[0]')` and so on.
+
+    `executemany` gives up Python's lock, and waits for it again, at every row: with busy threads beside it that
+    takes many times what the rows do.
+    """
+    return json.dumps(list(rows), ensure_ascii=False, separators=(",", ":"))
 
 
 def _as_item(value: Any) -> str:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
+import pytest
+
 from messaging import events
 from messaging.database import Database
 from messaging.models import message_events
@@ -24,6 +28,43 @@ def test_more_events_than_one_chunk_all_arrive(database: Database) -> None:
         now = database.now(connection)
         events.record(connection, (events.Event(one, now, "queued", "provider") for _ in range(many)))
     assert len(every(database, message_events)) == many
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        None,
+        "",
+        "null",
+        "NULL",
+        "a, b",
+        "{a,b}",
+        'he said "no"',
+        "a\\nb",
+        "a\nb\tc",
+        "Hé 🎉 \u2028",
+        "\x7f",
+        "$[0]",
+        "[1,2]",
+        "12",
+    ],
+)
+def test_whatever_the_provider_said_is_kept_as_it_was(database: Database, detail: str | None) -> None:
+    (one,) = queue(database, *phones(1))
+    with database.write() as connection:
+        now = database.now(connection)
+        said = [events.Event(one, now, "accepted", "provider", None, detail) for _ in range(2)]
+        events.record(connection, said)
+    assert [row.detail for row in every(database, message_events)] == [detail, detail]
+
+
+def test_events_of_several_times_keep_each_its_own(database: Database) -> None:
+    (one,) = queue(database, *phones(1))
+    with database.write() as connection:
+        now = database.now(connection)
+        times = [now, now + timedelta(seconds=1), now, now - timedelta(days=1)]
+        events.record(connection, [events.Event(one, at, "queued", "provider") for at in times])
+    assert [row.at for row in every(database, message_events)] == times
 
 
 def test_nothing_happened_writes_nothing(database: Database) -> None:
