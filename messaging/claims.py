@@ -6,14 +6,15 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Row,
+    Integer,
     Select,
     and_,
+    bindparam,
     exists,
     func,
     insert,
@@ -29,7 +30,7 @@ from messaging.database import Database, wake_after_commit
 from messaging.models import BULK, URGENT, attempts, batches, messages
 from messaging.outbox import BATCH_PRIORITY
 from messaging.patience import PATIENCE_SECONDS
-from messaging.value_lists import as_array, one_of
+from messaging.value_lists import as_array, as_json_rows, one_of
 from messaging.windows import NO_WINDOWS, SendingWindows
 
 LEASE_AFTER_TIMEOUT = timedelta(seconds=PATIENCE_SECONDS)
@@ -39,20 +40,23 @@ SENDABLE_BATCHES = ("sending", "scheduled")
 # each, few enough that a lease never runs out while the last of them waits its turn.
 POSTS_PER_CLAIM = 64
 
-_COLUMNS = (
-    messages.c.id,
-    messages.c.recipient,
-    messages.c.text,
-    messages.c.sender_id,
-    messages.c.link_id,
-    messages.c.batch_id,
-    messages.c.priority,
-    messages.c.expires_at,
-    messages.c.passes_opt_out,
-    messages.c.due_at,
-    messages.c.estimated_parts,
-)
 
+class _DueRow(NamedTuple):
+    """SQLAlchemy's own row looks each attribute up by name, at five times the price."""
+
+    id: int
+    recipient: str
+    text: str
+    sender_id: str | None
+    link_id: str | None
+    batch_id: int | None
+    priority: int
+    expires_at: datetime | None
+    passes_opt_out: bool
+    estimated_parts: int | None
+
+
+_COLUMNS = tuple(messages.c[name] for name in _DueRow._fields)
 _MAY_SEND = and_(batches.c.id == messages.c.batch_id, batches.c.status.in_(SENDABLE_BATCHES))
 # One index seek per batch, however many rows each has: DISTINCT would read them all.
 _BATCHES_WITH_QUEUED_ROWS = text(
@@ -112,28 +116,34 @@ class ClaimLimits:
     windows: SendingWindows = NO_WINDOWS
 
 
-def claim(database: Database, worker: str, limits: ClaimLimits, *, urgent_only: bool = False) -> list[Claim]:
-    """Takes due rows for up to `limits.posts` POSTs; empty where nothing may be sent now."""
-    with database.write() as connection:
-        now = database.now(connection)
-        paused = pauses.current(connection)
-        lane = lanes.current(connection, now)
-        if paused.account or lane.waits(now):
-            return []
-        if lane.narrow:
-            limits = replace(limits, recipients_per_post=1, posts=1)
-        rows = _due_rows(connection, now, paused, limits.recipients_per_post, urgent_only)
-        sendable = _in_their_window(connection, _sendable(connection, rows, now), limits.windows, now)
-        budgets = open_budgets(connection, sendable)
-        groups = _groups(sendable, limits, budgets)
-        pause_used_up(connection, budgets.values())
-        if groups:
-            lanes.take_narrow_turn(connection, lane, now)
-        elif len(sendable) < len(rows):
-            # All of them were too late or opted out: what is due behind them need not wait for the ticker.
-            wake_after_commit(connection)
-        claims = _write_attempts(database, connection, groups, worker, now, limits.lease)
-        return [replace(one, narrow=lane.narrow) for one in claims]
+def take(
+    database: Database,
+    connection: Connection,
+    worker: str,
+    limits: ClaimLimits,
+    now: datetime,
+    *,
+    urgent_only: bool = False,
+) -> list[Claim]:
+    """Claims due rows for up to `limits.posts` POSTs; empty where nothing may be sent now."""
+    paused = pauses.current(connection)
+    lane = lanes.current(connection, now)
+    if paused.account or lane.waits(now):
+        return []
+    if lane.narrow:
+        limits = replace(limits, recipients_per_post=1, posts=1)
+    rows = _due_rows(connection, now, paused, limits.recipients_per_post, urgent_only)
+    sendable = _in_their_window(connection, _sendable(connection, rows, now), limits.windows, now)
+    budgets = open_budgets(connection, sendable)
+    groups = _groups(sendable, limits, budgets)
+    pause_used_up(connection, budgets.values())
+    if groups:
+        lanes.take_narrow_turn(connection, lane, now)
+    elif len(sendable) < len(rows):
+        # All of them were too late or opted out: what is due behind them need not wait for the ticker.
+        wake_after_commit(connection)
+    claims = _write_attempts(database, connection, groups, worker, now, limits.lease)
+    return [replace(one, narrow=lane.narrow) for one in claims]
 
 
 def has_urgent(database: Database) -> bool:
@@ -144,8 +154,7 @@ def has_urgent(database: Database) -> bool:
 
 
 def _is_urgent_due(connection: Connection, now: datetime) -> bool:
-    found = or_(*(_due(priority, now).exists() for priority in URGENT_PRIORITIES))
-    return bool(connection.execute(select(found)).scalar())
+    return bool(connection.execute(_IS_URGENT_DUE, {"now": now}).scalar())
 
 
 def has_due(database: Database) -> bool:
@@ -155,60 +164,71 @@ def has_due(database: Database) -> bool:
     with database.read() as connection:
         now = database.now(connection)
         return any(
-            connection.execute(_due_in_batch(batch_id, now).limit(1)).first()
+            connection.execute(_DUE_IN_BATCH, {"now": now, "batch_id": batch_id, "most": 1}).first()
             for batch_id in _sending_batches(connection, pauses.Pauses(frozenset()))
         )
 
 
-def _due_in_batch(batch_id: int, now: datetime) -> Select[Any]:
-    return _due(BATCH_PRIORITY, now).where(messages.c.batch_id == batch_id)
+_NOW = bindparam("now", type_=messages.c.due_at.type)
+_MOST = bindparam("most", type_=Integer())
 
 
-def _due(priority: int, now: datetime) -> Select[Any]:
+def _due(priority: int) -> Select[Any]:
+    """Asked with `now`, and with `most` where it is executed by itself."""
     # In the index's own words: SQLite does not see that `priority = 1` implies its `priority < 5`, and
     # would read the whole table.
     queued: Any = URGENT if priority in URGENT_PRIORITIES else BULK
-    due: list[ColumnElement[bool]] = [queued, messages.c.priority == priority, messages.c.due_at <= now]
+    due: list[ColumnElement[bool]] = [queued, messages.c.priority == priority, messages.c.due_at <= _NOW]
     if priority in URGENT_PRIORITIES:
         # Few texts, many batches: asked row by row. Bulk asks once per batch.
         due.append(or_(messages.c.batch_id.is_(None), exists().where(_MAY_SEND)))
     return select(*_COLUMNS).where(*due).order_by(messages.c.due_at, messages.c.id)
 
 
+# Made once: SQLAlchemy takes longer to put one of these together than SQLite takes to answer it.
+_IS_URGENT_DUE = select(or_(*(_due(priority).exists() for priority in URGENT_PRIORITIES)))
+_URGENT_DUE = {priority: _due(priority).limit(_MOST) for priority in URGENT_PRIORITIES}
+_DUE_IN_BATCH = _due(BATCH_PRIORITY).where(messages.c.batch_id == bindparam("batch_id")).limit(_MOST)
+_LAST = messages.alias("last")
+_LAST_DUE_AT = select(_LAST.c.due_at).where(_LAST.c.id == bindparam("last_id")).scalar_subquery()
+_DUE_BEHIND_LAST = _DUE_IN_BATCH.where(
+    messages.c.due_at >= _LAST_DUE_AT,
+    or_(messages.c.due_at > _LAST_DUE_AT, messages.c.id > bindparam("last_id")),
+)
+
+
 def _due_rows(
     connection: Connection, now: datetime, paused: pauses.Pauses, limit: int, urgent_only: bool
-) -> list[Row[Any]]:
-    rows: list[Row[Any]] = []
+) -> list[_DueRow]:
+    rows: list[_DueRow] = []
     # One question instead of two, for mostly there is none.
     for priority in URGENT_PRIORITIES if _is_urgent_due(connection, now) else ():
-        rows += _take(connection, _due(priority, now), paused, limit - len(rows))
+        rows += _take(connection, _URGENT_DUE[priority], paused, limit - len(rows), now=now)
     if urgent_only:
         return rows
     for batch_id in _sending_batches(connection, paused):
         if len(rows) >= limit:
             break
-        rows += _take_from_batch(connection, _due_in_batch(batch_id, now), paused, limit - len(rows))
+        rows += _take_from_batch(connection, batch_id, paused, limit - len(rows), now)
     return rows
 
 
 def _take_from_batch(
-    connection: Connection, statement: Select[Any], paused: pauses.Pauses, limit: int
-) -> Sequence[Row[Any]]:
+    connection: Connection, batch_id: int, paused: pauses.Pauses, limit: int, now: datetime
+) -> Sequence[_DueRow]:
     """Up to `limit` rows; of a batch of texts of their own only as many as one claim can post."""
-    first = _take(connection, statement, paused, min(limit, POSTS_PER_CLAIM))
+    asked = {"batch_id": batch_id, "now": now}
+    first = _take(connection, _DUE_IN_BATCH, paused, min(limit, POSTS_PER_CLAIM), **asked)
     texts = {row.text for row in first}
     if len(first) < POSTS_PER_CLAIM or len(texts) > len(first) // 2:
         return first
-    last = first[-1]
-    statement = statement.where(
-        messages.c.due_at >= last.due_at, or_(messages.c.due_at > last.due_at, messages.c.id > last.id)
-    )
-    return [*first, *_take(connection, statement, paused, limit - len(first))]
+    behind = {**asked, "last_id": first[-1].id}
+    return [*first, *_take(connection, _DUE_BEHIND_LAST, paused, limit - len(first), **behind)]
 
 
 def _take(
-    connection: Connection, statement: Select[Any], paused: pauses.Pauses, limit: int
-) -> Sequence[Row[Any]]:
+    connection: Connection, statement: Select[Any], paused: pauses.Pauses, limit: int, **asked: Any
+) -> Sequence[_DueRow]:
     if limit <= 0:
         return []
     held = [name.removeprefix(pauses.SENDER_PREFIX) for name in sorted(paused.names)]
@@ -216,7 +236,9 @@ def _take(
         # As `pauses.sender_name` spells it; what is claimed here and released there would spin.
         sender = func.upper(func.coalesce(messages.c.sender_id, ""))
         statement = statement.where(sender.not_in(held))
-    return connection.execute(statement.limit(limit).with_for_update(skip_locked=True, of=messages)).all()
+    locking = statement.with_for_update(skip_locked=True, of=messages)
+    found = connection.execute(locking, {**asked, "most": limit})
+    return [_DueRow._make(row) for row in found]
 
 
 def _sending_batches(connection: Connection, paused: pauses.Pauses) -> list[int]:
@@ -230,19 +252,19 @@ def _sending_batches(connection: Connection, paused: pauses.Pauses) -> list[int]
     return ids
 
 
-def _sendable(connection: Connection, rows: list[Row[Any]], now: datetime) -> list[Row[Any]]:
+def _sendable(connection: Connection, rows: list[_DueRow], now: datetime) -> list[_DueRow]:
     """Without the rows that came too late or whose owner opted out: those are settled here."""
-    late = [row.id for row in rows if row.expires_at is not None and row.expires_at <= now]
-    settle(connection, late, statuses.EXPIRED, "too_late", now)
-    in_time = [row for row in rows if row.expires_at is None or row.expires_at > now]
+    late = {row.id for row in rows if row.expires_at is not None and row.expires_at <= now}
+    settle(connection, sorted(late), statuses.EXPIRED, "too_late", now)
+    in_time = [row for row in rows if row.id not in late] if late else rows
     blocked = _opted_out(connection, in_time)
     settle(connection, sorted(blocked), statuses.BLOCKED, "opted_out", now)
-    return [row for row in in_time if row.id not in blocked]
+    return [row for row in in_time if row.id not in blocked] if blocked else in_time
 
 
 def _in_their_window(
-    connection: Connection, rows: list[Row[Any]], windows: SendingWindows, now: datetime
-) -> list[Row[Any]]:
+    connection: Connection, rows: list[_DueRow], windows: SendingWindows, now: datetime
+) -> list[_DueRow]:
     """Without those whose network lets no such sender in at this hour: they wait for the opening.
 
     The confirmation of a STOP is nobody's advertisement.
@@ -263,13 +285,16 @@ def _in_their_window(
     return [row for row in rows if row.id not in later]
 
 
-def _opted_out(connection: Connection, rows: list[Row[Any]]) -> set[int]:
+def _opted_out(connection: Connection, rows: list[_DueRow]) -> set[int]:
+    asked: dict[tuple[str | None, bool], list[_DueRow]] = {}
+    for row in rows:
+        asked.setdefault((row.sender_id, row.passes_opt_out), []).append(row)
     blocked: set[int] = set()
-    for sender_id, passes in {(row.sender_id, row.passes_opt_out) for row in rows}:
-        mine = [row for row in rows if (row.sender_id, row.passes_opt_out) == (sender_id, passes)]
-        asked = [row.recipient for row in mine]
-        phones = opt_outs.suppressed(connection, asked, sender_id, confirms_stop=passes)
-        blocked.update(row.id for row in mine if row.recipient in phones)
+    for (sender_id, passes), mine in asked.items():
+        recipients = [row.recipient for row in mine]
+        phones = opt_outs.suppressed(connection, recipients, sender_id, confirms_stop=passes)
+        if phones:
+            blocked.update(row.id for row in mine if row.recipient in phones)
     return blocked
 
 
@@ -289,12 +314,12 @@ def settle(
     events.record(connection, [events.Event(one, now, status, source, None, reason) for one in ids])
 
 
-def _groups(rows: Iterable[Row[Any]], limits: ClaimLimits, budgets: Mapping[int, Budget]) -> list[_Group]:
+def _groups(rows: Iterable[_DueRow], limits: ClaimLimits, budgets: Mapping[int, Budget]) -> list[_Group]:
     """Rows that can share a POST, in the order they are due. A number twice goes into two POSTs."""
     groups: list[_Group] = []
     open_groups: dict[tuple[Any, ...], _Group] = {}
     for row in rows:
-        budget = budgets.get(row.batch_id)
+        budget = budgets.get(row.batch_id) if row.batch_id is not None else None
         # A POST holds back money of one batch only.
         key = (row.text, row.sender_id, row.link_id, row.priority, budget and budget.batch_id)
         group = open_groups.get(key)
@@ -348,7 +373,12 @@ def _write_attempts(
     return claims
 
 
-_HOLD = "UPDATE messages SET status = 'sending', attempt_id = ? WHERE id = ?"
+_HOLD = """
+    UPDATE messages SET status = 'sending', attempt_id = held.attempt_id
+    FROM (SELECT json_extract(value, '$[0]') AS attempt_id, json_extract(value, '$[1]') AS id
+          FROM json_each(?)) AS held
+    WHERE messages.id = held.id
+"""
 _HOLD_ALL = text(
     """
     UPDATE messages SET status = 'sending', attempt_id = held.attempt_id
@@ -359,9 +389,9 @@ _HOLD_ALL = text(
 
 
 def _hold(connection: Connection, pairs: list[tuple[int, int]]) -> None:
-    """`pairs`: attempt and message. One statement on PostgreSQL; SQLite's driver is as quick row by row."""
+    """`pairs`: attempt and message."""
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(_HOLD, pairs)
+        connection.exec_driver_sql(_HOLD, (as_json_rows(pairs),))
     else:
         attempt_ids, ids = zip(*pairs, strict=True)
         connection.execute(_HOLD_ALL, {"attempt_ids": as_array(attempt_ids), "ids": as_array(ids)})

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from sqlalchemy import Connection
 
@@ -23,12 +23,22 @@ Work = Callable[[Connection, list[Item]], Sequence[Result]]
 HEAVIEST_GROUP = 1500
 
 
-class _Waiter:
-    __slots__ = ("error", "is_done", "item", "rank", "result", "weight", "work")
+class Step(NamedTuple):
+    """A write to be: what `GroupWrites.submit` takes, for a caller that has several."""
 
-    def __init__(self, work: Work[Any, Any], item: Any, rank: int, weight: int) -> None:
-        self.work, self.item, self.rank, self.weight = work, item, rank, weight
-        self.result: Any = None
+    work: Work[Any, Any]
+    item: Any
+    rank: int = 0
+    weight: int = 1
+
+
+class _Waiter:
+    __slots__ = ("error", "is_done", "results", "steps", "weight")
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.steps = steps
+        self.weight = sum(one.weight for one in steps)
+        self.results: list[Any] = [None] * len(steps)
         self.error: Exception | None = None
         self.is_done = False
 
@@ -48,14 +58,18 @@ class GroupWrites:
         Works of one transaction are done by `rank`, lowest first, so that locks are taken in one order.
         Where a group fails, each of its items is tried alone.
         """
-        waiter = _Waiter(work, item, rank, weight)
+        return cast(Result, self.submit_together([Step(work, item, rank, weight)])[0])
+
+    def submit_together(self, steps: Sequence[Step]) -> list[Any]:
+        """The result of each; all of them are durable, or, where it raises, none is."""
+        waiter = _Waiter(steps)
         self._waiting.append(waiter)
         with self._turn:
             while not waiter.is_done:
                 self._commit(self._next_group())
         if waiter.error is not None:
             raise waiter.error
-        return cast(Result, waiter.result)
+        return waiter.results
 
     def _next_group(self) -> list[_Waiter]:
         group = [self._waiting.popleft()]
@@ -80,13 +94,16 @@ class GroupWrites:
                     one.error, one.is_done = StorageUnavailable("The thread that commits has ended"), True
 
     def _work(self, group: list[_Waiter]) -> None:
-        by_work: dict[Any, list[_Waiter]] = {}
-        for one in sorted(group, key=lambda waiter: waiter.rank):
-            by_work.setdefault(one.work, []).append(one)
+        steps = [(step, waiter, place) for waiter in group for place, step in enumerate(waiter.steps)]
+        by_work: dict[Any, list[tuple[Step, _Waiter, int]]] = {}
+        for one in sorted(steps, key=lambda found: found[0].rank):
+            by_work.setdefault(one[0].work, []).append(one)
         with self._write() as connection:
             done = [
-                (mine, work(connection, [waiter.item for waiter in mine])) for work, mine in by_work.items()
+                (mine, work(connection, [step.item for step, _, _ in mine])) for work, mine in by_work.items()
             ]
         for mine, results in done:
-            for waiter, result in zip(mine, results, strict=True):
-                waiter.result, waiter.is_done = result, True
+            for (_, waiter, place), result in zip(mine, results, strict=True):
+                waiter.results[place] = result
+        for waiter in group:
+            waiter.is_done = True

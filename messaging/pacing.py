@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select, update
+from sqlalchemy import BigInteger, Connection, Row, bindparam, case, select, update
 
 from messaging.models import rate_buckets
 from messaging.upsert import insert_or_ignore
@@ -62,19 +62,23 @@ _FIND = (
     .order_by(rate_buckets.c.name)
     .with_for_update()
 )
+# One statement for both: they are written with every POST.
 _SET = (
     update(rate_buckets)
-    .where(rate_buckets.c.name == bindparam("bucket"))
-    .values(tokens_micros=bindparam("new_tokens"), refilled_at=bindparam("new_refilled_at"))
+    .where(rate_buckets.c.name.in_((MESSAGES, REQUESTS)))
+    .values(
+        tokens_micros=case(
+            (rate_buckets.c.name == MESSAGES, bindparam(MESSAGES, type_=BigInteger())),
+            else_=bindparam(REQUESTS, type_=BigInteger()),
+        ),
+        refilled_at=bindparam("new_refilled_at"),
+    )
 )
 
 
 def _write(connection: Connection, buckets: dict[str, int], now: datetime) -> None:
-    rows = [
-        {"bucket": name, "new_tokens": tokens, "new_refilled_at": now}
-        for name, tokens in sorted(buckets.items())
-    ]
-    connection.execute(_SET, rows)
+    """All buckets at once; they are locked."""
+    connection.execute(_SET, {**buckets, "new_refilled_at": now})
 
 
 def _refilled(connection: Connection, rates: dict[str, float], now: datetime) -> dict[str, int]:
@@ -88,9 +92,8 @@ def _refilled(connection: Connection, rates: dict[str, float], now: datetime) ->
         insert_or_ignore(connection, rate_buckets, full)
         found = {row.name: row for row in connection.execute(_FIND)}
     # A clock that was stepped back: count from here, or nothing would be sent until it has caught up.
-    stepped_back = {name: row.tokens_micros for name, row in found.items() if row.refilled_at > now}
-    if stepped_back:
-        _write(connection, stepped_back, now)
+    if any(row.refilled_at > now for row in found.values()):
+        _write(connection, {name: _refill(row, rates[name], now) for name, row in found.items()}, now)
     return {name: _refill(found[name], rates[name], now) for name in rates}
 
 

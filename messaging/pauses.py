@@ -16,6 +16,8 @@ ACCOUNT = "account"
 SENDER_PREFIX = "sender:"
 PROBE_INTERVAL = timedelta(minutes=1)
 
+_NAMES = select(pauses.c.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
@@ -34,7 +36,7 @@ def sender_name(sender_id: str | None) -> str:
 
 
 def current(connection: Connection) -> Pauses:
-    return Pauses(frozenset(connection.execute(select(pauses.c.name)).scalars()))
+    return Pauses(frozenset(connection.execute(_NAMES).scalars()))
 
 
 def pause(connection: Connection, name: str, reason: str, detail: str | None, now: datetime) -> None:

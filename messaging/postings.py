@@ -10,9 +10,10 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, exists, func, literal_column, or_, select, update
 
-from messaging import lanes, opt_outs, pacing, pauses, statuses
-from messaging.claims import SENDABLE_BATCHES, Claim, settle
+from messaging import claims, lanes, opt_outs, pacing, pauses, statuses
+from messaging.claims import SENDABLE_BATCHES, Claim, ClaimLimits, settle
 from messaging.database import Database, wake_after_commit
+from messaging.group_writes import Step
 from messaging.models import attempts, batches, messages, suppressions
 from messaging.patience import PATIENCE_SECONDS, with_patience
 from messaging.value_lists import one_of
@@ -60,6 +61,61 @@ class _Asked:
     may_be_marked: bool = False
 
 
+def claim_and_begin(
+    database: Database, worker: str, limits: ClaimLimits, pace: pacing.Pace, *, urgent_only: bool = False
+) -> tuple[Posting | None, list[Claim]]:
+    """Claims, and writes down in the same transaction that the first is posted, where the pace lets it.
+
+    What forbids a POST has been asked in this very transaction. The caller posts the first at once, and begins
+    the others one by one.
+    """
+    tried: list[tuple[int, datetime]] = []
+
+    def work() -> tuple[Posting | None, list[Claim]]:
+        with database.write() as connection:
+            # Before the database's clock is read, as below.
+            began_at = time.monotonic()
+            now = database.now(connection)
+            _give_back_taken(connection, worker, tried)
+            taken = claims.take(database, connection, worker, limits, now, urgent_only=urgent_only)
+            tried.extend((one.attempt_id, now) for one in taken)
+            # Last, for all workers wait for the pace's row.
+            if not taken or not _may_leave(connection, pace, taken[0], now):
+                return None, taken
+            posting = Posting(taken[0], now, began_at + limits.lease.total_seconds())
+            _mark(connection, [(limits.lease, posting)], now)
+            return posting, taken[1:]
+
+    return with_patience(work)
+
+
+def _may_leave(connection: Connection, pace: pacing.Pace, claim: Claim, now: datetime) -> bool:
+    return pacing.take(connection, pace, len(claim.recipients), now, urgent=claim.urgent) <= 0
+
+
+def _give_back_taken(connection: Connection, worker: str, tried: Sequence[tuple[int, datetime]]) -> None:
+    """What an earlier try has claimed, where its commit was done though nobody told: the marked one has not left.
+
+    Known by worker and time too, for where it was not done, another may have got its id.
+    """
+    for attempt_id, claimed_at in tried:
+        same = {"ids": [attempt_id], "by_worker": worker, "taken_at": claimed_at}
+        if connection.execute(_TAKEN_BEFORE, same).rowcount:
+            release(connection, attempt_id)
+
+
+_TAKEN_BEFORE = (
+    update(attempts)
+    .where(
+        one_of(attempts.c.id, "ids"),
+        attempts.c.worker == bindparam("by_worker"),
+        attempts.c.claimed_at == bindparam("taken_at"),
+        attempts.c.state.in_(("claimed", "posting")),
+    )
+    .values(state="claimed", posting_at=None)
+)
+
+
 def begin_posting(
     database: Database,
     claim: Claim,
@@ -71,29 +127,35 @@ def begin_posting(
 
     `patience_seconds`: how long it waits for a database that is away.
     """
-    item = _Asked(database, claim, pace, lease)
+    steps = [begin_step(database, claim, pace, lease)]
+    turn: Turn = with_patience(lambda: database.grouped.submit_together(steps), patience_seconds)[0]
+    return turn
+
+
+def begin_step(database: Database, claim: Claim, pace: pacing.Pace, lease: timedelta) -> Step:
+    """`begin_posting`, to be written together with something else; the same step where it is tried again."""
     # After the records: they lock the road's row, this the pace's, and both in that order.
-    return with_patience(lambda: database.grouped.submit(_begin_postings, item, rank=1), patience_seconds)
+    return Step(_begin_postings, _Asked(database, claim, pace, lease), rank=1)
 
 
 def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
     # Before the database's clock is read: the lease must not end there sooner than here.
     began_at = time.monotonic()
     now = asked[0].database.now(connection)
-    claims = [one.claim for one in asked]
+    wanted = [one.claim for one in asked]
     _take_back(connection, [one.claim.attempt_id for one in asked if one.may_be_marked], now)
     for one in asked:
         one.may_be_marked = True
     look = _Look(
-        alive=_alive(connection, claims, now),
-        unchanged=_unchanged(connection, claims, now),
+        alive=_alive(connection, wanted, now),
+        unchanged=_unchanged(connection, wanted, now),
         paused=pauses.current(connection),
         is_narrow=lanes.is_narrow(connection, now),
         now=now,
     )
     turns: list[Turn] = []
     posted: list[tuple[timedelta, Posting]] = []
-    allowed = [_allow(connection, claim, look) for claim in claims]
+    allowed = [_allow(connection, claim, look) for claim in wanted]
     waits = _take_tokens(connection, asked, allowed, now)
     for one, claim_or_no, wait in zip(asked, allowed, waits, strict=True):
         if isinstance(claim_or_no, Released):
@@ -191,8 +253,8 @@ _ALIVE = (
 )
 
 
-def _alive(connection: Connection, claims: Sequence[Claim], now: datetime) -> Set[int]:
-    ids = [one.attempt_id for one in claims]
+def _alive(connection: Connection, wanted: Sequence[Claim], now: datetime) -> Set[int]:
+    ids = [one.attempt_id for one in wanted]
     return set(connection.execute(_ALIVE, {"ids": ids, "now": now}).scalars())
 
 
@@ -214,10 +276,10 @@ _WANTED = (
 )
 
 
-def _unchanged(connection: Connection, claims: Sequence[Claim], now: datetime) -> Set[int]:
+def _unchanged(connection: Connection, asked_for: Sequence[Claim], now: datetime) -> Set[int]:
     """Attempts all of whose texts may leave as they were claimed."""
     by_sender: dict[str, list[Claim]] = {}
-    for one in claims:
+    for one in asked_for:
         by_sender.setdefault(opt_outs.sender_key(one.sender_id), []).append(one)
     unchanged: set[int] = set()
     for sender, mine in by_sender.items():
@@ -265,7 +327,17 @@ def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:
     if len(rows) == len(claim.recipients) and not blocked and not late:
         return claim
     gone = {*blocked, *late}
-    return replace(claim, recipients={row.recipient: row.id for row in rows if row.id not in gone})
+    recipients = {row.recipient: row.id for row in rows if row.id not in gone}
+    counted = {"attempt_id": claim.attempt_id, "new_message_count": len(recipients)}
+    connection.execute(_COUNT_AGAIN, counted)
+    return replace(claim, recipients=recipients)
+
+
+_COUNT_AGAIN = (
+    update(attempts)
+    .where(attempts.c.id == bindparam("attempt_id"))
+    .values(message_count=bindparam("new_message_count"))
+)
 
 
 def _give_back(connection: Connection, rows: Sequence[Any], now: datetime) -> None:
@@ -294,28 +366,17 @@ def _opted_out(connection: Connection, rows: Sequence[Any], sender_id: str | Non
 
 _POSTING = (
     update(attempts)
-    .where(attempts.c.id == bindparam("attempt_id"))
-    .values(
-        state="posting",
-        posting_at=bindparam("new_posting_at"),
-        lease_until=bindparam("new_lease_until"),
-        message_count=bindparam("new_message_count"),
-    )
+    .where(one_of(attempts.c.id, "ids"))
+    .values(state="posting", posting_at=bindparam("new_posting_at"), lease_until=bindparam("new_lease_until"))
 )
 
 
 def _mark(connection: Connection, posted: list[tuple[timedelta, Posting]], now: datetime) -> None:
-    rows = [
-        {
-            "attempt_id": posting.claim.attempt_id,
-            "new_posting_at": now,
-            "new_lease_until": now + lease,
-            "new_message_count": len(posting.claim.recipients),
-        }
-        for lease, posting in posted
-    ]
-    if rows:
-        connection.execute(_POSTING, rows)
+    by_lease: dict[timedelta, list[int]] = {}
+    for lease, posting in posted:
+        by_lease.setdefault(lease, []).append(posting.claim.attempt_id)
+    for lease, ids in by_lease.items():
+        connection.execute(_POSTING, {"ids": ids, "new_posting_at": now, "new_lease_until": now + lease})
 
 
 def cancel(

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, bindparam, func, select, update
 from messaging import budgets, lanes, lessons, parked_reports, statuses
 from messaging.claims import Claim
 from messaging.database import Database, lock_keys
+from messaging.group_writes import Step
 from messaging.models import attempts, messages
 from messaging.postings import IS_SENDING, Posting
 from messaging.record_writes import RecordWrites
@@ -59,8 +60,13 @@ def record_answer(database: Database, posting: Posting, answer: SendAnswer) -> N
 
     Records of several threads share a commit. The second record of a POST writes nothing.
     """
+    database.grouped.submit_together([answer_step(database, posting, answer)])
+
+
+def answer_step(database: Database, posting: Posting, answer: SendAnswer) -> Step:
+    """`record_answer`, to be written together with something else."""
     item = _Answered(database, posting, answer)
-    database.grouped.submit(_record_answers, item, weight=len(posting.claim.recipients))
+    return Step(_record_answers, item, weight=len(posting.claim.recipients))
 
 
 def _record_answers(connection: Connection, answered: list[_Answered]) -> list[None]:

@@ -7,16 +7,21 @@ import os
 import socket
 import threading
 import time
+from collections import deque
+from collections.abc import Iterable
 from datetime import timedelta
 from functools import partial
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from messaging import claims, postings, records
 from messaging.claims import Claim, ClaimLimits
 from messaging.database import Database
 from messaging.pacing import Pace
 from messaging.patience import with_patience
+from messaging.postings import Posting
 from messaging.windows import SendingWindows
-from utils.errors import ProviderError
+from utils.errors import ProviderError, ServiceError
 from utils.provider_answers import SendAnswer
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
@@ -51,63 +56,118 @@ class Sender:
 
     def run_until_idle(self) -> int:
         """How many messages were posted."""
-        posted = 0
+        posted, has_called = 0, False
         while not self._stopping.is_set():
-            claimed = claims.claim(self._database, worker_name(), self._limits)
-            if not claimed:
+            posting, waiting = self._claim()
+            if posting is None and not waiting:
                 break
-            posted += self._send_all(claimed)
+            if not has_called and self._is_full(posting, waiting):
+                # More waits behind it: for the next lane too, which else would be the ticker's to wake.
+                self._database.wake()
+                has_called = True
+            posted += self._send_all(posting, waiting)
         return posted
 
-    def _send_all(self, claimed: list[Claim]) -> int:
+    def _claim(self, *, urgent_only: bool = False) -> tuple[Posting | None, deque[Claim]]:
+        posting, waiting = postings.claim_and_begin(
+            self._database, worker_name(), self._limits, self._pace, urgent_only=urgent_only
+        )
+        return posting, deque(waiting)
+
+    def _is_full(self, posting: Posting | None, waiting: Iterable[Claim]) -> bool:
+        taken = [*waiting] if posting is None else [posting.claim, *waiting]
+        most = min(self._limits.recipients_per_post, claims.POSTS_PER_CLAIM)
+        return sum(len(one.recipients) for one in taken) >= most
+
+    def _send_all(self, posting: Posting | None, waiting: deque[Claim]) -> int:
+        """`posting` at once, for it is written down that it leaves; then those that wait."""
         posted = 0
-        for one in claimed:
-            if not one.urgent:
-                posted += self._send_urgent()
-            posted += self._send(one)
+        while posting is not None or waiting:
+            if posting is None:
+                if not waiting[0].urgent:
+                    posted += self._send_urgent()
+                posting = self._wait_for_turn(waiting.popleft())
+            if posting is not None:
+                outcome = ask_provider(self._provider, posting, self._timeout_seconds)
+                posted += len(posting.claim.recipients)
+                posting = self._record(posting, outcome, waiting)
         return posted
+
+    def _record(
+        self, posting: Posting, outcome: SendAnswer | ProviderError, waiting: deque[Claim]
+    ) -> Posting | None:
+        """Writes down what the POST came to and, in the same transaction, that the next one leaves."""
+        if isinstance(outcome, ProviderError) or not self._may_follow(waiting):
+            write_outcome(self._database, posting, outcome)
+            return None
+        steps = [
+            records.answer_step(self._database, posting, outcome),
+            postings.begin_step(self._database, waiting[0], self._pace, self._lease),
+        ]
+        try:
+            _, turn = with_patience(partial(self._database.grouped.submit_together, steps))
+        except (SQLAlchemyError, ServiceError):
+            # What ails the next POST must not cost the answer to this one.
+            write_outcome(self._database, posting, outcome)
+            (turn,) = with_patience(partial(self._database.grouped.submit_together, steps[1:]))
+        if isinstance(turn, postings.Wait):
+            return None
+        waiting.popleft()
+        return turn if isinstance(turn, Posting) else None
+
+    def _may_follow(self, waiting: deque[Claim]) -> bool:
+        """What is once written down as leaving has to leave at once: nothing may come in between."""
+        if not waiting or self._stopping.is_set():
+            return False
+        if waiting[0].urgent or not self._sees_urgent():
+            return True
+        self._next_urgent_look = 0.0
+        return False
 
     def _send_urgent(self) -> int:
         """A reply or a single text does not wait for the bulk that this worker already holds."""
+        if self._stopping.is_set() or not self._sees_urgent():
+            return 0
+        return self._send_all(*self._claim(urgent_only=True))
+
+    def _sees_urgent(self) -> bool:
         now = time.monotonic()
-        if self._stopping.is_set() or now < self._next_urgent_look:
-            return 0
+        if now < self._next_urgent_look:
+            return False
         self._next_urgent_look = now + URGENT_LOOK_SECONDS
-        if not claims.has_urgent(self._database):
-            return 0
-        urgent = claims.claim(self._database, worker_name(), self._limits, urgent_only=True)
-        return sum(self._send(one) for one in urgent)
+        return claims.has_urgent(self._database)
 
-    def _send(self, one: Claim) -> int:
-        turn = self._wait_for_turn(one)
-        if not isinstance(turn, postings.Posting):
-            return 0
-        post(self._database, self._provider, turn, self._timeout_seconds)
-        return len(turn.claim.recipients)
-
-    def _wait_for_turn(self, one: Claim) -> postings.Posting | postings.Released:
+    def _wait_for_turn(self, one: Claim) -> Posting | None:
         while not self._stopping.is_set():
             turn = postings.begin_posting(self._database, one, self._pace, self._lease)
             if not isinstance(turn, postings.Wait):
-                return turn
+                return turn if isinstance(turn, Posting) else None
             self._stopping.wait(min(turn.seconds, LONGEST_NAP_SECONDS))
             if not one.urgent:
                 self._send_urgent()
         with self._database.write() as connection:
             postings.release(connection, one.attempt_id)
-        return postings.Released("stopping")
+        return None
 
 
 def post(
-    database: Database, provider: ProviderClient, posting: postings.Posting, deadline_seconds: float
+    database: Database, provider: ProviderClient, posting: Posting, deadline_seconds: float
 ) -> SendAnswer | ProviderError:
     """The POST, with no database session held, and its record. A failure is returned: it is an outcome.
 
     Who was stopped past the end of the lease sends nothing: others may have decided about these texts.
     """
+    outcome = ask_provider(provider, posting, deadline_seconds)
+    write_outcome(database, posting, outcome)
+    return outcome
+
+
+def ask_provider(
+    provider: ProviderClient, posting: Posting, deadline_seconds: float
+) -> SendAnswer | ProviderError:
     claim = posting.claim
     try:
-        answer = provider.send_texts(
+        return provider.send_texts(
             claim.text,
             list(claim.recipients),
             claim.sender_id,
@@ -120,10 +180,14 @@ def post(
             "post failed",
             extra={"attempt_id": claim.attempt_id, "outcome": error.outcome, "reason": error.reason},
         )
-        with_patience(partial(records.record_failure, database, posting, error))
         return error
-    with_patience(partial(records.record_answer, database, posting, answer))
-    return answer
+
+
+def write_outcome(database: Database, posting: Posting, outcome: SendAnswer | ProviderError) -> None:
+    if isinstance(outcome, ProviderError):
+        with_patience(partial(records.record_failure, database, posting, outcome))
+    else:
+        with_patience(partial(records.record_answer, database, posting, outcome))
 
 
 def worker_name() -> str:

@@ -21,6 +21,7 @@ SERIALS = itertools.count(10)
 WORKER_POINTS = {
     "before_claim": ("delivered", True),
     "in_the_claim_before_its_commit": ("delivered", True),
+    "in_the_mark_before_its_commit": ("delivered", True),
     "after_claim": ("delivered", True),
     "before_the_bytes_leave": ("unknown", False),
     "after_answer": ("delivered by inference", True),

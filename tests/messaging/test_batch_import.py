@@ -18,6 +18,7 @@ from messaging.bulk_inserts import insert_rows
 from messaging.claims import ClaimLimits
 from messaging.database import Database, utc_now
 from messaging.models import batches, callbacks, message_events, messages, refused_rows, upload_pieces
+from tests.support.delivery import claim_as
 from utils.errors import InvalidInput
 from utils.settings import Settings
 
@@ -96,7 +97,7 @@ def test_nothing_goes_out_before_the_last_row_is_in(
         with pytest.raises(Crash):
             import_now(database, settings)
     assert count(database, messages) == 2000
-    assert claims.claim(database, "worker", LIMITS) == []
+    assert claim_as(database, "worker", LIMITS) == []
     assert not claims.has_due(database)
     assert audit(database).problems == []
 
@@ -193,7 +194,7 @@ def test_a_batch_cancelled_while_it_is_read_stays_cancelled(database: Database, 
     batch_control.cancel(database, batch_id)
     assert not import_now(database, settings)
     assert batch_row(database).status == "cancelled"
-    assert claims.claim(database, "worker", LIMITS) == []
+    assert claim_as(database, "worker", LIMITS) == []
     assert audit(database).problems == []
 
 

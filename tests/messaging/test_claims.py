@@ -21,6 +21,7 @@ from tests.support.delivery import (
     attempt,
     change,
     claim,
+    claim_as,
     claim_one,
     count,
     every,
@@ -137,9 +138,9 @@ def test_urgent_and_bulk_never_share_a_post_though_the_text_is_one(database: Dat
 def test_a_claim_for_urgent_texts_leaves_bulk_alone(database: Database) -> None:
     queue_batch(database, phones(2, first=20))
     limits = ClaimLimits(500, LEASE)
-    assert claims.claim(database, WORKER, limits, urgent_only=True) == []
+    assert claim_as(database, WORKER, limits, urgent_only=True) == []
     queue(database, phone(1))
-    assert [one.urgent for one in claims.claim(database, WORKER, limits, urgent_only=True)] == [True]
+    assert [one.urgent for one in claim_as(database, WORKER, limits, urgent_only=True)] == [True]
 
 
 def test_of_equal_priority_what_was_due_first_goes_first(database: Database) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, insert, text
 from sqlalchemy.exc import IntegrityError
 
 from messaging.database import Database
-from messaging.group_writes import HEAVIEST_GROUP, GroupWrites
+from messaging.group_writes import HEAVIEST_GROUP, GroupWrites, Step
 from messaging.models import counters
 from tests.support.delivery import count, every
 
@@ -123,6 +123,40 @@ def test_works_of_one_transaction_are_done_in_the_order_of_their_rank(database: 
     ]
     assert at_once(calls, database.grouped._turn) == ["x", "y", "z"]
     assert done == ["early", "late"]
+
+
+def test_two_steps_of_one_caller_are_durable_together_and_each_gets_its_result(database: Database) -> None:
+    def upper(_connection: Connection, items: list[str]) -> list[str]:
+        return [item.upper() for item in items]
+
+    steps = [Step(upper, "x", rank=1), Step(write_counters, "a")]
+    assert database.grouped.submit_together(steps) == ["X", "a is written"]
+    assert {row.name for row in every(database, counters)} == {"a"}
+
+
+def test_of_two_steps_neither_is_written_where_one_fails(database: Database) -> None:
+    def refuse(_connection: Connection, items: list[str]) -> list[str]:
+        raise Bad(items[0])
+
+    with pytest.raises(Bad):
+        database.grouped.submit_together([Step(write_counters, "a"), Step(refuse, "x", rank=1)])
+    assert count(database, counters) == 0
+
+
+def test_a_caller_whose_second_step_fails_harms_nobody_else(database: Database) -> None:
+    def refuse(_connection: Connection, items: list[str]) -> list[str]:
+        raise Bad(items[0])
+
+    database.grouped._turn.acquire()
+    calls = [
+        lambda: database.grouped.submit_together([Step(write_counters, "a"), Step(refuse, "x", rank=1)]),
+        lambda: database.grouped.submit(write_counters, "b"),
+        lambda: database.grouped.submit_together([Step(write_counters, "c"), Step(write_counters, "d")]),
+    ]
+    found = at_once(calls, database.grouped._turn)
+    assert isinstance(found[0], Bad)
+    assert found[1:] == ["b is written", ["c is written", "d is written"]]
+    assert {row.name for row in every(database, counters)} == {"b", "c", "d"}
 
 
 def test_a_group_is_no_heavier_than_postgresql_can_lock(

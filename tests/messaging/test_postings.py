@@ -1,26 +1,33 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
-from messaging import lanes, pauses, postings
+from messaging import lanes, patience, pauses, postings
+from messaging.claims import Claim, ClaimLimits
 from messaging.database import Database, utc_now
 from messaging.models import attempts, messages
 from messaging.pacing import Pace
 from messaging.postings import Posting, Released, Wait
 from tests.support.delivery import (
     LEASE,
+    UNHURRIED,
+    WORKER,
     Clock,
     attempt,
     begin,
     begin_posting,
     change,
     claim,
+    claim_as,
     claim_one,
     every,
     history,
@@ -309,3 +316,131 @@ def test_a_mark_of_which_nobody_knows_whether_it_was_committed_is_made_again(dat
     assert sorted(turn.claim.attempt_id for turn in turns) == [one.attempt_id for one in claimed]
     assert {row.state for row in every(database, attempts)} == {"posting"}
     assert [begin(database, one) for one in claimed] == [Released("lease_ended")] * 2
+
+
+def claim_and_begin(database: Database, pace: Pace = UNHURRIED) -> tuple[Posting | None, list[Claim]]:
+    return postings.claim_and_begin(database, WORKER, ClaimLimits(500, LEASE), pace)
+
+
+def test_of_what_is_claimed_the_first_is_marked_at_once_and_the_others_are_only_held(
+    database: Database,
+) -> None:
+    for number in range(3):
+        queue(database, phone(number), text=f"Dear {number}")
+    posting, waiting = claim_and_begin(database)
+    assert posting is not None
+    assert posting.claim.text == "Dear 0"
+    assert time.monotonic() < posting.not_after <= time.monotonic() + LEASE.total_seconds()
+    row = attempt(database, posting.claim.attempt_id)
+    assert (row.state, row.posting_at, row.message_count) == ("posting", posting.posting_at, 1)
+    assert row.lease_until == posting.posting_at + LEASE
+    assert [attempt(database, one.attempt_id).state for one in waiting] == ["claimed"] * 2
+    assert set(statuses_of(database)) == {"sending"}
+
+
+def test_a_worker_that_dies_after_its_claim_leaves_only_the_first_unknown(
+    database: Database, clock: Clock
+) -> None:
+    for number in range(3):
+        queue(database, phone(number), text=f"Dear {number}")
+    claim_and_begin(database)
+    clock.step(seconds=LEASE.total_seconds() + 1)
+    sweep_leases(database)
+    assert statuses_of(database) == ["unknown", "queued", "queued"]
+
+
+def test_a_claim_that_the_pace_holds_up_is_only_held(database: Database) -> None:
+    queue(database, *phones(2))
+    pace = Pace(1, 1_000_000)
+    assert claim_and_begin(database, pace)[0] is not None
+    queue_batch(database, phones(2, first=10))
+    posting, (waiting,) = claim_and_begin(database, pace)
+    assert posting is None
+    assert attempt(database, waiting.attempt_id).state == "claimed"
+    assert isinstance(begin(database, waiting, pace), Wait)
+
+
+def test_nothing_is_claimed_or_marked_while_the_account_is_paused(database: Database) -> None:
+    queue(database, phone(1))
+    pause(database, pauses.ACCOUNT)
+    assert claim_and_begin(database) == (None, [])
+    assert (statuses_of(database), every(database, attempts)) == (["queued"], [])
+
+
+def test_who_opted_out_is_not_among_those_that_leave_at_once(database: Database) -> None:
+    queue(database, *phones(3))
+    opt_out(database, phone(2))
+    posting, waiting = claim_and_begin(database)
+    assert posting is not None
+    assert (list(posting.claim.recipients), waiting) == ([phone(1), phone(3)], [])
+    assert statuses_of(database) == ["sending", "blocked", "sending"]
+
+
+def test_after_a_lost_answer_one_message_leaves_at_once(database: Database) -> None:
+    queue_batch(database, phones(5))
+    in_write(database, lanes.narrow)
+    posting, waiting = claim_and_begin(database)
+    assert posting is not None
+    assert (len(posting.claim.recipients), waiting) == (1, [])
+    assert claim_and_begin(database) == (None, [])
+
+
+@pytest.fixture
+def breaks_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The next transaction loses its session at the commit, done or not, and then `meanwhile` happens."""
+
+    def arrange(*, is_committed: bool, meanwhile: Callable[[], object] = list) -> None:
+        write, broken = database.write, []
+
+        @contextmanager
+        def write_and_break() -> Iterator[Connection]:
+            is_first = not broken
+            broken.append(None)
+            lost = OperationalError("COMMIT", {}, Exception("the connection is lost"))
+            try:
+                with write() as connection:
+                    yield connection
+                    if is_first and not is_committed:
+                        raise lost
+            finally:
+                if is_first:
+                    meanwhile()
+            if is_first:
+                raise lost
+
+        monkeypatch.setattr(patience, "RETRY_SECONDS", 0.01)
+        monkeypatch.setattr(database, "write", write_and_break)
+
+    return arrange
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_a_claim_of_which_nobody_knows_whether_it_was_committed_is_made_again(
+    database: Database, breaks_once: Callable[..., None], is_committed: bool
+) -> None:
+    """No text becomes unknown for it, nor waits for a lease to end, nor leaves twice."""
+    ids = [one for number in range(3) for one in queue(database, phone(number), text=f"Dear {number}")]
+    breaks_once(is_committed=is_committed)
+    posting, waiting = claim_and_begin(database)
+    assert posting is not None
+    claimed = [posting.claim, *waiting]
+    assert [one.recipients for one in claimed] == [{phone(n): ids[n]} for n in range(3)]
+    states = Counter(row.state for row in every(database, attempts))
+    assert states == Counter(posting=1, claimed=2, released=3 if is_committed else 0)
+    assert [message(database, one).attempt_id for one in ids] == [one.attempt_id for one in claimed]
+
+
+def test_a_claim_that_is_made_again_takes_nothing_from_who_got_its_id_meanwhile(
+    database: Database, breaks_once: Callable[..., None]
+) -> None:
+    queue(database, *phones(2))
+    other: list[Posting] = []
+
+    def another_worker() -> None:
+        (one,) = claim_as(database, "another", ClaimLimits(500, LEASE))
+        other.append(begin_posting(database, one))
+
+    breaks_once(is_committed=False, meanwhile=another_worker)
+    assert claim_and_begin(database) == (None, [])
+    assert attempt(database, other[0].claim.attempt_id).state == "posting"
+    assert statuses_of(database) == ["sending"] * 2

@@ -6,9 +6,12 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError, OperationalError
 
-from messaging import sweeps
+from messaging import patience, postings, sweeps
 from messaging.database import Database, utc_now
+from messaging.group_writes import Step
 from messaging.models import attempts, messages
 from messaging.sending import URGENT_LOOK_SECONDS, Sender
 from tests.support.delivery import (
@@ -17,6 +20,7 @@ from tests.support.delivery import (
     every,
     live_settings,
     message_to,
+    opt_out,
     phone,
     phones,
     queue,
@@ -92,6 +96,98 @@ def test_the_evidence_is_written_before_the_bytes_leave(
     assert row.posting_at is not None
     fake_at.hold.set()
     thread.join(PATIENCE_SECONDS)
+
+
+def test_an_answer_is_recorded_before_the_next_text_leaves(
+    database: Database, fake_at: FakeProvider, sender: Sender
+) -> None:
+    for number in range(3):
+        queue(database, phone(number), text=f"Dear {number}")
+    seen: list[tuple[list[str], list[str]]] = []
+
+    def look(form: dict[str, str]) -> tuple[int, str, str]:
+        seen.append(([row.state for row in every(database, attempts)], statuses_of(database)))
+        return answer(form)
+
+    answer, fake_at.answer = fake_at.answer, look  # type: ignore[method-assign]
+    assert sender.run_until_idle() == 3
+    assert seen == [
+        (["posting", "claimed", "claimed"], ["sending", "sending", "sending"]),
+        (["recorded", "posting", "claimed"], ["accepted", "sending", "sending"]),
+        (["recorded", "recorded", "posting"], ["accepted", "accepted", "sending"]),
+    ]
+
+
+def test_who_opts_out_while_the_text_before_is_under_way_gets_none(
+    database: Database, fake_at: FakeProvider, sender: Sender
+) -> None:
+    for number in range(3):
+        queue(database, phone(number), text=f"Dear {number}")
+    fake_at.hold.clear()
+    thread = in_thread(sender.run_until_idle)
+    assert fake_at.arrived.acquire(timeout=PATIENCE_SECONDS)
+    opt_out(database, phone(1))
+    fake_at.hold.set()
+    thread.join(PATIENCE_SECONDS)
+    assert [form["to"] for form in fake_at.posts] == [phone(0), phone(2)]
+    assert statuses_of(database) == ["accepted", "blocked", "accepted"]
+
+
+def test_what_ails_the_next_post_does_not_cost_the_answer_to_this_one(
+    database: Database, fake_at: FakeProvider, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_connection: Connection, _items: list[object]) -> list[object]:
+        raise IntegrityError("UPDATE", {}, Exception("a broken row"))
+
+    for number in range(2):
+        queue(database, phone(number), text=f"Dear {number}")
+    monkeypatch.setattr(postings, "begin_step", lambda *_: Step(fail, None, rank=1))
+    with pytest.raises(IntegrityError):
+        sender.run_until_idle()
+    assert len(fake_at.posts) == 1
+    assert statuses_of(database) == ["accepted", "sending"]
+
+
+def test_an_answer_and_the_next_start_wait_together_for_a_database_that_restarts(
+    database: Database, fake_at: FakeProvider, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "RETRY_SECONDS", 0.01)
+    submit, tries = database.grouped.submit_together, []
+
+    def restarting(steps: list[Step]) -> list[object]:
+        tries.append(len(steps))
+        if len(tries) < 3:
+            raise OperationalError("UPDATE", {}, Exception("the server is starting up"))
+        return submit(steps)
+
+    monkeypatch.setattr(database.grouped, "submit_together", restarting)
+    for number in range(2):
+        queue(database, phone(number), text=f"Dear {number}")
+    assert sender.run_until_idle() == 2
+    assert tries == [2, 2, 2, 1]
+    assert [form["message"] for form in fake_at.posts] == ["Dear 0", "Dear 1"]
+    assert statuses_of(database) == ["accepted"] * 2
+
+
+def test_a_lane_that_finds_more_than_it_can_take_wakes_the_next_one(
+    database: Database, database_url: str, fake_at: FakeProvider, client: ProviderClient
+) -> None:
+    wakes: list[int] = []
+    queue_batch(database, phones(6))
+    database.wake = lambda: wakes.append(len(fake_at.posts))
+    Sender(live_settings(database_url, fake_at.url, at_max_recipients=2), database, client).run_until_idle()
+    # Before its first POST, and once.
+    assert (wakes, len(fake_at.posts)) == ([0], 3)
+
+
+def test_a_lane_that_takes_all_there_is_wakes_nobody(
+    database: Database, fake_at: FakeProvider, sender: Sender
+) -> None:
+    wakes: list[None] = []
+    queue(database, *phones(3))
+    database.wake = lambda: wakes.append(None)
+    assert sender.run_until_idle() == 3
+    assert wakes == []
 
 
 def test_a_single_text_does_not_wait_for_the_bulk_that_a_worker_already_holds(

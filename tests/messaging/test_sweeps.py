@@ -18,6 +18,7 @@ from tests.support.delivery import (
     begin_posting,
     change,
     claim,
+    claim_as,
     claim_one,
     count,
     every,
@@ -253,4 +254,4 @@ def test_a_swept_claim_and_its_sleeping_worker_never_both_send(database: Databas
     awake = claim_one(database)
     turns = [begin(database, one) for one in (sleeper, awake)]
     assert Counter(type(turn).__name__ for turn in turns) == {"Released": 1, "Posting": 1}
-    assert claims.claim(database, "w", claims.ClaimLimits(1, LEASE)) == []
+    assert claim_as(database, "w", claims.ClaimLimits(1, LEASE)) == []

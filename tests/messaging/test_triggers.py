@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from messaging import claims, idempotency, pauses, postings, sweeps, triggers
+from messaging import idempotency, pauses, postings, sweeps, triggers
 from messaging.claims import ClaimLimits
 from messaging.database import Database
 from messaging.models import attempts, messages
@@ -18,6 +18,7 @@ from messaging.triggers import RecipientsRejected, TriggerSender
 from tests.support.delivery import (
     LEASE,
     Clock,
+    claim_as,
     count,
     every,
     history,
@@ -132,12 +133,12 @@ def test_a_process_that_died_before_its_post_leaves_its_texts_cancelled(
     sender = TriggerSender(at_settings, database, client)
     died = sender._accept("Hello", phones(2), None, None)
     assert died.claim is not None
-    assert claims.claim(database, "worker", ClaimLimits(500, LEASE)) == []
+    assert claim_as(database, "worker", ClaimLimits(500, LEASE)) == []
     clock.step(seconds=triggers.LEASE.total_seconds() + 1)
     sweeps.sweep_expired_leases(database)
     rows = every(database, messages)
     assert {(row.status, row.reason) for row in rows} == {("cancelled", "worker_died")}
-    assert claims.claim(database, "worker", ClaimLimits(500, LEASE)) == []
+    assert claim_as(database, "worker", ClaimLimits(500, LEASE)) == []
 
 
 def test_a_trigger_that_was_swept_before_its_post_does_not_post(
@@ -298,7 +299,7 @@ def test_a_bad_key_pauses_the_account_for_the_workers_too(
     simulator.fault(bad_key=True)
     with pytest.raises(CredentialsRefused):
         simulated.send_now("Hello", phones(1), None)
-    assert claims.claim(database, "worker", ClaimLimits(500, LEASE)) == []
+    assert claim_as(database, "worker", ClaimLimits(500, LEASE)) == []
 
 
 def test_a_trigger_that_gets_no_turn_in_time_is_busy_and_its_texts_are_cancelled(

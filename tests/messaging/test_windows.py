@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from messaging import claims
 from messaging.claims import ClaimLimits
 from messaging.database import Database
 from messaging.models import messages
@@ -67,7 +66,7 @@ def test_rows_outside_their_window_stay_queued_until_it_opens(
     opening = delivery.in_write(database, lambda _connection, now: now + timedelta(hours=3))
     monkeypatch.setattr("messaging.windows.Window.is_open", lambda _window, _now: False)
     monkeypatch.setattr("messaging.windows.Window.next_opening", lambda _window, _now: opening)
-    found = claims.claim(database, "worker", ClaimLimits(500, delivery.LEASE, windows=WINDOWS))
+    found = delivery.claim_as(database, "worker", ClaimLimits(500, delivery.LEASE, windows=WINDOWS))
     assert {one for claim in found for one in claim.recipients.values()} == {open_one, confirmation}
     row = delivery.only(database, messages, messages.c.id == closed)
     assert (row.status, row.due_at, row.reason) == ("queued", opening, "sending_window")

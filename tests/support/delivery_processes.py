@@ -10,13 +10,13 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from messaging import idempotency, migrations, sends
-from messaging.claims import ClaimLimits, claim
+from messaging.claims import ClaimLimits
 from messaging.database import Database
 from messaging.pacing import Pace, take
 from messaging.sending import Sender
 from messaging.triggers import TriggerSender
 from tests.support.databases import opened
-from tests.support.delivery import LEASE, queue
+from tests.support.delivery import LEASE, claim_as, queue
 from utils.errors import ServiceError
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
@@ -66,7 +66,7 @@ def claim_all(barrier: Any, settings: Settings, worker: str, limits: ClaimLimits
     database = open_database(settings)
     barrier.wait()
     claimed: list[int] = []
-    while found := claim(database, worker, limits):
+    while found := claim_as(database, worker, limits):
         claimed += [message_id for one in found for message_id in one.recipients.values()]
     database.close()
     return claimed
@@ -131,7 +131,7 @@ def queue_and_wake(barrier: Any, settings: Settings, recipients: list[str]) -> f
 def claim_and_hold(settings: Settings, claimed: Any, forever: Any) -> None:
     """Claims one POST, says so, and never posts it."""
     database = open_database(settings)
-    claim(database, "doomed", ClaimLimits(500, LEASE, 1))
+    claim_as(database, "doomed", ClaimLimits(500, LEASE, 1))
     claimed.set()
     forever.wait()
 
