@@ -1,0 +1,128 @@
+"""Batches of queued messages, put there in bulk and held back until their start; and what became of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Select, exists, func, insert, select, update
+
+from benchmarks.support.bare_sender import EQUAL_TEXT, SENDER_ID, text_for
+from benchmarks.support.processes import CannotMeasure
+from benchmarks.support.stores import settle_statistics
+from messaging import statuses
+from messaging.bulk_inserts import as_stored, insert_rows
+from messaging.database import Database, utc_now
+from messaging.models import OPEN, attempts, batches, message_events, messages
+
+CHUNK = 10_000
+# Of a Kenyan number, with which the ids of our provider end.
+DIGITS = 12
+
+_MESSAGE_COLUMNS = (
+    "id",
+    "recipient",
+    "text",
+    "batch_id",
+    "sender_id",
+    "origin",
+    "priority",
+    "status",
+    "on_unknown",
+    "due_at",
+    "estimated_parts",
+    "created_at",
+)
+_HISTORY_COLUMNS = ("message_id", "at", "status", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A batch to `count` numbers from `first` on (without the plus)."""
+
+    batch_id: int
+    first: int
+    count: int
+
+
+def hold_batch(database: Database, first: int, count: int, *, own_texts: bool = False) -> Held:
+    """Its messages are queued, but no worker touches them: it is paused."""
+    with database.write() as connection:
+        row = {"status": "paused", "sender_id": SENDER_ID, "total": count, "created_at": utc_now()}
+        batch_id = connection.execute(insert(batches).values(row).returning(batches.c.id)).scalar_one()
+    numbers = range(first, first + count)
+    for start in range(0, count, CHUNK):
+        _insert(database, batch_id, numbers[start : start + CHUNK], own_texts)
+    settle_statistics(database)
+    return Held(batch_id, first, count)
+
+
+def _insert(database: Database, batch_id: int, numbers: range, own_texts: bool) -> None:
+    with database.write() as connection:
+        now = as_stored(connection, utc_now())
+        ids = database.reserve_ids(connection, messages, len(numbers))
+        common = (batch_id, SENDER_ID, "api", 5, statuses.QUEUED, "hold", now, 1, now)
+        rows = [
+            (message_id, f"+{number}", text_for(number) if own_texts else EQUAL_TEXT, *common)
+            for message_id, number in zip(ids, numbers, strict=True)
+        ]
+        insert_rows(connection, messages, _MESSAGE_COLUMNS, rows)
+        history = [(message_id, now, statuses.QUEUED, "benchmark") for message_id in ids]
+        insert_rows(connection, message_events, _HISTORY_COLUMNS, history)
+
+
+def set_batch(database: Database, batch_id: int, status: str) -> None:
+    with database.write() as connection:
+        connection.execute(update(batches).where(batches.c.id == batch_id).values(status=status))
+
+
+def count_open(database: Database) -> int:
+    """POSTs that are claimed or under way."""
+    return _count(database, select(func.count()).select_from(attempts).where(OPEN))
+
+
+def first_attempt(database: Database, held: Held) -> int:
+    mine = messages.c.batch_id == held.batch_id
+    return _count(database, select(func.min(messages.c.attempt_id)).where(mine))
+
+
+def first_claim(database: Database, held: Held) -> datetime:
+    query = select(attempts.c.claimed_at).where(attempts.c.id == first_attempt(database, held))
+    with database.read() as connection:
+        claimed_at: datetime = connection.execute(query).scalar_one()
+    return claimed_at
+
+
+def require_all(database: Database, held: Held, status: str) -> None:
+    """Raises CannotMeasure where a message has another status, another's answer or a gap in its history."""
+    digits = func.substr(messages.c.recipient, 2)
+    answered = func.substr(
+        messages.c.provider_message_id, func.length(messages.c.provider_message_id) - (DIGITS - 1)
+    )
+    event = exists().where(message_events.c.message_id == messages.c.id, message_events.c.status == status)
+    counts = select(func.count()).select_from(messages).where(messages.c.batch_id == held.batch_id)
+    questions = {
+        status: counts.where(messages.c.status == status),
+        "with the answer to their own number": counts.where(answered == digits),
+        "so in the history": counts.where(event),
+    }
+    found = {what: _count(database, question) for what, question in questions.items()}
+    if set(found.values()) != {held.count} or count_open(database):
+        raise CannotMeasure(f"{held.count} messages should be {status}, but of them are {found}")
+
+
+def require_rest_queued(database: Database, held: Held, left: int) -> None:
+    """Raises CannotMeasure unless so many are queued still and all the others accepted."""
+    mine = messages.c.batch_id == held.batch_id
+    by_status = select(messages.c.status, func.count()).where(mine).group_by(messages.c.status)
+    with database.read() as connection:
+        found = {row.status: row[1] for row in connection.execute(by_status)}
+    if found != {statuses.QUEUED: left, statuses.ACCEPTED: held.count - left}:
+        raise CannotMeasure(
+            f"{left} of {held.count} messages should be queued still, but of them are {found}"
+        )
+
+
+def _count(database: Database, query: Select[tuple[int]]) -> int:
+    with database.read() as connection:
+        return int(connection.execute(query).scalar_one())
