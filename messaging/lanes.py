@@ -15,6 +15,8 @@ from messaging.upsert import insert_or_ignore
 NAME = "provider"
 FIRST_STEP = timedelta(seconds=5)
 LONGEST_STEP = timedelta(minutes=5)
+# What AT asks for itself is believed, but for a slip of its clock or of a digit.
+LONGEST_BREAK = timedelta(hours=1)
 # AT answers within two seconds even on heavy traffic (PROVIDER section 2); a POST without answer for this
 # long means that the next ones should risk one message each.
 SLOW = timedelta(seconds=10)
@@ -43,8 +45,8 @@ class Lane:
         return self.step > 0 or self.suspect
 
     def waits(self, now: datetime) -> bool:
-        # Never longer than the longest step: a clock that was stepped back must not stop the queue for hours.
-        return now < self.next_post_at <= now + LONGEST_STEP
+        # Never longer than the longest break: a clock that was stepped back must not stop the queue for hours.
+        return now < self.next_post_at <= now + LONGEST_BREAK
 
 
 def current(connection: Connection, now: datetime) -> Lane:
@@ -107,7 +109,7 @@ def no_answer(
         return
     step = row.step + 1
     until = max(now + max(_wait(step), asked_wait), row.next_post_at)
-    _write(connection, step=step, narrowed_at=now, next_post_at=min(until, now + LONGEST_STEP))
+    _write(connection, step=step, narrowed_at=now, next_post_at=min(until, now + LONGEST_BREAK))
     if step > 1:
         logger.error("the provider does not answer", extra={"posts_without_answer": step})
 
@@ -116,7 +118,7 @@ def hold_until(connection: Connection, until: datetime, now: datetime) -> None:
     """429: AT answers, and asks for a break. Of two, the longer one counts."""
     row = _row(connection, now)
     until = until if row.step else max(until, row.next_post_at)
-    _write(connection, step=0, answered_at=now, next_post_at=min(until, now + LONGEST_STEP))
+    _write(connection, step=0, answered_at=now, next_post_at=min(until, now + LONGEST_BREAK))
 
 
 def _row(connection: Connection, now: datetime) -> Row[Any]:

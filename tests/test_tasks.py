@@ -16,7 +16,7 @@ import pytest
 import redis
 
 import tasks
-from messaging import claims, heartbeats, identity, migrations, sweeps
+from messaging import heartbeats, identity, migrations, sweeps
 from messaging.database import Database, utc_now
 from messaging.models import attempts, message_events
 from messaging.models import heartbeats as heartbeat_rows
@@ -25,6 +25,7 @@ from messaging.service import build_service
 from tests.support.databases import KINDS, empty_database, opened
 from tests.support.delivery import (
     change,
+    claim,
     count,
     every,
     live_settings,
@@ -330,7 +331,7 @@ def test_the_minutes_work_is_done_also_when_the_queue_never_asks_for_it(
     service = build_service(live_settings(migrated_url, simulator.url))
     worker = tasks.Worker(service)
     queue(books, phone(1))
-    claims.claim(books, "dead", claims.ClaimLimits(500, timedelta(0)))
+    claim(books, lease=timedelta(0))
     sweeping = threading.Thread(target=worker.sweep_unasked)
     sweeping.start()
     try:

@@ -11,7 +11,6 @@ from sqlalchemy import event, text
 
 from messaging import batch_control, batch_exports, batch_progress, claims, sweeps
 from messaging.batch_upkeep import BatchUpkeep
-from messaging.claims import ClaimLimits
 from messaging.database import Database
 from messaging.message_views import MessageFilters, list_messages
 from tests.support import delivery
@@ -79,7 +78,7 @@ def cancel_some(database: Database) -> None:
 
 
 LOOKS: dict[str, Callable[[Database], object]] = {
-    "claim": lambda database: claims.claim(database, "worker", ClaimLimits(50, delivery.LEASE)),
+    "claim": lambda database: delivery.claim(database, recipients=50),
     "has_due": claims.has_due,
     "progress": lambda database: batch_progress.get_batch(database, SENDING),
     "bar": lambda database: next(batch_progress.watch(database, SENDING)),

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from messaging import lanes
 from messaging.database import Database
-from messaging.lanes import FIRST_STEP, LONGEST_STEP, Lane
+from messaging.lanes import FIRST_STEP, LONGEST_BREAK, Lane
 from messaging.models import attempts
 from tests.support.delivery import (
     Clock,
@@ -169,9 +169,14 @@ def test_a_break_is_an_answer_and_opens_a_narrow_road(database: Database, clock:
     assert not waits(database)
 
 
-def test_no_break_is_longer_than_the_longest_step(database: Database, clock: Clock) -> None:
+def test_a_break_is_as_long_as_at_asks_up_to_an_hour(database: Database, clock: Clock) -> None:
+    ask_for_a_break(database, minutes=20)
+    clock.step(minutes=19)
+    assert waits(database)
+    clock.step(minutes=2)
+    assert not waits(database)
     ask_for_a_break(database, days=1)
-    clock.step(seconds=LONGEST_STEP.total_seconds() + 1)
+    clock.step(seconds=LONGEST_BREAK.total_seconds() + 1)
     assert not waits(database)
 
 
