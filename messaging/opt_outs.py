@@ -71,28 +71,22 @@ def record_stop(
 ) -> bool:
     """Blocks `phone` (E.164) for everything (scope `all`) or for one sender id (scope `sender`).
 
-    Writes nothing, and returns False, where the block stands already. Only a block by STOP gives way to one
-    from elsewhere: from then on START does not lift it.
+    Returns False where the block stands already; the ledger keeps once for each source that it was said again,
+    for whoever lifts the block should know of all. Only a block by STOP gives way to one from elsewhere: from
+    then on START does not lift it.
     """
     key = EVERYTHING if scope == "all" else sender_key(sender_id)
     _lock(connection, phone)
-    standing = {row.sender_id: row.source for row in _blocks(connection, phone)}
-    if standing.get(key) == source or standing.get(key, KEYWORD) != KEYWORD:
+    standing = next((row for row in _blocks(connection, phone) if row.sender_id == key), None)
+    if standing is not None and _is_told(connection, standing, source):
         return False
     now = database.now(connection)
-    entry = insert(opt_outs).values(
-        phone=phone,
-        action="stop",
-        scope=scope,
-        sender_id=key,
-        source=source,
-        callback_id=callback_id,
-        detail=detail,
-        at=now,
-    )
-    told = {"phone": phone, "action": "stop", "scope": scope, "sender_id": key, "source": source, "at": now}
-    forward_events.note_opt_outs(connection, [told])
+    said = {"phone": phone, "action": "stop", "scope": scope, "sender_id": key, "source": source, "at": now}
+    forward_events.note_opt_outs(connection, [said])
+    entry = insert(opt_outs).values(**said, callback_id=callback_id, detail=detail)
     entry_id = connection.execute(entry.returning(opt_outs.c.id)).scalar_one()
+    if standing is not None and standing.source != KEYWORD:
+        return False
     block = insert_for(connection, suppressions).values(phone=phone, sender_id=key, opt_out_id=entry_id)
     connection.execute(
         block.on_conflict_do_update(
@@ -100,6 +94,13 @@ def record_stop(
         )
     )
     return True
+
+
+def _is_told(connection: Connection, standing: Any, source: str) -> bool:
+    """Whether this source has already said what the block says, since it stands."""
+    since = (opt_outs.c.id >= standing.opt_out_id, opt_outs.c.source == source, opt_outs.c.action == "stop")
+    same = (opt_outs.c.phone == standing.phone, opt_outs.c.sender_id == standing.sender_id)
+    return bool(connection.execute(select(exists().where(*same, *since))).scalar())
 
 
 def record_start(
@@ -170,7 +171,13 @@ def _lock(connection: Connection, phone: str) -> None:
 
 def _blocks(connection: Connection, phone: str) -> Sequence[Any]:
     statement = (
-        select(suppressions.c.phone, suppressions.c.sender_id, opt_outs.c.source, opt_outs.c.scope)
+        select(
+            suppressions.c.phone,
+            suppressions.c.sender_id,
+            suppressions.c.opt_out_id,
+            opt_outs.c.source,
+            opt_outs.c.scope,
+        )
         .join(opt_outs, opt_outs.c.id == suppressions.c.opt_out_id)
         .where(suppressions.c.phone == phone)
     )

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from messaging import opt_outs
+from messaging.audit import audit
 from messaging.database import Database
 from messaging.models import suppressions
 from messaging.opt_outs import LedgerEntry
@@ -75,11 +76,11 @@ def test_many_phones_are_one_question(database: Database) -> None:
         assert opt_outs.suppressed(connection, phones, "X") == {PHONE}
 
 
-def test_a_block_that_stands_is_not_written_again(database: Database) -> None:
+def test_a_block_that_stands_is_written_once_for_each_that_says_so(database: Database) -> None:
     assert stop(database)
     assert not stop(database)
-    assert not stop(database, "callback")
-    assert len(ledger(database)) == 1
+    assert not any(stop(database, "callback") for _ in range(3))
+    assert len(ledger(database)) == 2
 
 
 def test_blocks_at_the_same_moment_are_one_entry(database: Database) -> None:
@@ -123,6 +124,20 @@ def test_a_block_by_stop_does_not_take_over_from_one_by_the_network(database: Da
     assert not stop(database, "keyword")
     assert start(database) == 0
     assert suppressed(database, "20880")
+
+
+def test_the_ledger_keeps_what_a_person_said_though_the_network_had_blocked_before(
+    database: Database,
+) -> None:
+    """Whoever lifts the network's block must be able to see it."""
+    stop(database, "callback")
+    for _ in range(3):
+        assert not stop(database, "keyword")
+    assert [(one.source, one.is_in_force) for one in ledger(database)] == [
+        ("keyword", False),
+        ("callback", True),
+    ]
+    assert audit(database).ok
 
 
 def test_a_start_without_a_stop_writes_nothing(database: Database) -> None:
