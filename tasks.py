@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from huey import crontab
@@ -69,6 +69,15 @@ class Worker:
         self._answerer = Answerer(service.settings, service.database, self._stopping)
         self._is_due = threading.Event()
         self._swept_at = time.monotonic()
+        self._threads: dict[str, threading.Thread] = {}
+        self._targets: dict[str, Callable[[], None]] = {
+            "ticker": self.tick,
+            "importer": self.import_files,
+            "sweeper": self.sweep_unasked,
+            "sender": self.send_unasked,
+            "answerer": self._answerer.run,
+            "forwarder": self.forward,
+        }
 
     def send_due(self) -> None:
         """One lane works until nothing is due. With all lanes busy, one of them will come to it."""
@@ -140,9 +149,10 @@ class Worker:
         forwarder = forward_delivery.build_forwarder(
             self._service.settings, self._service.database, self._stopping
         )
-        while forwarder is not None and not self._stopping.wait(TICK_SECONDS):
+        while not self._stopping.wait(TICK_SECONDS):
             try:
-                forwarder.run_until_idle()
+                if forwarder is not None:
+                    forwarder.run_until_idle()
             except SQLAlchemyError:
                 logger.warning("events cannot be forwarded: no database", exc_info=True)
 
@@ -154,21 +164,27 @@ class Worker:
         self._consumer.start()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, self._stop)
-        threading.Thread(target=self.tick, name="ticker", daemon=True).start()
-        # Killed at any point they lose nothing, so nobody waits for them.
-        threading.Thread(target=self.import_files, name="importer", daemon=True).start()
-        threading.Thread(target=self.sweep_unasked, name="sweeper", daemon=True).start()
-        sending = threading.Thread(target=self.send_unasked, name="sender", daemon=True)
-        sending.start()
-        answering = threading.Thread(target=self._answerer.run, name="answerer", daemon=True)
-        answering.start()
-        forwarding = threading.Thread(target=self.forward, name="forwarder", daemon=True)
-        forwarding.start()
+        self.keep_alive()
         while not self._stopping.wait(HEALTH_CHECK_SECONDS):
             self._consumer.check_worker_health()
-        self._await_posts([sending, *(thread for _, thread in self._consumer.worker_threads)])
-        answering.join()
-        forwarding.join(FORWARD_STOP_SECONDS)
+            self.keep_alive()
+        self._await_posts([self._threads["sender"], *(thread for _, thread in self._consumer.worker_threads)])
+        # Ticker, importer and sweeper: killed at any point they lose nothing, so nobody waits for them.
+        self._threads["answerer"].join()
+        self._threads["forwarder"].join(FORWARD_STOP_SECONDS)
+
+    def keep_alive(self) -> None:
+        """Starts what does not run. A thread that an error has ended is told of, and gets a successor."""
+        for name, target in self._targets.items():
+            former = self._threads.get(name)
+            if former is not None and former.is_alive():
+                continue
+            if former is not None:
+                logger.error(
+                    "a thread of the worker had ended and is started again", extra={"thread_name": name}
+                )
+            self._threads[name] = threading.Thread(target=target, name=name, daemon=True)
+            self._threads[name].start()
 
     def _await_posts(self, threads: Sequence[threading.Thread]) -> None:
         """As long as a POST and its record may take; a thread that the engine keeps hanging has neither."""
@@ -183,6 +199,12 @@ class Worker:
         self.stop()
 
 
+def _log_the_end(ended: threading.ExceptHookArgs) -> None:
+    """Python's own hook prints past the log, with whatever number or text the error quotes."""
+    name = ended.thread.name if ended.thread is not None else None
+    logger.error("an error has ended a thread", exc_info=ended.exc_value, extra={"thread_name": name})
+
+
 def main() -> int:
     try:
         settings = load_settings()
@@ -193,6 +215,7 @@ def main() -> int:
         require_migrated(service.database)
         identity.claim_identity(service.database, settings)
         worker = Worker(service)
+        threading.excepthook = _log_the_end
     except ServiceError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -351,3 +351,37 @@ def test_a_heartbeat_is_recent(
     assert abs(utc_now() - row.seen_at) < timedelta(seconds=30)
     assert worker.stop() == 0
     assert "Traceback" not in worker.log
+
+
+def test_a_thread_that_an_error_has_ended_gets_a_successor_and_the_log_says_so(
+    migrated_url: str,
+    simulator: SimulatorProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    errors = [RuntimeError("a file like no other")]
+
+    def import_next(*_given: object) -> bool:
+        if errors:
+            raise errors.pop()
+        return False
+
+    monkeypatch.setattr(tasks, "import_next", import_next)
+    monkeypatch.setattr(threading, "excepthook", tasks._log_the_end)
+    service = build_service(live_settings(migrated_url, simulator.url))
+    worker = tasks.Worker(service)
+    worker.keep_alive()
+    first = dict(worker._threads)
+    try:
+        first["importer"].join(30)
+        assert not first["importer"].is_alive()
+        worker.keep_alive()
+        assert worker._threads["importer"].is_alive()
+        assert {name for name, thread in worker._threads.items() if thread is not first[name]} == {"importer"}
+        assert "an error has ended a thread" in caplog.text
+    finally:
+        worker.stop()
+        for thread in worker._threads.values():
+            thread.join(30)
+        service.provider.close()
+        service.database.close()
