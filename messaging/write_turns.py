@@ -14,11 +14,12 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# A process that was stopped may hold the turn, and SQLite's lock or not: then SQLite decides.
+# A process that was stopped may hold the turn, and SQLite's lock or not: then SQLite decides, for a while at once.
 PATIENCE_SECONDS = 10.0
+HASTE_SECONDS = 60.0
 LOOK_SECONDS = 0.001
 
 
@@ -28,32 +29,42 @@ class WriteTurns:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
+        self._hasty_until = 0.0
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        if self._descriptor is None:
-            # Not before: a process that forks first would share one turn with its children.
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        is_mine = _wait_for(self._descriptor)
+        descriptor = self._open()
+        if descriptor is None or not self._wait_for(descriptor):
+            yield
+            return
         try:
             yield
         finally:
-            if is_mine:
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def _open(self) -> int | None:
+        """None where the file cannot be had (another user's, a full disk): then there is no order, no more."""
+        if self._descriptor is None:
+            # Not before: a process that forks first would share one turn with its children. A reader may lock it
+            # too, so that a file which root has made serves the service's user.
+            with suppress(OSError):
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return self._descriptor
+
+    def _wait_for(self, descriptor: int) -> bool:
+        deadline = time.monotonic() + (0.0 if time.monotonic() < self._hasty_until else PATIENCE_SECONDS)
+        while not _try(descriptor):
+            if time.monotonic() > deadline:
+                self._hasty_until = time.monotonic() + HASTE_SECONDS
+                return False
+            time.sleep(LOOK_SECONDS)
+        self._hasty_until = 0.0
+        return True
 
     def close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def _wait_for(descriptor: int) -> bool:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not _try(descriptor):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(LOOK_SECONDS)
-    return True
 
 
 def _try(descriptor: int) -> bool:

@@ -86,8 +86,17 @@ def test_a_process_that_keeps_its_turn_stops_nobody_for_good(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(write_turns, "PATIENCE_SECONDS", 0.2)
-    with another_process(path):
-        assert take(WriteTurns(path)).wait(WAIT_SECONDS)
+    with another_process(path) as (_, other):
+        turns = WriteTurns(path)
+        assert take(turns).wait(WAIT_SECONDS)
+        # Once is enough: what comes next does not wait for the one that stands still.
+        monkeypatch.setattr(write_turns, "PATIENCE_SECONDS", 3 * WAIT_SECONDS)
+        assert take(turns).wait(WAIT_SECONDS)
+        other.send("end")
+
+
+def test_without_its_file_there_is_no_order_but_work_goes_on(tmp_path: Path) -> None:
+    assert take(WriteTurns(tmp_path / "missing" / "sms.db-turns")).wait(WAIT_SECONDS)
 
 
 def test_the_turn_is_given_back_when_the_work_in_it_fails(path: Path) -> None:
