@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -17,7 +16,10 @@ from messaging.group_writes import Step
 from messaging.models import attempts, batches, messages, suppressions
 from messaging.patience import PATIENCE_SECONDS, with_patience
 from messaging.value_lists import one_of
+from utils.deadlines import boot_clock
 
+# What forbids a POST was asked at most so long before it leaves, beside the commit itself.
+STALE_SECONDS = 1.0
 # The word itself, not a parameter: for a parameter SQLite does not take the index of what is sending.
 IS_SENDING = messages.c.status == literal_column("'sending'")
 
@@ -26,7 +28,7 @@ IS_SENDING = messages.c.status == literal_column("'sending'")
 class Posting:
     """Go: what may leave now. After this write only an answer, a report or a sweep moves these messages.
 
-    `not_after`: the end of the lease by `time.monotonic()`, which goes on while a process is stopped.
+    `not_after`: the end of the lease by `boot_clock()`, which goes on while a process or a machine is stopped.
     """
 
     claim: Claim
@@ -74,19 +76,25 @@ def claim_and_begin(
     def work() -> tuple[Posting | None, list[Claim]]:
         with database.write() as connection:
             # Before the database's clock is read, as below.
-            began_at = time.monotonic()
+            began_at = boot_clock()
             now = database.now(connection)
             _give_back_taken(connection, worker, tried)
             taken = claims.take(database, connection, worker, limits, now, urgent_only=urgent_only)
             tried.extend((one.attempt_id, now) for one in taken)
             # Last, for all workers wait for the pace's row.
-            if not taken or not _may_leave(connection, pace, taken[0], now):
+            if not taken or not _may_leave(connection, pace, taken[0], now) or _is_stale(began_at):
                 return None, taken
             posting = Posting(taken[0], now, began_at + limits.lease.total_seconds())
             _mark(connection, [(limits.lease, posting)], now)
             return posting, taken[1:]
 
-    return with_patience(work)
+    # As long as a mark would live of which nobody knows.
+    return with_patience(work, limits.lease.total_seconds())
+
+
+def _is_stale(began_at: float) -> bool:
+    """It waited for the pace, which another session held: what was asked before is asked again."""
+    return boot_clock() - began_at > STALE_SECONDS
 
 
 def _may_leave(connection: Connection, pace: pacing.Pace, claim: Claim, now: datetime) -> bool:
@@ -140,7 +148,7 @@ def begin_step(database: Database, claim: Claim, pace: pacing.Pace, lease: timed
 
 def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
     # Before the database's clock is read: the lease must not end there sooner than here.
-    began_at = time.monotonic()
+    began_at = boot_clock()
     now = asked[0].database.now(connection)
     wanted = [one.claim for one in asked]
     _take_back(connection, [one.claim.attempt_id for one in asked if one.may_be_marked], now)
@@ -157,6 +165,8 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
     posted: list[tuple[timedelta, Posting]] = []
     allowed = [_allow(connection, claim, look) for claim in wanted]
     waits = _take_tokens(connection, asked, allowed, now)
+    if _is_stale(began_at):
+        return [one if isinstance(one, Released) else Wait(0.0) for one in allowed]
     for one, claim_or_no, wait in zip(asked, allowed, waits, strict=True):
         if isinstance(claim_or_no, Released):
             turns.append(claim_or_no)

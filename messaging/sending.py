@@ -109,7 +109,8 @@ class Sender:
         except (SQLAlchemyError, ServiceError):
             # What ails the next POST must not cost the answer to this one.
             write_outcome(self._database, posting, outcome)
-            (turn,) = with_patience(partial(self._database.grouped.submit_together, steps[1:]))
+            next_turn = partial(self._database.grouped.submit_together, steps[1:])
+            (turn,) = with_patience(next_turn, self._lease.total_seconds())
         if isinstance(turn, postings.Wait):
             return None
         waiting.popleft()
@@ -135,7 +136,11 @@ class Sender:
         if now < self._next_urgent_look:
             return False
         self._next_urgent_look = now + URGENT_LOOK_SECONDS
-        return claims.has_urgent(self._database)
+        try:
+            return claims.has_urgent(self._database)
+        except SQLAlchemyError:
+            # The answer that this lane holds must not be lost for a look.
+            return False
 
     def _wait_for_turn(self, one: Claim) -> Posting | None:
         while not self._stopping.is_set():

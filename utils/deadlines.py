@@ -8,23 +8,32 @@ import time
 from typing import Any
 
 
+def boot_clock() -> float:
+    """Seconds that go on also while the machine sleeps, which `time.monotonic()` does not count on Linux."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 class Deadline:
-    """`not_after`: a moment of `time.monotonic()` that ends it earlier."""
+    """`not_after`: a moment of `boot_clock()` that ends it earlier."""
 
     def __init__(self, seconds: float, not_after: float | None = None) -> None:
-        ends_at = time.monotonic() + seconds
-        self.ends_at = ends_at if not_after is None else min(ends_at, not_after)
+        self._ends_at = time.monotonic() + seconds
+        self._not_after = not_after
 
     def seconds_left(self) -> float:
         """Raises TimeoutError where nothing is left."""
-        left = self.ends_at - time.monotonic()
+        left = self._left()
         if left <= 0:
             raise TimeoutError("the deadline of the exchange has passed")
         return left
 
     @property
     def is_over(self) -> bool:
-        return time.monotonic() >= self.ends_at
+        return self._left() <= 0
+
+    def _left(self) -> float:
+        left = self._ends_at - time.monotonic()
+        return left if self._not_after is None else min(left, self._not_after - boot_clock())
 
 
 class ClockedSocket(io.RawIOBase):

@@ -33,10 +33,12 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError
 from urllib3.response import HTTPResponse
 
-from utils.deadlines import ClockedSocket, Deadline
+from utils.deadlines import ClockedSocket, Deadline, boot_clock
 from utils.errors import OutcomeUnknown, ProviderRefused, ProviderUnreachable
 
 CONNECT_SECONDS = 5.0
+# AT answers within two seconds; with less time before `not_after` the answer would hardly be heard.
+LEAST_SECONDS = 2.0
 LONGEST_IDLE_SECONDS = 4.0  # the shortest keep-alive in common use is Apache's 5 seconds
 _LONGEST_WAIT_SECONDS = 86_400.0
 _CHUNK = 65_536
@@ -183,7 +185,7 @@ class ProviderTransport:
         longest_answer: int,
         not_after: float | None = None,
     ) -> Reply:
-        """The reply, whatever its status. `not_after`: a moment of `time.monotonic()` that ends it earlier.
+        """The reply, whatever its status. `not_after`: a moment of `boot_clock()` that ends it earlier.
 
         Raises ProviderUnreachable where nothing was sent (always for a GET, which sends no text),
         OutcomeUnknown where something may have been, ProviderRefused for what no request can carry.
@@ -194,6 +196,8 @@ class ProviderTransport:
             )
         except (ValueError, requests.RequestException) as error:
             raise ProviderRefused("This cannot be written into a request", reason="unwritable") from error
+        if not_after is not None and not_after - boot_clock() < LEAST_SECONDS:
+            raise ProviderUnreachable(reason="timed_out", details={"error": "too late to begin"})
         exchange = _active.exchange = _Exchange(deadline_seconds, not_after)
         try:
             # Every connect, write and read sets its own timeout; one has to be given to be set aside.

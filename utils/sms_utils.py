@@ -120,7 +120,7 @@ class ProviderClient(SMSService):
     ) -> SendAnswer:
         """One POST to `recipients` (E.164, checked by the caller), and what AT said of each of them.
 
-        `not_after`: a moment of `time.monotonic()` behind which nothing leaves, however long this thread slept.
+        `not_after`: a moment of `boot_clock()` behind which nothing leaves, however long this thread slept.
         `link_id` or `keyword` make it a premium message, through AT's content host. Raises only
         ProviderErrors, whose `not_sent` or `unknown` names the recipients, and NoRecipients.
         """

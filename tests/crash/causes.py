@@ -44,7 +44,7 @@ def _causes(
     event: Row[Any], attempt: Row[Any], books: Books, kills: Sequence[Kill], deadline: timedelta
 ) -> Iterator[str]:
     if event.source == "sweep":
-        if not _is_alive(attempt.worker):
+        if not _is_alive(attempt.worker) and any(_may_have_sent(kill, attempt) for kill in kills):
             yield KILLED_SENDER
         return
     if attempt.outcome == "answered":
@@ -58,6 +58,10 @@ def _causes(
         yield KILLED_SIMULATOR
     if attempt.reason == "timed_out" and attempt.finished_at - attempt.posting_at >= deadline - CLOCK_SLACK:
         yield TOO_SLOW
+
+
+def _may_have_sent(kill: Kill, attempt: Row[Any]) -> bool:
+    return bool(kill.name in ("web", "worker") and kill.at >= attempt.posting_at - CLOCK_SLACK)
 
 
 def _overlap(attempt: Row[Any], kill: Kill) -> bool:

@@ -173,8 +173,12 @@ def test_an_unknown_is_explained_only_by_what_really_happened() -> None:
     assert explain(attempt(outcome="answered"), phone=LOSSY) == [FAULT]
 
 
-def test_a_sweep_is_explained_only_by_a_dead_sender() -> None:
+def test_a_sweep_is_explained_only_by_a_sender_that_was_killed() -> None:
     from_this_process = attempt(worker=f"host:{os.getpid()}:1")
+    kill = Kill("worker", NOON + timedelta(seconds=1))
 
-    assert explain(attempt(), source="sweep") == [KILLED_SENDER]
-    assert explain(from_this_process, source="sweep") == []
+    assert explain(attempt(), source="sweep", kills=(kill,)) == [KILLED_SENDER]
+    assert explain(from_this_process, source="sweep", kills=(kill,)) == []
+    assert explain(attempt(), source="sweep") == []
+    assert explain(attempt(), source="sweep", kills=(replace(kill, at=NOON - timedelta(seconds=1)),)) == []
+    assert explain(attempt(), source="sweep", kills=(replace(kill, name="simulator"),)) == []

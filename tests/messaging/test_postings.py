@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +40,7 @@ from tests.support.delivery import (
     statuses_of,
     sweep_leases,
 )
+from utils.deadlines import boot_clock
 
 pytest_plugins = ["tests.support.delivery_fixtures"]
 
@@ -330,7 +330,7 @@ def test_of_what_is_claimed_the_first_is_marked_at_once_and_the_others_are_only_
     posting, waiting = claim_and_begin(database)
     assert posting is not None
     assert posting.claim.text == "Dear 0"
-    assert time.monotonic() < posting.not_after <= time.monotonic() + LEASE.total_seconds()
+    assert boot_clock() < posting.not_after <= boot_clock() + LEASE.total_seconds()
     row = attempt(database, posting.claim.attempt_id)
     assert (row.state, row.posting_at, row.message_count) == ("posting", posting.posting_at, 1)
     assert row.lease_until == posting.posting_at + LEASE
@@ -358,6 +358,21 @@ def test_a_claim_that_the_pace_holds_up_is_only_held(database: Database) -> None
     assert posting is None
     assert attempt(database, waiting.attempt_id).state == "claimed"
     assert isinstance(begin(database, waiting, pace), Wait)
+
+
+def test_what_was_asked_long_before_its_turn_for_the_pace_is_asked_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another session may hold the pace for long, in its death for instance; a STOP may have come meanwhile."""
+    queue(database, *phones(2))
+    with monkeypatch.context() as late:
+        late.setattr(postings, "STALE_SECONDS", -1.0)
+        posting, (waiting,) = claim_and_begin(database)
+        assert posting is None
+        assert begin(database, waiting) == Wait(0.0)
+    assert attempt(database, waiting.attempt_id).state == "claimed"
+    opt_out(database, phone(1))
+    assert list(begin_posting(database, waiting).claim.recipients) == [phone(2)]
 
 
 def test_nothing_is_claimed_or_marked_while_the_account_is_paused(database: Database) -> None:

@@ -35,13 +35,16 @@ from tests.support.delivery import (
     phones,
     post_to,
     queue,
+    statuses_of,
     sweep_leases,
 )
 from tests.support.fake_provider import FakeProvider
 from tests.support.simulator_process import SimulatorProcess
 from tests.support.stack import free_port
+from utils import provider_transport
 from utils.errors import ProviderError
 from utils.provider_answers import SendAnswer
+from utils.provider_transport import LEAST_SECONDS
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 
@@ -502,10 +505,29 @@ def test_a_late_refusal_puts_back_what_a_sweep_called_unknown(
     assert message(database, posting.claim.recipients[phone(1)]).status == "queued"
 
 
+def test_with_hardly_any_lease_left_nothing_leaves(
+    database: Database, client: ProviderClient, fake_at: FakeProvider
+) -> None:
+    """The answer would come too late to be heard, and all of them be unknown for nothing."""
+    queue(database, *phones(2))
+    posting = begin_posting(database, claim_one(database), lease=timedelta(seconds=LEAST_SECONDS / 2))
+    outcome = exchange(database, client, posting)
+    assert isinstance(outcome, ProviderError)
+    assert outcome.outcome == "not_sent"
+    assert (fake_at.posts, statuses_of(database)) == ([], ["queued"] * 2)
+
+
 @pytest.mark.parametrize("is_connected", [False, True])
 def test_a_worker_that_was_stopped_past_its_lease_just_before_the_bytes_leave_sends_nothing(
-    database: Database, client: ProviderClient, fake_at: FakeProvider, clock: Clock, is_connected: bool
+    database: Database,
+    client: ProviderClient,
+    fake_at: FakeProvider,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    is_connected: bool,
 ) -> None:
+    # It was stopped after the first look at the lease.
+    monkeypatch.setattr(provider_transport, "LEAST_SECONDS", float("-inf"))
     if is_connected:
         client.send_texts("Before", [phone(9)], None)
     before = len(fake_at.posts)

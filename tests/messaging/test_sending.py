@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from messaging import patience, postings, sweeps
+from messaging import claims, patience, postings, sending, sweeps
 from messaging.database import Database, utc_now
 from messaging.group_writes import Step
 from messaging.models import attempts, messages
@@ -146,6 +146,25 @@ def test_what_ails_the_next_post_does_not_cost_the_answer_to_this_one(
         sender.run_until_idle()
     assert len(fake_at.posts) == 1
     assert statuses_of(database) == ["accepted", "sending"]
+
+
+def test_a_look_for_urgent_texts_that_fails_does_not_cost_the_answer_that_is_held(
+    database: Database, fake_at: FakeProvider, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        queue_batch(database, [phone(number)], text=f"Dear {number}")
+    looks: list[None] = []
+
+    def look(_database: Database) -> bool:
+        looks.append(None)
+        raise OperationalError("SELECT", {}, Exception("the server is starting up"))
+
+    monkeypatch.setattr(claims, "has_urgent", look)
+    monkeypatch.setattr(sending, "URGENT_LOOK_SECONDS", 0.0)
+    sender.run_until_idle()
+    assert looks
+    assert statuses_of(database) == ["accepted"] * 3
+    assert len(fake_at.posts) == 3
 
 
 def test_an_answer_and_the_next_start_wait_together_for_a_database_that_restarts(
