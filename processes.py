@@ -50,6 +50,7 @@ def run_foreground(settings: Settings, procfile: Path = PROCFILE) -> int:
     for name, command in _choose_processes(settings, procfile).items():
         # `exec`: a signal must reach the process, not a shell that waits for it.
         manager.add_process(name, f"exec {command}", env=environment, cwd=str(REPOSITORY))
+    manager.heed_signals()
     for line in _greeting(settings):
         click.echo(line)
     manager.loop()
@@ -161,13 +162,27 @@ class ForegroundManager(Manager):
         code: int = self.returncode or ENDED_UNASKED
         return code if code > 0 else 128 - code
 
-    def _start(self) -> None:
+    def heed_signals(self) -> None:
+        """From here on a stop is kept, also where SIGINT is ignored, as in a shell's background."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note_the_wish)
+
+    def _start(self) -> None:
+        self.heed_signals()
         super()._start()
 
     def _note_the_wish(self, _number: int, _frame: FrameType | None) -> None:
         self.is_asked_to_stop = True
+
+    def terminate(self) -> None:
+        """honcho's own handler, there until `_start` puts ours in its place, comes here with nothing started yet.
+
+        honcho would take that for done, start everything and never stop it.
+        """
+        if super()._all_started():
+            super().terminate()
+        else:
+            self.is_asked_to_stop = True
 
     def _all_started(self) -> bool:
         have_started: bool = super()._all_started()

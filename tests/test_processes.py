@@ -1,5 +1,6 @@
 """`run_foreground` on real processes: small ones that only wait, listed in a Procfile of the test's own."""
 
+import io
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import PROCFILE, run_foreground
+from processes import PROCFILE, ForegroundManager, SurvivingPrinter, run_foreground
 from tests.real_processes import free_port, offline_environment
 from utils.setting_types import REPOSITORY
 from utils.settings import Settings, SettingsError
@@ -108,12 +109,24 @@ def test_a_stop_lets_every_process_finish_and_counts_as_success(
 
 
 def test_a_stop_at_the_very_start_is_not_lost(start: Start) -> None:
-    process = start(f"web: {WAITS}\nworker: {WAITS}\n")
-    lines = read_until(process, "Ctrl-C stops")
+    # As in a shell's background, where nobody's own handler is there before ours.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = start(f"web: {WAITS}\nworker: {WAITS}\n")
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    read_until(process, "Service")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=PATIENCE_SECONDS)
-    # Before the manager has its handlers Python's own ends the program; then nothing has been started.
-    assert process.returncode == 0 or "started" not in output, lines
+    assert process.returncode == 0, output
+
+
+def test_a_stop_before_anything_has_started_is_kept_as_a_wish() -> None:
+    manager = ForegroundManager(SurvivingPrinter(io.StringIO()))
+    manager.add_process("web", "sleep 60")
+    manager.terminate()
+    assert manager.is_asked_to_stop
+    assert not manager._terminating
 
 
 @pytest.mark.parametrize(("ending", "code"), [("exit 3", 3), ("exit 0", 1), ("kill -KILL $$", 137)])
