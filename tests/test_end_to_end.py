@@ -164,5 +164,8 @@ def test_a_callback_that_follows_a_huge_one_on_the_same_connection_is_not_lost(s
             # The client connects anew by itself where its peer has said that it closes; here nothing is said.
             answer = connection.getresponse()
             assert (answer.status, answer.read()) == (200, b"OK")
-    kept = stack.get("/v1/callbacks", kind="report", limit=2).json()["items"]
-    assert [entry["outcome"] for entry in kept] == ["applied", "quarantined"]
+    # Reports of what other tests have sent may come in between.
+    kept = stack.get("/v1/callbacks", kind="report", limit=200).json()["items"]
+    outcomes = {entry["body"][:20]: entry["outcome"] for entry in kept}
+    assert outcomes["id=after-the-huge-on"] == "applied"
+    assert outcomes["text=" + "x" * 15] == "quarantined"
