@@ -9,24 +9,22 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
 from utils.errors import StorageUnavailable
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-Work = Callable[[Connection, list[Item]], Sequence[Result]]
+Work = Callable[[Connection, list[Any]], Sequence[Any]]
 
 # PostgreSQL keeps a lock for each provider id that a transaction records, in a table of 6400 by default.
 HEAVIEST_GROUP = 1500
 
 
 class Step(NamedTuple):
-    """A write to be: what `GroupWrites.submit` takes, for a caller that has several."""
+    """A write to be."""
 
-    work: Work[Any, Any]
+    work: Work
     item: Any
     rank: int = 0
     weight: int = 1
@@ -51,17 +49,13 @@ class GroupWrites:
         self._turn = threading.Lock()
         self._waiting: deque[_Waiter] = deque()
 
-    def submit(self, work: Work[Item, Result], item: Item, *, rank: int = 0, weight: int = 1) -> Result:
-        """Returns when the item is durable. Raises what its own transaction raised.
+    def submit_together(self, steps: Sequence[Step]) -> list[Any]:
+        """The result of each, once all of them are durable; none is where it raises what their transaction raised.
 
         `work` gets the items of all threads that wait with the same `work` and returns a result for each.
         Works of one transaction are done by `rank`, lowest first, so that locks are taken in one order.
-        Where a group fails, each of its items is tried alone.
+        Where a group fails, the steps of each thread are tried by themselves.
         """
-        return cast(Result, self.submit_together([Step(work, item, rank, weight)])[0])
-
-    def submit_together(self, steps: Sequence[Step]) -> list[Any]:
-        """The result of each; all of them are durable, or, where it raises, none is."""
         waiter = _Waiter(steps)
         self._waiting.append(waiter)
         with self._turn:

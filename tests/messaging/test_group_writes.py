@@ -21,6 +21,10 @@ class Bad(Exception):
     pass
 
 
+def submit_one(groups: GroupWrites, work: Any, item: Any, **options: int) -> Any:
+    return groups.submit_together([Step(work, item, **options)])[0]
+
+
 def write_counters(connection: Connection, names: Sequence[str]) -> list[str]:
     for name in names:
         if name.startswith("bad"):
@@ -56,14 +60,14 @@ def crowd(database: Database) -> Callable[..., list[Any]]:
 
     def submit(*items: Any, work: Any = write_counters, **options: Any) -> list[Any]:
         database.grouped._turn.acquire()
-        calls = [lambda item=item: database.grouped.submit(work, item, **options) for item in items]
+        calls = [lambda item=item: submit_one(database.grouped, work, item, **options) for item in items]
         return at_once(calls, database.grouped._turn)
 
     return submit
 
 
 def test_one_alone_is_written_and_gets_its_result(database: Database) -> None:
-    assert database.grouped.submit(write_counters, "a") == "a is written"
+    assert submit_one(database.grouped, write_counters, "a") == "a is written"
     assert count(database, counters) == 1
 
 
@@ -76,7 +80,7 @@ def test_those_who_wait_share_a_commit_and_each_gets_its_own_result(
 
 def test_what_one_has_brought_is_durable_when_its_call_returns(database: Database) -> None:
     for number in range(5):
-        database.grouped.submit(write_counters, str(number))
+        submit_one(database.grouped, write_counters, str(number))
         assert count(database, counters) == number + 1
 
 
@@ -100,8 +104,8 @@ def test_a_group_that_fails_leaves_nothing_of_its_first_try(
 
 def test_after_a_failure_the_next_one_is_served(database: Database) -> None:
     with suppress(Bad):
-        database.grouped.submit(write_counters, "bad")
-    assert database.grouped.submit(write_counters, "a") == "a is written"
+        submit_one(database.grouped, write_counters, "bad")
+    assert submit_one(database.grouped, write_counters, "a") == "a is written"
 
 
 def test_works_of_one_transaction_are_done_in_the_order_of_their_rank(database: Database) -> None:
@@ -117,9 +121,9 @@ def test_works_of_one_transaction_are_done_in_the_order_of_their_rank(database: 
 
     database.grouped._turn.acquire()
     calls = [
-        lambda: database.grouped.submit(late, "x", rank=1),
-        lambda: database.grouped.submit(early, "y", rank=0),
-        lambda: database.grouped.submit(late, "z", rank=1),
+        lambda: submit_one(database.grouped, late, "x", rank=1),
+        lambda: submit_one(database.grouped, early, "y", rank=0),
+        lambda: submit_one(database.grouped, late, "z", rank=1),
     ]
     assert at_once(calls, database.grouped._turn) == ["x", "y", "z"]
     assert done == ["early", "late"]
@@ -150,7 +154,7 @@ def test_a_caller_whose_second_step_fails_harms_nobody_else(database: Database) 
     database.grouped._turn.acquire()
     calls = [
         lambda: database.grouped.submit_together([Step(write_counters, "a"), Step(refuse, "x", rank=1)]),
-        lambda: database.grouped.submit(write_counters, "b"),
+        lambda: submit_one(database.grouped, write_counters, "b"),
         lambda: database.grouped.submit_together([Step(write_counters, "c"), Step(write_counters, "d")]),
     ]
     found = at_once(calls, database.grouped._turn)
@@ -174,7 +178,7 @@ def test_a_group_is_no_heavier_than_postgresql_can_lock(
 
 
 def test_one_that_is_too_heavy_for_any_group_is_written_alone(database: Database) -> None:
-    assert database.grouped.submit(write_counters, "a", weight=HEAVIEST_GROUP * 2) == "a is written"
+    assert submit_one(database.grouped, write_counters, "a", weight=HEAVIEST_GROUP * 2) == "a is written"
 
 
 def test_a_commit_of_which_nobody_knows_is_tried_again_alone(database: Database) -> None:
@@ -205,14 +209,14 @@ def test_a_commit_of_which_nobody_knows_is_tried_again_alone(database: Database)
 
     groups = GroupWrites(Breaks)
     groups._turn.acquire()
-    calls = [lambda name=name: groups.submit(once, name) for name in ("a", "b")]
+    calls = [lambda name=name: submit_one(groups, once, name) for name in ("a", "b")]
     assert at_once(calls, groups._turn) == [False, False]
     assert count(database, counters) == 2
 
 
 def test_many_threads_that_write_without_end_all_come_through(database: Database) -> None:
     def write_ten(thread: int) -> list[str]:
-        return [database.grouped.submit(write_counters, f"{thread}-{number}") for number in range(10)]
+        return [submit_one(database.grouped, write_counters, f"{thread}-{number}") for number in range(10)]
 
     found = at_once([lambda thread=thread: write_ten(thread) for thread in range(8)])
     assert [len(each) for each in found] == [10] * 8
