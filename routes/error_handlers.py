@@ -10,6 +10,7 @@ from typing import Any
 
 from flask import Flask, Response, jsonify, request
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from werkzeug.exceptions import HTTPException
 
 from messaging.health import STORAGE_ERRORS
@@ -88,12 +89,10 @@ def answer_unexpected(error: Exception) -> Response:
 def refuse_invalid_request(error: ValidationError) -> Response:
     """flask-openapi's callback: the first thing wrong is named, all are listed. Raises InvalidInput."""
     found = [
-        {"field": ".".join(str(part) for part in one["loc"]), "message": _sentence(one["msg"], one["type"])}
+        {"field": ".".join(str(part) for part in one["loc"]), "message": _sentence(one)}
         for one in error.errors(include_url=False, include_input=False, include_context=False)
     ]
     first = found[0]
-    if not first["field"] and error.errors(include_url=False)[0]["type"] == "model_type":
-        first["message"] = NO_OBJECT
     raise InvalidInput(
         first["message"],
         code="invalid_request",
@@ -102,10 +101,10 @@ def refuse_invalid_request(error: ValidationError) -> Response:
     )
 
 
-def _sentence(pydantic_message: str, kind: str) -> str:
-    if kind == "model_type":  # its own sentence names a class of ours
-        return "A JSON object is needed here, and for a whole body the content type application/json"
-    return pydantic_message.removeprefix("Value error, ")
+def _sentence(error: ErrorDetails) -> str:
+    if error["type"] == "model_type":  # its own sentence names a class of ours
+        return "A JSON object is needed here" if error["loc"] else NO_OBJECT
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _details(error: ServiceError) -> dict[str, Any]:
