@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, or_, select, update
 
-from messaging import statuses, uploads
+from messaging import forward_events, statuses, uploads
 from messaging.batch_control import CANCELLED, cancel_rest
 from messaging.batch_rows import BatchRows, Chunk
 from messaging.bulk_inserts import as_stored, insert_rows
@@ -212,6 +212,8 @@ def _finish(database: Database, batch: Any, done: int) -> None:
             else {"status": "finished", "reason": "no_valid_rows", "finished_at": now}
         )
         connection.execute(update(batches).where(batches.c.id == batch.id).values(**values))
+        if not total:
+            forward_events.note_batches(connection, [batch.id], now)
         wake_after_commit(connection)
     logger.info("a batch is whole", extra={"batch_id": batch.id, "total": total})
 

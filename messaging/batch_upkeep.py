@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, not_, select, update
 
-from messaging import statuses
+from messaging import forward_events, statuses
 from messaging.batch_control import CANCELLED, FINISHED, PAUSED, RECEIVING, SCHEDULED, SENDING, cancel_rest
 from messaging.database import Database
 from messaging.models import UNFINISHED, batches, messages
@@ -93,6 +93,8 @@ def _write(connection: Connection, begun: list[int], done: list[int], now: datet
     connection.execute(_BEGIN, {"ids": begun})
     sent = batches.c.status.in_((SENDING, SCHEDULED, PAUSED))
     finished = _FINISH.where(sent).values(status=FINISHED, reason=None, finished_at=now)
-    connection.execute(finished, {"ids": done})
     ended = _FINISH.where(batches.c.status == CANCELLED).values(finished_at=now)
-    connection.execute(ended, {"ids": done})
+    ids: list[int] = []
+    for statement in (finished, ended):
+        ids += connection.execute(statement.returning(batches.c.id), {"ids": done}).scalars()
+    forward_events.note_batches(connection, sorted(ids), now)

@@ -203,6 +203,10 @@ def test_a_dead_receiver_delays_no_text_and_learns_all_once_it_is_back(
         )[1],
         "every final status arrived",
     )
+    eventually(lambda: told(receiver, "batch.finished"), "the end of the batch arrived")
+    assert {(data["status"], data["total"]) for data in told(receiver, "batch.finished")} == {
+        ("finished", 31)
+    }
     assert [data["text"] for data in told(receiver, "inbound.received")] == ["STOP"]
     assert [data["phone"] for data in told(receiver, "opt_out.recorded")] == [PHONE]
     assert receiver.refused() == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections import Counter
@@ -11,7 +12,19 @@ from typing import Any, Self
 import pytest
 from sqlalchemy import event
 
-from messaging import claims, forward_events, forward_state, forwarding, opt_outs, statuses, sweeps
+from messaging import (
+    batch_control,
+    batch_import,
+    batch_intake,
+    claims,
+    forward_events,
+    forward_state,
+    forwarding,
+    opt_outs,
+    statuses,
+    sweeps,
+)
+from messaging.batch_upkeep import BatchUpkeep
 from messaging.database import Database
 from messaging.forward_delivery import THREADS, Forwarder
 from messaging.forward_views import show_forwarding
@@ -20,6 +33,7 @@ from messaging.inbox import Inbox
 from messaging.models import forward_events as events_table
 from messaging.models import forward_state as state_table
 from messaging.models import messages
+from messaging.outbox import BATCH_PRIORITY
 from tests.support.delivery import Clock, change, count, every, new_batch, phone, phones, queue
 from utils.errors import NotFound
 from utils.settings import Settings
@@ -178,12 +192,34 @@ def test_every_entry_of_the_ledger_is_told(forwarding_database: Database) -> Non
     assert (lifted[1]["action"], lifted[1]["source"]) == ("lift", "operator")
 
 
-def test_a_finished_batch_is_told(forwarding_database: Database) -> None:
-    batch_id = new_batch(forwarding_database, total=7, name="Notice", status="finished")
-    with forwarding_database.write() as connection:
-        forward_events.note_batches(connection, [batch_id], forwarding_database.now(connection))
+def test_the_end_of_a_batch_is_told_once(forwarding_database: Database) -> None:
+    batch_id = new_batch(forwarding_database, total=7, name="Notice", status="sending")
+    for _ in range(2):
+        BatchUpkeep(forwarding_database).look()
     ((name, data),) = told(forwarding_database)
     assert (name, data["id"], data["total"], data["name"]) == ("batch.finished", batch_id, 7, "Notice")
+    assert data["status"] == "finished"
+
+
+def test_a_batch_with_something_left_to_send_has_not_ended(forwarding_database: Database) -> None:
+    batch_id = new_batch(forwarding_database, total=1, status="sending")
+    queue(forwarding_database, phone(1), batch_id=batch_id, priority=BATCH_PRIORITY)
+    BatchUpkeep(forwarding_database).look()
+    assert told(forwarding_database) == []
+    batch_control.cancel(forwarding_database, batch_id)
+    BatchUpkeep(forwarding_database).look()
+    ended = [data for name, data in told(forwarding_database) if name == "batch.finished"]
+    assert [(data["id"], data["status"]) for data in ended] == [(batch_id, "cancelled")]
+
+
+def test_the_end_of_a_file_with_no_row_to_send_is_told(
+    forwarding_database: Database, settings: Settings
+) -> None:
+    request = batch_intake.BatchRequest("Hello")
+    batch_intake.receive(settings, forwarding_database, request, io.BytesIO(b"phone\n12\n"))
+    batch_import.import_next(forwarding_database, settings, lambda: False)
+    ((name, data),) = told(forwarding_database)
+    assert (name, data["status"], data["refused"]) == ("batch.finished", "finished", 1)
 
 
 def test_a_thousand_statuses_cost_no_statement_each(forwarding_database: Database) -> None:
