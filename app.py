@@ -28,6 +28,7 @@ from routes.api_models import ErrorAnswer
 from routes.api_opt_outs import opt_outs_api
 from routes.docs import docs_bp
 from routes.error_handlers import refuse_invalid_request, register_error_handlers
+from routes.expensive_calls import prepare_expensive_calls
 from routes.guards import prepare_guards
 from routes.health import GAUGES, health_bp
 from routes.json_bodies import StrictJsonRequest
@@ -128,6 +129,7 @@ def _add_service(app: OpenAPI, service: Service) -> None:
     app.extensions[GAUGES] = Gauges(service.database)
     prepare_guards(app, service.settings, RefusedCallbacks(service.database))
     prepare_uploads(app, service.settings.web_threads)
+    prepare_expensive_calls(app, service.settings.web_threads)
 
 
 def _is_serving() -> bool:

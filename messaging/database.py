@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
 
 from messaging.group_writes import GroupWrites
+from messaging.read_limits import within_limit
 from messaging.value_lists import as_array
 from messaging.write_turns import WriteTurns
 
@@ -79,7 +80,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with self.engine.connect() as connection:
+        with self.engine.connect() as connection, within_limit(connection):
             yield connection
 
     @contextmanager

@@ -33,6 +33,11 @@ class MessageFilters:
     until: datetime | None = None
     q: str | None = None
 
+    @property
+    def is_by_key(self) -> bool:
+        """Whether an index leads to the first page; a text or a rare status may be looked for in every row."""
+        return self.q is None and (self.status is None or self.batch_id is not None)
+
 
 def list_messages(
     database: Database, filters: MessageFilters, cursor: str | None = None, limit: int = 50

@@ -22,6 +22,7 @@ from routes.api_models import (
     MessageQuery,
 )
 from routes.api_send_models import AcceptedSend, IdempotencyHeader, SendMessages
+from routes.expensive_calls import expensive_read
 from routes.guards import check_api_key
 from routes.service import current_database, current_service
 from utils.errors import InvalidPhone
@@ -52,7 +53,11 @@ api.before_request(check_api_key)
 def show_messages(query: MessageQuery) -> dict[str, Any]:
     """Messages, newest first."""
     filters = MessageFilters(**query.model_dump(exclude={"cursor", "limit", "to"}), to=_e164(query.to))
-    return list_messages(current_database(), filters, query.cursor, query.limit or DEFAULT_LIMIT)
+    database, limit = current_database(), query.limit or DEFAULT_LIMIT
+    if filters.is_by_key:
+        return list_messages(database, filters, query.cursor, limit)
+    with expensive_read():
+        return list_messages(database, filters, query.cursor, limit)
 
 
 SEND_ANSWERS: dict[str | int | HTTPStatus, Any] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +17,7 @@ from routes.api_batches import BATCHES, BatchPath
 from routes.api_intake_models import Bill, QuoteAnswer, QuoteFile, QuoteMessages, ReceivedBatch, UploadBatch
 from routes.api_models import ErrorAnswer
 from routes.api_send_models import IdempotencyHeader
+from routes.expensive_calls import expensive_download, expensive_read
 from routes.guards import check_api_key
 from routes.service import current_database, current_service
 from routes.uploads import MULTIPART, begin_upload, limit_silence
@@ -77,29 +78,33 @@ def quote(form: QuoteFile, body: QuoteMessages) -> dict[str, Any]:
     if body is None:
         given = form.as_request()
         return quotes.quote_file(service.settings, service.database, form.stream, given.text, given.sender_id)
-    return quotes.quote_messages(service.settings, service.database, body.to, body.text, body.sender_id)
+    with expensive_read():
+        return quotes.quote_messages(service.settings, service.database, body.to, body.text, body.sender_id)
 
 
 @intake_api.get("/batches/<int:id>/bill", tags=[BATCHES], responses={200: Bill, 404: ErrorAnswer})
 def show_bill(path: BatchPath) -> dict[str, Any]:
     """Parts and costs as we estimate them beside those that Africa's Talking billed."""
-    return bills.bill(current_database(), path.id)
+    with expensive_read():
+        return bills.bill(current_database(), path.id)
 
 
 @intake_api.get("/batches/<int:id>/refused.csv", tags=[BATCHES], responses=CSV_ANSWERS)
 def export_refused(path: BatchPath) -> Response:
     """The rows that were not taken: line, value, code and reason."""
-    return _csv(batch_exports.refused_csv(current_database(), path.id), f"batch-{path.id}-refused.csv")
+    database = current_database()
+    return _csv(lambda: batch_exports.refused_csv(database, path.id), f"batch-{path.id}-refused.csv")
 
 
 @intake_api.get("/batches/<int:id>/messages.csv", tags=[BATCHES], responses=CSV_ANSWERS)
 def export_messages(path: BatchPath) -> Response:
     """All messages of a batch, in the order of its file."""
-    return _csv(batch_exports.messages_csv(current_database(), path.id), f"batch-{path.id}-messages.csv")
+    database = current_database()
+    return _csv(lambda: batch_exports.messages_csv(database, path.id), f"batch-{path.id}-messages.csv")
 
 
-def _csv(lines: Iterator[str], name: str) -> Response:
+def _csv(start: Callable[[], Iterator[str]], name: str) -> Response:
     limit_silence()
-    answer = Response(lines, mimetype="text/csv")
+    answer = expensive_download(start)
     answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return answer

@@ -116,6 +116,11 @@ class Busy(ServiceError):
     sentence = "Too many sends are under way; try again in a moment"
 
 
+class TooSlow(Busy):
+    code = "too_slow"
+    sentence = "The database takes too long over this: ask for less, or at a quieter hour"
+
+
 class StorageUnavailable(ServiceError):
     code = "storage_unavailable"
     sentence = "The database cannot be used now"
