@@ -8,6 +8,7 @@ ticker finds, and the minute's work is done a little later.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 import threading
@@ -35,6 +36,7 @@ from wake_ups import QUEUE_ERRORS, QUEUE_NAME, Waker, create_queue, declare_send
 TICK_SECONDS = 0.5
 # The engine asks for a sweep each minute; a worker that got none for longer does not wait for it.
 OWN_SWEEP_SECONDS = 75.0
+SWEEP_AGAIN_SECONDS = 5.0
 # Beyond the deadline of a POST: its record waits for a database that restarts.
 STOP_SECONDS = claims.LEASE_AFTER_TIMEOUT.total_seconds()
 # What is under way when the worker stops; an event that is cut off comes again.
@@ -68,7 +70,7 @@ class Worker:
         self._sender = Sender(service.settings, service.database, service.provider, self._stopping)
         self._answerer = Answerer(service.settings, service.database, self._stopping)
         self._is_due = threading.Event()
-        self._swept_at = time.monotonic()
+        self._swept_at = -math.inf
         self._threads: dict[str, threading.Thread] = {}
         self._targets: dict[str, Callable[[], None]] = {
             "ticker": self.tick,
@@ -90,8 +92,9 @@ class Worker:
             self._lanes.release()
 
     def sweep(self) -> None:
-        self._swept_at = time.monotonic()
+        """Counts once it has succeeded: a lost task or an error would else cost a whole minute."""
         sweeps.sweep(self._service.database, self._service.settings)
+        self._swept_at = time.monotonic()
 
     def probe(self) -> None:
         probes.probe(self._service.database, self._service.provider)
@@ -124,8 +127,14 @@ class Worker:
                 logger.warning("nothing is sent: no database", exc_info=True)
 
     def sweep_unasked(self) -> None:
-        """The minute's work, where the engine has not asked for it in time."""
-        while not self._stopping.wait(TICK_SECONDS):
+        """The minute's work: at the start, and where the engine has not asked for it in time.
+
+        The first sweep finds what a dead worker left. As a task it was lost where the engine's store failed for a
+        moment, and the next one came a minute later.
+        """
+        wait_seconds = 0.0
+        while not self._stopping.wait(wait_seconds):
+            wait_seconds = TICK_SECONDS
             if time.monotonic() - self._swept_at < OWN_SWEEP_SECONDS:
                 continue
             try:
@@ -133,6 +142,7 @@ class Worker:
                 self.probe()
             except SQLAlchemyError:
                 logger.warning("nothing is swept: no database", exc_info=True)
+                wait_seconds = SWEEP_AGAIN_SECONDS
 
     def import_files(self) -> None:
         """Makes uploaded files into messages, one at a time, in a thread of its own beside the sending lanes."""

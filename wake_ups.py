@@ -79,6 +79,7 @@ class Waker:
         self._process_id: int | None = None
         self._is_wanted = threading.Event()
         self._is_idle = threading.Event()
+        self._is_idle.set()
         self._send_due: Callable[[], object] | None = None
 
     def __call__(self) -> None:

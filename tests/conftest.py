@@ -21,6 +21,7 @@ from sqlalchemy.engine import make_url
 
 from messaging.database import Database
 from messaging.models import metadata
+from utils.logs import JsonLinesHandler
 from utils.settings import Settings
 
 SERVER_URL = os.environ.get("TEST_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
@@ -45,11 +46,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
-    """An app or a command that a test makes sets the level of all logging, also for the tests behind it."""
+    """An app or a command that a test makes sets up all logging, also for the tests behind it.
+
+    A thread that outlives its test, such as a wake-up to a queue that is gone, would write between their dots.
+    """
     root = logging.getLogger()
     level = root.level
     yield
     root.setLevel(level)
+    own = (JsonLinesHandler, logging.NullHandler)
+    others = [one for one in root.handlers if not isinstance(one, own)]
+    root.handlers[:] = [*others, logging.NullHandler()]
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+from sqlalchemy.exc import OperationalError
 
 import tasks
 from messaging import heartbeats, identity, migrations, sweeps
@@ -24,6 +26,7 @@ from messaging.sending import Sender
 from messaging.service import build_service
 from tests.support.databases import KINDS, empty_database, opened
 from tests.support.delivery import (
+    begin,
     change,
     claim,
     count,
@@ -322,6 +325,48 @@ def test_a_queue_that_hangs_keeps_no_text_from_being_sent_and_no_worker_from_sto
         settle(books, *["accepted"] * 8)
         assert silent.callers > 0
         assert worker.stop() == 0
+
+
+def test_a_starting_worker_finds_what_a_dead_one_left_though_its_queue_loses_every_task(
+    books: Database, start_worker: StartWorker, simulator: SimulatorProcess
+) -> None:
+    """The sweep asked for by the engine may be lost; the next one would come more than a minute later."""
+    queue(books, phone(1))
+    (held,) = claim(books)
+    begin(books, held)
+    expire_leases(books)
+    with SilentServer() as silent:
+        start_worker(simulator.url, QUEUE_URL=silent.redis_url)
+        eventually(lambda: statuses_of(books) == ["unknown"], "the sweep finds it", 30)
+
+
+def test_a_sweep_that_failed_is_tried_again_and_not_a_minute_later(
+    books: Database, migrated_url: str, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "SWEEP_AGAIN_SECONDS", 0.1)
+    failures = [OperationalError("SELECT 1", {}, Exception("too many clients already"))]
+    sweep = sweeps.sweep
+
+    def fail_once(*given: Any) -> object:
+        if failures:
+            raise failures.pop()
+        return sweep(*given)
+
+    monkeypatch.setattr(sweeps, "sweep", fail_once)
+    service = build_service(live_settings(migrated_url, simulator.url))
+    worker = tasks.Worker(service)
+    queue(books, phone(1))
+    claim(books, lease=timedelta(0))
+    sweeping = threading.Thread(target=worker.sweep_unasked)
+    sweeping.start()
+    try:
+        settle(books, "queued")
+    finally:
+        worker.stop()
+        sweeping.join(30)
+        service.provider.close()
+        service.database.close()
+    assert not failures
 
 
 def test_the_minutes_work_is_done_also_when_the_queue_never_asks_for_it(
