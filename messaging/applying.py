@@ -39,9 +39,12 @@ logger = logging.getLogger(__name__)
 
 
 class OptOut(NamedTuple):
-    """AT's word that a person opted out; `sender_id` None: of everything."""
+    """AT's word that a person opted out; `sender_id` None: of everything.
 
-    phone: str
+    `phones`: every number that AT's may be read as; the very string where it is none.
+    """
+
+    phones: tuple[str, ...]
     sender_id: str | None
 
 
@@ -150,12 +153,13 @@ def attempt(connection: Connection, callback_id: int, apply: Callable[[], Result
 
 
 def _opt_out(database: Database, connection: Connection, left: Sequence[tuple[int, OptOut]]) -> None:
-    opt_outs.lock_phones(connection, [one.phone for _, one in left])
+    opt_outs.lock_phones(connection, [phone for _, one in left for phone in one.phones])
     for callback_id, one in left:
         scope = "all" if one.sender_id is None else "sender"
-        opt_outs.record_stop(
-            database, connection, one.phone, scope, one.sender_id, opt_outs.CALLBACK, callback_id
-        )
+        for phone in one.phones:
+            opt_outs.record_stop(
+                database, connection, phone, scope, one.sender_id, opt_outs.CALLBACK, callback_id
+            )
 
 
 def _is_trouble_of_store(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, text
 
-from messaging import statuses
+from messaging import opt_outs, statuses
 from messaging.adoption import ambiguous_reports
 from messaging.database import Database
 from messaging.models import attempts, callbacks, delivery_reports, inbound_messages, messages
@@ -305,6 +305,9 @@ def _listed(connection: Connection) -> Iterator[dict[str, Any]]:
     )
     for row in connection.execute(quarantined.order_by(callbacks.c.id.desc()).limit(MOST_NAMED)):
         yield {"kind": "quarantined_callback", "id": row.id, "detail": f"{row.kind}: {row.detail}"}
+    for entry_id, written in opt_outs.without_number(connection, MOST_NAMED):
+        detail = f"{written!r} is no phone number: opt the person out by number, where you know it"
+        yield {"kind": "opt_out_without_number", "id": entry_id, "detail": detail}
     ambiguous = {report.report_id: report.why for report in ambiguous_reports(connection)}
     parked = select(delivery_reports.c.id, delivery_reports.c.word, delivery_reports.c.callback_id).where(
         delivery_reports.c.message_id.is_(None)

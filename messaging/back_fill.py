@@ -72,10 +72,11 @@ def _take_in(
             f"Africa's Talking's inbox does not move on after id {so_far.last_id}", reason="unreadable_answer"
         )
     bodies = {inbox_id: _body_of(inbox_id, entry) for inbox_id, entry in sorted(entries.items())}
+    region = settings.default_region
     with database.write() as connection:
         fetched_texts.take_lock(connection)
-        known, usable = _known(connection, bodies)
-        new = [inbox.read_callback(KIND, bodies[one], FORM) for one in bodies if one not in known]
+        known, usable = _known(connection, bodies, region)
+        new = [inbox.read_callback(KIND, bodies[one], FORM, region) for one in bodies if one not in known]
         # With care: one that cannot be applied stays in the journal, to be replayed, and holds nobody up.
         if new:
             applying.apply_group(settings, database, connection, new, with_care=True)
@@ -90,15 +91,19 @@ def _take_in(
     )
 
 
-def _known(connection: Connection, bodies: Mapping[int, bytes]) -> tuple[set[int], set[int]]:
+def _known(
+    connection: Connection, bodies: Mapping[int, bytes], default_region: str | None
+) -> tuple[set[int], set[int]]:
     """The inbox ids of those that we have, and of those that can be used at all."""
-    said = [one for inbox_id, body in bodies.items() if (one := _read(inbox_id, body)) is not None]
+    said = [
+        one for inbox_id, body in bodies.items() if (one := _read(inbox_id, body, default_region)) is not None
+    ]
     return fetched_texts.join_inbox(connection, said), {one.key for one in said}
 
 
-def _read(inbox_id: int, body: bytes) -> Said | None:
+def _read(inbox_id: int, body: bytes, default_region: str | None) -> Said | None:
     try:
-        content = inbox.read_content(KIND, body)
+        content = inbox.read_content(KIND, body, default_region)
     except inbox.Unusable:
         return None
     if not isinstance(content, InboundText):

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from messaging import heartbeats
+from messaging import heartbeats, opt_outs
 from messaging.forward_views import OFF, ON, PAUSED, standing_of
 from messaging.forwarding import FAILED
 from messaging.gauges import Gauges
@@ -25,6 +25,7 @@ from utils.settings import Settings
 
 BALANCE_PATIENCE_SECONDS = 10.0
 COMMITS_TRIED = 10
+MOST_NAMED = 20
 # A commit this slow (a network disk, a far database) makes callbacks wait longer than AT may.
 SLOW_COMMIT_SECONDS = 0.25
 
@@ -76,6 +77,7 @@ def _books(service: Service) -> Iterator[Finding]:
         _worker,
         _pauses,
         _waiting,
+        _opt_outs,
         _pace,
         _forwarding,
     )
@@ -129,6 +131,15 @@ def _waiting(service: Service) -> Finding:
     }
     words = [f"{numbers[name]:.0f} {name.removeprefix('sms_').replace('_', ' ')}" for name in told]
     return Finding("waiting", numbers["sms_unapplied_callbacks"] == 0, ", ".join(words))
+
+
+def _opt_outs(service: Service) -> Finding:
+    with service.database.read() as connection:
+        found = opt_outs.without_number(connection, MOST_NAMED)
+    if not found:
+        return Finding("opt-outs", True, "each has a phone number")
+    entries = ", ".join(str(entry_id) for entry_id, _ in found)
+    return Finding("opt-outs", False, f"no phone number could be read in these: {entries} (see sms audit)")
 
 
 def _pace(service: Service) -> Finding:

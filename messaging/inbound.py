@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from messaging import (
@@ -29,6 +29,7 @@ from utils.phone_numbers import require_e164
 from utils.settings import Settings
 
 SAME_ID = "this inbound id came before"
+OTHER_WORDS = "this inbound id came before with other words; the STOP or START in these counts"
 FETCHED_BEFORE = "this text was fetched from the inbox before"
 
 _INSERTS = {
@@ -50,6 +51,8 @@ class InboundText(NamedTuple):
     network: str | None = None
     cost_text: str | None = None
     provider_date: str | None = None
+    # More numbers that the sender may be, where AT's spelling does not tell; a STOP counts for all of them.
+    other_readings: tuple[str, ...] = ()
 
 
 class FiledText(NamedTuple):
@@ -82,15 +85,25 @@ class _FromPhone(NamedTuple):
 def receive_texts(
     settings: Settings, database: Database, connection: Connection, filed: Sequence[FiledText]
 ) -> None:
-    """An id that came before changes nothing, whatever else its body says: one row, one reply."""
-    new = _insert(settings, connection, _without_fetched(connection, filed))
+    """An id that came before makes no second row and gets no second reply.
+
+    Only a STOP or START counts though its id came with other words before: the first body may have been cut short.
+    """
+    arrived = _without_fetched(connection, filed)
+    new = _insert(settings, connection, arrived)
     changed = _obey(settings, database, connection, new)
+    said_again = _obeyed_again(settings, database, connection, arrived, new)
     refused = [Outcome(one.id, why) for one in new if (why := _refusal(settings, one))]
     not_answered = {one.inbound_id for one in refused}
     people = [
         _FromPhone(one, one.phone, one.id in changed)
         for one in new
         if one.phone is not None and one.id not in not_answered
+    ]
+    people += [
+        _FromPhone(one, one.phone, has_changed=True)
+        for one in said_again
+        if one.phone is not None and _refusal(settings, one) is None
     ]
     outcomes = refused + _answer(settings, database, connection, people)
     replying.note(connection, outcomes)
@@ -132,9 +145,45 @@ def _insert(settings: Settings, connection: Connection, filed: Sequence[FiledTex
     return [_new(ids[provider_id], one, meanings[provider_id]) for provider_id, one in kept.items()]
 
 
+def _obeyed_again(
+    settings: Settings,
+    database: Database,
+    connection: Connection,
+    arrived: Sequence[FiledText],
+    new: Sequence[_New],
+) -> list[_New]:
+    """Those of known ids whose STOP or START has just made or lifted a block."""
+    kept = {one.filed.callback_id for one in new}
+    spoken = [
+        (one, keyword)
+        for one in arrived
+        if one.callback_id not in kept
+        and (keyword := keywords.read_keyword(one.inbound.text, settings)).meaning in (STOP, START)
+    ]
+    if not spoken:
+        return []
+    before = _texts_before(connection, [one.inbound.provider_inbound_id for one, _ in spoken])
+    obeyed = []
+    for one, keyword in spoken:
+        inbound_id, text = before[one.inbound.provider_inbound_id]
+        again = _new(inbound_id, one, keyword)
+        # The same words in another spelling of the form are no news: a START may have followed them.
+        if text != one.inbound.text and _obey(settings, database, connection, [again]):
+            obeyed.append(again)
+    journal.set_outcome(connection, [one.filed.callback_id for one in obeyed], journal.APPLIED, OTHER_WORDS)
+    return obeyed
+
+
+def _texts_before(connection: Connection, provider_ids: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """By AT's id: ours, and the text that came with it first."""
+    known = inbound_messages.c.provider_inbound_id
+    wanted = select(known, inbound_messages.c.id, inbound_messages.c.text).where(known.in_(set(provider_ids)))
+    return {row.provider_inbound_id: (row.id, row.text) for row in connection.execute(wanted)}
+
+
 def _row(filed: FiledText, meaning: str) -> dict[str, Any]:
     return {
-        **filed.inbound._asdict(),
+        **{name: value for name, value in filed.inbound._asdict().items() if name != "other_readings"},
         **fetched_texts.marks(filed.inbound.provider_inbound_id),
         "meaning": meaning,
         "callback_id": filed.callback_id,
@@ -155,10 +204,22 @@ def _obey(
 ) -> frozenset[int]:
     """The ids of those that made or lifted a block."""
     spoken = [
-        (one, one.phone) for one in new if one.keyword.meaning in (STOP, START) and one.phone is not None
+        (one, phone)
+        for one in new
+        if one.keyword.meaning in (STOP, START)
+        for phone in _spoken_for(one.filed.inbound)
     ]
     opt_outs.lock_phones(connection, [phone for _, phone in spoken])
-    return frozenset(one.id for one, phone in spoken if _obey_one(settings, database, connection, one, phone))
+    return frozenset(
+        [one.id for one, phone in spoken if _obey_one(settings, database, connection, one, phone)]
+    )
+
+
+def _spoken_for(inbound: InboundText) -> tuple[str, ...]:
+    """Every number that its sender may be. What is no number is blocked as the string it is."""
+    return tuple(
+        phone for phone in (inbound.sender, *inbound.other_readings) if len(phone) <= opt_outs.LONGEST_PHONE
+    )
 
 
 def _obey_one(settings: Settings, database: Database, connection: Connection, one: _New, phone: str) -> bool:

@@ -26,8 +26,8 @@ from messaging.database import Database
 from messaging.inbound import InboundText
 from messaging.shared_commits import SharedCommits
 from messaging.standings import Report
-from utils.errors import InvalidPhone, StorageUnavailable
-from utils.phone_numbers import parse_phone
+from utils.callback_phones import read_callback_phone
+from utils.errors import StorageUnavailable
 from utils.settings import Settings
 
 # What a caller keeps of a longer body, with `truncated=True`. AT's longest is a text of a few parts.
@@ -38,8 +38,6 @@ LONGEST_ID = 200
 LONGEST_WORD = 64
 LONGEST_PHONE = 64
 LONGEST_CONTENT_TYPE = 200
-# Shorter than any number with its country code, longer than any shortcode.
-FEWEST_DIGITS_WITHOUT_PLUS = 9
 NUMBERS = frozenset({"from", "to", "phoneNumber", "senderId"})
 
 logger = logging.getLogger(__name__)
@@ -53,6 +51,7 @@ class Inbox:
     """Everything that AT posts to us, in commits shared by all who post at the same moment."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
+        self._default_region = settings.default_region
         apply = partial(apply_group, settings, database)
         self._commits: SharedCommits[Callback, None] = SharedCommits(
             database, apply, partial(apply, with_care=True), name="inbox"
@@ -66,7 +65,8 @@ class Inbox:
         Raises StorageUnavailable when nothing may have been stored; the same body may then be given again.
         """
         try:
-            self._commits.submit(read_callback(kind, body, content_type, truncated=truncated))
+            read = read_callback(kind, body, content_type, self._default_region, truncated=truncated)
+            self._commits.submit(read)
         except (SQLAlchemyError, OSError) as error:
             raise StorageUnavailable from error
 
@@ -81,7 +81,12 @@ class Inbox:
 
 
 def read_callback(
-    kind: str, body: bytes, content_type: str | None = None, *, truncated: bool = False
+    kind: str,
+    body: bytes,
+    content_type: str | None = None,
+    default_region: str | None = None,
+    *,
+    truncated: bool = False,
 ) -> Callback:
     """Raises nothing that depends on the body; ValueError for a kind that AT does not have."""
     if kind not in _READERS:
@@ -89,14 +94,16 @@ def read_callback(
     digest = journal.digest_of(kind, body)
     label = None if content_type is None else _clean(content_type[:LONGEST_CONTENT_TYPE])
     try:
-        content = read_content(kind, body, truncated=truncated)
+        content = read_content(kind, body, default_region, truncated=truncated)
     except Unusable as error:
         logger.warning("a callback is quarantined", extra={"kind": kind, "why": str(error)})
         return Callback(journal.Arrival(kind, body, label, digest, journal.QUARANTINED, str(error)), None)
     return Callback(journal.Arrival(kind, body, label, digest, journal.APPLIED, None), content)
 
 
-def read_content(kind: str, body: bytes, *, truncated: bool = False) -> Content:
+def read_content(
+    kind: str, body: bytes, default_region: str | None = None, *, truncated: bool = False
+) -> Content:
     """What a body says. The content type is not asked: AT's varies, and only a form has our fields.
 
     Raises Unusable.
@@ -111,10 +118,10 @@ def read_content(kind: str, body: bytes, *, truncated: bool = False) -> Content:
     fields: dict[str, str] = {}
     for name, value in pairs:
         fields.setdefault(name, value)
-    return _READERS[kind](fields)
+    return _READERS[kind](fields, default_region)
 
 
-def _read_report(fields: Mapping[str, str]) -> Report:
+def _read_report(fields: Mapping[str, str], default_region: str | None) -> Report:
     provider_message_id = _needed(fields, "id", LONGEST_ID)
     # AT writes the word None where a recipient was refused: never an id.
     if provider_message_id == "None":
@@ -123,43 +130,49 @@ def _read_report(fields: Mapping[str, str]) -> Report:
     return Report(
         provider_message_id,
         _needed(fields, "status", LONGEST_WORD),
-        phone and (_e164(phone) or phone[:LONGEST_PHONE]),
+        phone and next(iter(read_callback_phone(phone, default_region)), phone[:LONGEST_PHONE]),
         _optional(fields, "failureReason"),
         _optional(fields, "networkCode"),
         _optional(fields, "retryCount"),
     )
 
 
-def _read_inbound(fields: Mapping[str, str]) -> InboundText:
+def _read_inbound(fields: Mapping[str, str], default_region: str | None) -> InboundText:
     if "text" not in fields:
         raise Unusable("the field text is missing")
     sender = _needed(fields, "from", LONGEST_PHONE)
+    readings = read_callback_phone(sender, default_region)
     return InboundText(
         _needed(fields, "id", LONGEST_ID),
-        _e164(sender) or sender,
+        readings[0] if readings else sender,
         _needed(fields, "to", opt_outs.LONGEST_SENDER_ID),
         _clean(fields["text"]),
         _optional(fields, "linkId"),
         _optional(fields, "networkCode"),
         _optional(fields, "cost"),
         _optional(fields, "date"),
+        other_readings=readings[1:],
     )
 
 
-def _read_opt_out(fields: Mapping[str, str]) -> OptOut:
+def _read_opt_out(fields: Mapping[str, str], default_region: str | None) -> OptOut:
     sender_id = _optional(fields, "senderId")
     if sender_id is not None and len(sender_id) > opt_outs.LONGEST_SENDER_ID:
         raise Unusable("the field senderId is too long")
-    return OptOut(_needed_phone(fields), sender_id)
+    phone = _needed(fields, "phoneNumber", LONGEST_PHONE)
+    readings = read_callback_phone(phone, default_region)
+    if not readings and len(phone) > opt_outs.LONGEST_PHONE:
+        raise Unusable("the field phoneNumber holds no phone number")
+    return OptOut(readings or (phone,), sender_id)
 
 
-def _read_subscription(fields: Mapping[str, str]) -> Subscription:
+def _read_subscription(fields: Mapping[str, str], _default_region: str | None) -> Subscription:
     _needed(fields, "updateType", LONGEST_WORD)
     return Subscription(_needed(fields, "phoneNumber", LONGEST_PHONE))
 
 
 FETCHED = "fetched"
-_READERS: dict[str, Callable[[Mapping[str, str]], Content]] = {
+_READERS: dict[str, Callable[[Mapping[str, str], str | None], Content]] = {
     "inbound": _read_inbound,
     "report": _read_report,
     "opt_out": _read_opt_out,
@@ -179,13 +192,6 @@ def _needed(fields: Mapping[str, str], name: str, longest: int) -> str:
     return value
 
 
-def _needed_phone(fields: Mapping[str, str]) -> str:
-    phone = _e164(_needed(fields, "phoneNumber", LONGEST_PHONE))
-    if phone is None:
-        raise Unusable("the field phoneNumber holds no phone number")
-    return phone
-
-
 def _optional(fields: Mapping[str, str], name: str) -> str | None:
     value = _clean(fields.get(name, ""))
     # A plus that was not escaped reads as a space in a form.
@@ -197,16 +203,3 @@ def _optional(fields: Mapping[str, str], name: str) -> str | None:
 def _clean(text: str) -> str:
     """PostgreSQL stores every character but NUL."""
     return text.replace("\0", "\ufffd")
-
-
-def _e164(text: str) -> str | None:
-    """None for what is no phone number, like the sender `MTN` or a shortcode. The plus may be missing."""
-    digits = text.removeprefix("+")
-    if not (digits.isascii() and digits.isdigit()):
-        return None
-    if digits == text and len(digits) < FEWEST_DIGITS_WITHOUT_PLUS:
-        return None
-    try:
-        return parse_phone(f"+{digits}").e164
-    except InvalidPhone:
-        return None

@@ -23,6 +23,8 @@ EVERYTHING = ""
 KEYWORD = "keyword"
 CALLBACK = "callback"
 LONGEST_SENDER_ID = 32
+# What is no number at all is blocked as the string it is, where it can be.
+LONGEST_PHONE = 20
 
 _SUPPRESSED = (
     select(suppressions.c.phone)
@@ -37,6 +39,9 @@ _IN_FORCE = exists().where(
     suppressions.c.sender_id == opt_outs.c.sender_id,
     suppressions.c.opt_out_id == opt_outs.c.id,
 )
+
+# AT's callback held no number that could be read: nobody is kept from texting the person by it.
+_WITHOUT_NUMBER = suppressions.c.phone.not_like("+%")
 
 
 class LedgerEntry(NamedTuple):
@@ -158,6 +163,13 @@ def entries(
         statement = statement.where(opt_outs.c.id < before_id)
     rows = connection.execute(statement.order_by(opt_outs.c.id.desc()).limit(limit))
     return [LedgerEntry(**{**row._mapping, "is_in_force": bool(row.is_in_force)}) for row in rows]
+
+
+def without_number(connection: Connection, limit: int) -> list[tuple[int, str]]:
+    """Blocks of what is no phone number, newest first: the ledger entry's id and the string."""
+    statement = select(suppressions.c.opt_out_id, suppressions.c.phone).where(_WITHOUT_NUMBER)
+    rows = connection.execute(statement.order_by(suppressions.c.opt_out_id.desc()).limit(limit))
+    return [(row.opt_out_id, row.phone) for row in rows]
 
 
 def lock_phones(connection: Connection, phones: Iterable[str]) -> None:

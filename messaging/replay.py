@@ -106,7 +106,9 @@ def _chunks(database: Database, wanted: Select[Any]) -> Iterator[list[int]]:
 def _replay_one(settings: Settings, database: Database, connection: Connection, row: Row[Any]) -> str:
     """The name of the count that it adds to."""
     try:
-        content = read_content(row.kind, bytes(row.body), truncated=row.detail == TRUNCATED)
+        content = read_content(
+            row.kind, bytes(row.body), settings.default_region, truncated=row.detail == TRUNCATED
+        )
     except Unusable:  # also what was erased with age
         return "quarantined" if row.outcome == journal.QUARANTINED else "unchanged"
     if isinstance(content, Report):

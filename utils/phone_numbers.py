@@ -66,7 +66,7 @@ def parse_phone(text: object, default_region: str | None = None) -> PhoneNumber:
     """
     if isinstance(text, str) and (region := region_if_plainly_valid(text)):
         return PhoneNumber(text, None, region)
-    return _parse_dialled(_strip_separators(text), default_region)
+    return _parse_dialled(strip_separators(text), default_region)
 
 
 def read_phone(text: object, default_region: str | None = None) -> PhoneNumber:
@@ -77,7 +77,7 @@ def read_phone(text: object, default_region: str | None = None) -> PhoneNumber:
     """
     if isinstance(text, str) and text.startswith("+"):
         return parse_phone(text)
-    plain = _strip_separators(text)
+    plain = strip_separators(text)
     try:
         return _parse_dialled(plain, default_region)
     except InvalidPhone as error:
@@ -100,7 +100,8 @@ def mask_phone(phone: str) -> str:
     return f"{phone[:5]}…{phone[-3:]}" if len(phone) > 10 else f"…{phone[-2:]}"
 
 
-def _strip_separators(text: object) -> str:
+def strip_separators(text: object) -> str:
+    """Without the marks that people and programs put between digits. Raises InvalidPhone."""
     if not isinstance(text, str):
         raise InvalidPhone(ONLY_DIGITS)
     if len(text) > _LONGEST_INPUT:

@@ -6,7 +6,9 @@ from datetime import timedelta
 import pytest
 
 from messaging import opt_outs
+from messaging.audit import audit
 from messaging.database import Database, lock_keys
+from messaging.inbound import OTHER_WORDS
 from messaging.models import callbacks, inbound_messages, messages, suppressions
 from tests.messaging.books import (
     OTHER_PHONE,
@@ -67,15 +69,49 @@ def test_the_reply_wakes_a_worker(database: Database, settings: Settings) -> Non
 def test_the_same_inbound_id_gets_one_reply_whatever_else_its_body_says(
     database: Database, settings: Settings
 ) -> None:
-    receive(database, settings, inbound("one"), inbound("one"), inbound("two"), inbound("STOP"))
+    receive(database, settings, inbound("one"), inbound("one"), inbound("two"), inbound("three"))
     assert only_row(database, inbound_messages).text == "one"
     assert len(all_rows(database, messages)) == 1
-    assert all_rows(database, suppressions) == []
     assert [(row.count, row.detail) for row in all_rows(database, callbacks)] == [
         (2, None),
         (1, "this inbound id came before"),
         (1, "this inbound id came before"),
     ]
+
+
+def test_a_stop_counts_though_its_id_came_before_with_other_words(
+    database: Database, settings: Settings
+) -> None:
+    """A body cut short was taken for whole once: `ST` of `STOP`."""
+    receive(database, settings, inbound("ST"), inbound("STOP"), inbound("STOP"), stop_reply="You are out.")
+    assert only_row(database, inbound_messages).text == "ST"
+    assert [(row.count, row.outcome, row.detail) for row in all_rows(database, callbacks)] == [
+        (1, "applied", None),
+        (2, "applied", OTHER_WORDS),
+    ]
+    block = only_row(database, suppressions)
+    assert (block.phone, block.sender_id) == (PHONE, "")
+    echo, confirmation = all_rows(database, messages)
+    assert (echo.passes_opt_out, confirmation.text, confirmation.passes_opt_out) == (
+        False,
+        "You are out.",
+        True,
+    )
+
+
+def test_a_start_counts_though_its_id_came_before_with_other_words(
+    database: Database, settings: Settings
+) -> None:
+    receive(database, settings, inbound("STOP", "in-0"), inbound("STA"), inbound("START"))
+    assert all_rows(database, suppressions) == []
+
+
+def test_the_same_words_of_one_id_in_another_order_of_fields_do_not_undo_a_later_start(
+    database: Database, settings: Settings
+) -> None:
+    again = b"id=in-1&text=STOP&to=20880&from=%2B254711000001"
+    receive(database, settings, inbound("STOP"), inbound("START", "in-2"), again)
+    assert all_rows(database, suppressions) == []
 
 
 def test_the_same_inbound_id_at_the_same_moment_gets_one_reply(
@@ -189,10 +225,60 @@ def test_stop_may_be_narrowed_to_the_number_it_was_texted_to(database: Database,
         assert opt_outs.suppressed(connection, [PHONE], "20880") == set()
 
 
-def test_a_stop_of_somebody_without_a_number_blocks_nobody(database: Database, settings: Settings) -> None:
+@pytest.mark.parametrize(
+    ("sender", "region", "blocked"),
+    [
+        ("0711000777", "KE", ["+254711000777"]),
+        ("+254 711 000 778", None, ["+254711000778"]),
+        ("00254711000779", None, ["+254711000779"]),
+        ("254-711-000-780", "KE", ["+254711000780"]),
+        # Italy's by its calling code, South Africa's by the region.
+        ("391234567", "ZA", ["+27391234567", "+391234567"]),
+        ("MTN", "KE", ["MTN"]),
+        ("0711000777", None, ["0711000777"]),
+    ],
+)
+def test_a_stop_blocks_every_number_that_its_sender_may_be(
+    database: Database, settings: Settings, sender: str, region: str | None, blocked: list[str]
+) -> None:
+    """And the very string where it is none."""
+    receive(database, settings, inbound("STOP", sender=sender), default_region=region)
+    assert sorted(row.phone for row in all_rows(database, suppressions)) == blocked
+
+
+@pytest.mark.parametrize(
+    ("phone", "region", "blocked"),
+    [
+        ("0711000777", "KE", ["+254711000777"]),
+        ("+254 711 000 778", None, ["+254711000778"]),
+        ("391234567", "ZA", ["+27391234567", "+391234567"]),
+        ("nobody", None, ["nobody"]),
+    ],
+)
+def test_a_networks_opt_out_blocks_every_number_that_it_may_mean(
+    database: Database, settings: Settings, phone: str, region: str | None, blocked: list[str]
+) -> None:
+    with open_inbox(database, settings, default_region=region) as inbox:
+        inbox.receive("opt_out", opt_out(phone))
+    assert sorted(row.phone for row in all_rows(database, suppressions)) == blocked
+
+
+def test_who_said_stop_in_the_national_form_gets_no_further_text(
+    database: Database, settings: Settings
+) -> None:
+    receive(database, settings, inbound("STOP", sender="0711000001"), default_region="KE", stop_reply="")
+    receive(database, settings, inbound("hello", "in-2", sender=PHONE))
+    assert outcomes(database)[-1] == "opted_out"
+    assert all_rows(database, messages) == []
+
+
+def test_an_opt_out_of_what_is_no_number_is_listed_for_a_person(
+    database: Database, settings: Settings
+) -> None:
     receive(database, settings, inbound("STOP", sender="MTN"))
-    assert outcomes(database) == ["not_a_phone"]
-    assert all_rows(database, suppressions) == []
+    (listed,) = [one for one in audit(database).listed if one["kind"] == "opt_out_without_number"]
+    assert listed["id"] == only_row(database, suppressions).opt_out_id
+    assert "'MTN'" in listed["detail"]
 
 
 def test_stop_with_more_behind_it_is_an_ordinary_text(database: Database, settings: Settings) -> None:
