@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -24,8 +24,10 @@ FAILED = "failed"
 HELD = "held"
 OPTED_OUT = "opted_out"
 OFF = "off"
-# How far back a number's texts are looked through; a loop holds itself far below this.
-LOOK_BACK = 200
+# How far back a number's texts are looked through, twice the most that REPLIES_PER_DAY may be.
+LOOK_BACK = 1000
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 
 _NOTE = (
     update(inbound_messages)
@@ -119,28 +121,49 @@ def _opted_out(connection: Connection, replies: Sequence[Reply]) -> set[int]:
 def _without_loops(
     settings: Settings, database: Database, connection: Connection, replies: Sequence[Reply]
 ) -> set[int]:
-    """Those that do not say one text to one number more often than a person would; the rest is held, whole."""
+    """Those that a person might want; the rest is held, whole.
+
+    One text to one number is no more often said than a person would, and no number gets more automatic replies than
+    `REPLIES_PER_HOUR` and `REPLIES_PER_DAY`: an autoresponder with a clock in its text never says the same twice.
+    """
     # Processes that answer one number at the same moment count one after the other.
     lock_keys(connection, [f"reply:{one.phone}" for one in replies])
-    since = database.now(connection) - timedelta(seconds=settings.loop_seconds)
-    sent: dict[str, Counter[str]] = {}
+    now = database.now(connection)
+    sent: dict[str, list[_Sent]] = {}
     going = set()
     for one in replies:
         if one.phone not in sent:
-            sent[one.phone] = _replies_since(connection, one.phone, since)
-        if _is_no_loop(sent[one.phone], one.texts, settings.loop_limit):
-            sent[one.phone].update(one.texts)
+            sent[one.phone] = _replies_since(connection, one.phone, now - DAY)
+        # Who leaves is told so, whatever went before; nothing follows it.
+        if one.confirms_stop or _is_no_loop(sent[one.phone], one.texts, settings, now):
+            sent[one.phone] += [_Sent(text, now) for text in one.texts]
             going.add(one.inbound_id)
     return going
 
 
-def _is_no_loop(sent: Mapping[str, int], texts: Sequence[str], limit: int) -> bool:
-    return all(sent[text] + count <= limit for text, count in Counter(texts).items())
+class _Sent(NamedTuple):
+    text: str
+    at: datetime
 
 
-def _replies_since(connection: Connection, phone: str, since: datetime) -> Counter[str]:
+def _is_no_loop(sent: Sequence[_Sent], texts: Sequence[str], settings: Settings, now: datetime) -> bool:
+    lately = now - timedelta(seconds=settings.loop_seconds)
+    equal = Counter(one.text for one in sent if one.at > lately)
+    in_the_hour = sum(one.at > now - HOUR for one in sent)
+    return (
+        all(equal[text] + count <= settings.loop_limit for text, count in Counter(texts).items())
+        and in_the_hour + len(texts) <= settings.replies_per_hour
+        and len(sent) + len(texts) <= settings.replies_per_day
+    )
+
+
+def _replies_since(connection: Connection, phone: str, since: datetime) -> list[_Sent]:
     rows = connection.execute(_LATEST_TO, {"phone": phone})
-    return Counter(row.text for row in rows if row.origin == REPLY_ORIGIN and row.created_at > since)
+    return [
+        _Sent(row.text, row.created_at)
+        for row in rows
+        if row.origin == REPLY_ORIGIN and row.created_at > since
+    ]
 
 
 def _message(reply: Reply, text: str) -> NewMessage:

@@ -212,6 +212,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 WebThreads = Annotated[int, Field(ge=2, le=1_000)]
 # Equal texts are counted among the latest two hundred to a number.
 LoopLimit = Annotated[int, Field(ge=1, le=100)]
+ReplyLimit = Annotated[int, Field(ge=1, le=500)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]

@@ -94,6 +94,8 @@ class Settings(BaseModel):
     reply_timeout_seconds: types.Seconds = 30
     loop_limit: types.LoopLimit = 5
     loop_seconds: types.Seconds = 300
+    replies_per_hour: types.ReplyLimit = 20
+    replies_per_day: types.ReplyLimit = 60
     stop_scope: Literal["all", "sender"] = "all"
     stop_words: types.Words = ()
     start_words: types.Words = ()

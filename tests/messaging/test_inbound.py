@@ -357,6 +357,28 @@ def test_the_sixth_equal_reply_within_five_minutes_is_held(database: Database, s
     assert len(all_rows(database, messages)) == 5
 
 
+def test_more_replies_in_an_hour_than_a_person_wants_are_held_whatever_their_words(
+    database: Database, settings: Settings
+) -> None:
+    """An autoresponder with a clock in its text."""
+    receive(database, settings, *(inbound(f"Away, it is {n}", f"in-{n}") for n in range(23)))
+    assert outcomes(database) == ["queued"] * 20 + ["held"] * 3
+    receive(database, settings, inbound("hello", "other", OTHER_PHONE), inbound("STOP", "in-last"))
+    assert outcomes(database)[-2:] == ["queued", "queued"]
+    assert all_rows(database, messages)[-1].passes_opt_out
+
+
+def test_more_replies_in_a_day_than_a_person_wants_are_held(database: Database, settings: Settings) -> None:
+    limits = {"replies_per_hour": 3, "replies_per_day": 5}
+    for hour in range(3):
+        receive(database, settings, *(inbound(f"{hour}.{n}", f"in-{hour}-{n}") for n in range(3)), **limits)
+        move_time(database, messages, "created_at", timedelta(hours=1))
+    assert outcomes(database) == ["queued"] * 5 + ["held"] * 4
+    move_time(database, messages, "created_at", timedelta(hours=22))
+    receive(database, settings, inbound("tomorrow", "in-9"), **limits)
+    assert outcomes(database)[-1] == "queued"
+
+
 def test_other_texts_and_other_people_are_not_held(database: Database, settings: Settings) -> None:
     receive(database, settings, *(inbound("ping", f"in-{number}") for number in range(6)))
     receive(database, settings, inbound("pong", "other text"), inbound("ping", "other person", OTHER_PHONE))
