@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -315,10 +314,8 @@ def import_opt_outs(file: Path, as_json: bool) -> None:
     """Stop texting everyone in FILE, a CSV with the column phone and, where wanted, sender_id and reason."""
     service = current_service()
     with file.open("rb") as raw, _progress_of(file, as_json) as bar:
-        # A reason in another encoding must not keep a number from being stopped.
-        lines = TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")
         done = opt_out_import.import_opt_outs(
-            service.database, lines, service.settings.default_region, lambda: bar.update(raw.tell() - bar.pos)
+            service.database, raw, service.settings.default_region, lambda: bar.update(raw.tell() - bar.pos)
         )
     show(asdict(done), as_json, f"{done.added} added, {done.known} known, {done.refused_count} refused.")
     if not as_json:

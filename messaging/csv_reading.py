@@ -80,13 +80,16 @@ def read_header(beginning: bytes) -> Header:
     return max(fitting, key=lambda header: len(header.names))
 
 
-def read_rows(file: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def read_rows(
+    file: BinaryIO, delimiter: str, decoding_errors: str = "strict"
+) -> Iterator[tuple[int, list[str]]]:
     """The records behind the header with the number of the line each begins on; blank ones are left out.
 
+    `decoding_errors`: what is done with bytes that are no UTF-8, in Python's words.
     Raises InvalidFile where the rest cannot be told apart: a quote that is never closed, bytes that are no UTF-8.
     """
     # newline="": line ends inside quotes stay as they are, those outside are the reader's business.
-    lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors=decoding_errors, newline="")
     # strict: else a quote that is never closed, or closed by the next one rows below, takes what stands between
     # into one cell, and one recipient's text holds the rows of others.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple, TextIO
+from typing import Any, BinaryIO, NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
 from messaging import forward_events
-from messaging.csv_reading import read_header
+from messaging.csv_reading import LONGEST_HEADER_BYTES, PHONE, Header, read_header, read_rows
 from messaging.database import Database
 from messaging.models import opt_outs, suppressions
 from messaging.opt_outs import EVERYTHING, KEYWORD, lock_phones, sender_key
@@ -25,10 +24,9 @@ SOURCE = "import"
 # Small, so that callbacks that come in meanwhile do not wait long for the one writer of SQLite.
 CHUNK = 500
 MOST_NAMED = 100
-HEADER_LINES = 1
 LONGEST_REASON = 500
 
-Row = tuple[int, Mapping[str, Any]]
+Row = tuple[int, list[str]]
 
 _STANDING = (
     select(suppressions.c.phone, suppressions.c.sender_id, opt_outs.c.source)
@@ -57,19 +55,24 @@ class Imported:
 
 def import_opt_outs(
     database: Database,
-    lines: TextIO,
+    file: BinaryIO,
     default_region: str | None,
     progress: Callable[[], object] = lambda: None,
 ) -> Imported:
     """The columns: `phone`, and where wanted `sender_id` and `reason`. Harmless to repeat after a break.
 
-    `progress` is called after each chunk. Raises InvalidInput for a file without a `phone` column.
+    `file` is read twice: nothing is written before all of it is known to be readable, for a quotation mark that is
+    never closed hides the rows behind it. `progress` is called after each chunk. Raises InvalidFile.
     """
-    header = read_header(lines.readline().encode())
-    reader = csv.DictReader(lines, header.names, delimiter=header.delimiter)
+    # A reason in another encoding must not keep a number from being stopped.
+    beginning = file.read(LONGEST_HEADER_BYTES).decode("utf-8", "replace").encode()
+    header = read_header(beginning)
+    for _ in _rows(file, header):
+        pass
     imported = Imported()
-    for chunk in _chunks(reader):
-        stops = list(_readable(chunk, default_region, imported))
+    rows = _rows(file, header)
+    while chunk := list(islice(rows, CHUNK)):
+        stops = list(_readable(chunk, header, default_region, imported))
         with database.write() as connection:
             added = _record(database, connection, stops)
         imported.added += added
@@ -78,33 +81,42 @@ def import_opt_outs(
     return imported
 
 
-def _chunks(reader: csv.DictReader[str]) -> Iterator[list[Row]]:
-    numbered = ((reader.line_num + HEADER_LINES, row) for row in reader)
-    try:
-        while chunk := list[Row](islice(numbered, CHUNK)):
-            yield chunk
-    except csv.Error as error:
-        raise InvalidInput(
-            f"Line {reader.line_num + HEADER_LINES + 1} cannot be read as CSV: {error}"
-        ) from None
+def _rows(file: BinaryIO, header: Header) -> Iterator[Row]:
+    file.seek(0)
+    return read_rows(file, header.delimiter, decoding_errors="replace")
 
 
-def _readable(chunk: Sequence[Row], default_region: str | None, imported: Imported) -> Iterator[Stop]:
-    for line, row in chunk:
+def _readable(
+    chunk: Sequence[Row], header: Header, default_region: str | None, imported: Imported
+) -> Iterator[Stop]:
+    for line, cells in chunk:
         try:
-            yield _stop(row, default_region)
+            yield _stop(header, cells, default_region)
         except InvalidInput as error:
             imported.refused_count += 1
             if len(imported.refused) < MOST_NAMED:
                 imported.refused.append({"line": line, "code": error.code, "message": error.message})
 
 
-def _stop(row: Mapping[str, Any], default_region: str | None) -> Stop:
-    phone = read_phone((row["phone"] or "").strip(), default_region).e164
-    sender_id = (row.get("sender_id") or "").strip() or None
+def _stop(header: Header, cells: Sequence[str], default_region: str | None) -> Stop:
+    _require_one_row(header, cells)
+    row = dict(zip(header.names, (cell.strip() for cell in cells), strict=False))
+    phone = read_phone(row.get(PHONE, ""), default_region).e164
+    sender_id = row.get("sender_id") or None
     validate_sender(sender_id)
-    reason = (row.get("reason") or "").strip()[:LONGEST_REASON].replace("\0", "\ufffd")
+    reason = row.get("reason", "")[:LONGEST_REASON].replace("\0", "\ufffd")
     return Stop(phone, EVERYTHING if sender_id is None else sender_key(sender_id), reason or None)
+
+
+def _require_one_row(header: Header, cells: Sequence[str]) -> None:
+    """A row that may hide others is not guessed at: the people in it would go on being texted."""
+    if any("\n" in cell or "\r" in cell for cell in cells):
+        raise InvalidInput(
+            "A cell of this row goes over several lines: is a quotation mark closed too late?",
+            code="line_break",
+        )
+    if any(cells[len(header.names) :]):
+        raise InvalidInput("This row has more cells than the header", code="extra_cells")
 
 
 def _record(database: Database, connection: Connection, stops: Sequence[Stop]) -> int:
