@@ -70,7 +70,7 @@ def import_opt_outs(
     imported = Imported()
     for chunk in _chunks(reader):
         stops = list(_readable(chunk, default_region, imported))
-        with database.write() as connection:
+        with database.write(settled=True) as connection:
             added = _record(database, connection, stops)
         imported.added += added
         imported.known += len(stops) - added

@@ -33,6 +33,7 @@ HTTP_STATUSES: tuple[tuple[type[ServiceError], int], ...] = (
     (errors.Conflict, 409),
     (errors.Busy, 503),
     (errors.StorageUnavailable, 503),
+    (errors.AcceptanceUnknown, 503),
     (errors.OutcomeUnknown, 504),
     (errors.ProviderError, 502),
 )
