@@ -15,7 +15,6 @@ from messaging.database import Database
 from messaging.models import attempts, callbacks, delivery_reports, messages
 from messaging.models import pauses as paused_table
 from messaging.postings import Posting
-from messaging.sending import post
 from tests.messaging.books import open_inbox, report
 from tests.support.delivery import (
     LEASE,
@@ -33,6 +32,7 @@ from tests.support.delivery import (
     opt_out,
     phone,
     phones,
+    post,
     post_to,
     queue,
     statuses_of,

@@ -19,13 +19,15 @@ NEVER, BEFORE, AFTER = "never", "before", "after"
 class PostgresqlProxy:
     """`cut_at_commit`: NEVER; BEFORE the server gets the COMMIT; AFTER it got it, as soon as `may_cut()`.
 
-    `cuts`: how many connections were cut. What the server answers to that COMMIT is never passed on.
+    `cuts`: how many were cut there. What the server answers to that COMMIT is never passed on.
+    `is_away`: no connection lives, and none that begins.
     """
 
     def __init__(self, server_url: str) -> None:
         self._server = make_url(server_url)
         self.cut_at_commit = NEVER
         self.may_cut: Callable[[], object] = lambda: None
+        self.is_away = False
         self.cuts = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._closing = threading.Event()
@@ -64,7 +66,7 @@ class PostgresqlProxy:
         with client, socket.create_connection(address) as server, selectors.DefaultSelector() as selector:
             selector.register(client, selectors.EVENT_READ, server)
             selector.register(server, selectors.EVENT_READ, client)
-            while not self._closing.is_set():
+            while not (self._closing.is_set() or self.is_away):
                 for key, _ in selector.select(0.05):
                     if not self._pass_on(key.fileobj, key.data, is_from_client=key.fileobj is client):
                         return
