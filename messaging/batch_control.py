@@ -38,7 +38,7 @@ def pause(database: Database, batch_id: int) -> dict[str, Any]:
 
     The batch in CONTRACT's shape. Raises NotFound, Conflict.
     """
-    with database.write() as connection:
+    with database.write(settled=True) as connection:
         batch = require_batch(connection, batch_id, lock=True)
         if batch.status != PAUSED:
             _require(batch, MAY_SEND, "paused")
@@ -48,7 +48,7 @@ def pause(database: Database, batch_id: int) -> dict[str, Any]:
 
 def resume(database: Database, batch_id: int) -> dict[str, Any]:
     """The batch goes on where it was. Harmless to repeat. Raises NotFound, Conflict."""
-    with database.write() as connection:
+    with database.write(settled=True) as connection:
         now = database.now(connection)
         batch = require_batch(connection, batch_id, lock=True)
         if batch.status not in MAY_SEND:
@@ -69,7 +69,7 @@ def cancel(database: Database, batch_id: int) -> dict[str, Any]:
     batch is finished by the worker) and `message`, the same in a sentence. Harmless to repeat.
     Raises NotFound, Conflict.
     """
-    with database.write() as connection:
+    with database.write(settled=True) as connection:
         batch = require_batch(connection, batch_id, lock=True)
         if batch.status != CANCELLED:
             _require(batch, (RECEIVING, PAUSED, *MAY_SEND), "cancelled")

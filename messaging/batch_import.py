@@ -197,7 +197,8 @@ def _shared_values(connection: Connection, batch: Any, now: datetime) -> tuple[A
 
 def _finish(database: Database, batch: Any, done: int) -> None:
     """From here on its messages go out."""
-    with database.write() as connection:
+    # A worker finds out at its next try; whoever typed a command is told the truth.
+    with database.write(settled=batch.reason == READ_BY_COMMAND) as connection:
         now = database.now(connection)
         is_later = batch.send_at is not None and batch.send_at > now
         ours = (RECEIVING, batches.c.id == batch.id, batches.c.rows_read == done)

@@ -7,14 +7,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, create_engine, event, func, select, text
+from sqlalchemy import Connection, RootTransaction, Table, create_engine, event, func, select, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
+from messaging.commit_tokens import leave_token, was_committed
 from messaging.group_writes import GroupWrites
 from messaging.read_limits import within_limit
 from messaging.value_lists import as_array
 from messaging.write_turns import WriteTurns
+from utils.errors import StorageUnavailable
 
 SQLITE_BUSY_SECONDS = 30
 # 64 MB, after which a commit writes SQLite's log back into the file. messaging.checkpoints.
@@ -38,6 +41,10 @@ def utc_now() -> datetime:
 
 def _wake_nobody() -> None:
     return None
+
+
+class _CommitLost(Exception):
+    """The connection ended at COMMIT: nobody told whether it was done."""
 
 
 class Database:
@@ -84,15 +91,28 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """One transaction, committed at the end. Wakes a worker afterwards where `wake_after_commit` was called."""
-        wakes: list[Any] = []
-        with self.write_turn(), self._writer.begin() as connection:
-            connection.info.pop(WAKES_WORKER, None)
-            connection.info[FORWARDS] = self.forwards
-            yield connection
-            wakes.append(connection.info.pop(WAKES_WORKER, None))
-        if any(wakes):
+    def write(self, *, settled: bool = False) -> Iterator[Connection]:
+        """One transaction, committed at the end. Wakes a worker afterwards where `wake_after_commit` was called.
+
+        `settled`: for what must not be done twice and has no key. Where the connection ends at COMMIT, it is found
+        out whether it was done: it returns, or raises StorageUnavailable, or AcceptanceUnknown where that cannot
+        be found out. It costs PostgreSQL one more insert. SQLite itself tells whether a commit was done.
+        """
+        token: str | None = None
+        is_waking = False
+        try:
+            with self.write_turn(), self._writer.connect() as connection, connection.begin() as transaction:
+                connection.info.pop(WAKES_WORKER, None)
+                connection.info[FORWARDS] = self.forwards
+                if settled and not self.is_sqlite:
+                    token = leave_token(connection)
+                yield connection
+                is_waking = bool(connection.info.pop(WAKES_WORKER, None))
+                _commit(transaction, token)
+        except _CommitLost as lost:
+            if token is None or not was_committed(self.engine, token):
+                raise StorageUnavailable from lost
+        if is_waking:
             self.wake()
 
     @contextmanager
@@ -126,6 +146,17 @@ class Database:
         self.engine.dispose()
         if self._turns is not None:
             self._turns.close()
+
+
+def _commit(transaction: RootTransaction, token: str | None) -> None:
+    """Raises _CommitLost where there is a token to ask for."""
+    try:
+        transaction.commit()
+    except DBAPIError as error:
+        # A server that refuses a commit says so on a connection that lives on.
+        if token is None or not error.connection_invalidated:
+            raise
+        raise _CommitLost from error
 
 
 def wake_after_commit(connection: Connection) -> None:

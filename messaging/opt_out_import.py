@@ -73,7 +73,7 @@ def import_opt_outs(
     rows = _rows(file, header)
     while chunk := list(islice(rows, CHUNK)):
         stops = list(_readable(chunk, header, default_region, imported))
-        with database.write() as connection:
+        with database.write(settled=True) as connection:
             added = _record(database, connection, stops)
         imported.added += added
         imported.known += len(stops) - added

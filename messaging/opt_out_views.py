@@ -132,7 +132,7 @@ def stop(
 ) -> dict[str, Any]:
     """An operator's word that `phone` (E.164) is not to be texted: by `sender_id`, or at all."""
     scope = "all" if sender_id is None else "sender"
-    with database.write() as connection:
+    with database.write(settled=True) as connection:
         added = ledger.record_stop(database, connection, phone, scope, sender_id, source, detail=reason)
         return {"phone": phone, "added": added, "blocks": _blocks(connection, phone)}
 
@@ -144,7 +144,7 @@ def lift(
 
     Raises NotFound where nothing blocks it.
     """
-    with database.write() as connection:
+    with database.write(settled=True) as connection:
         before = _blocks(connection, phone)
         lifted = ledger.lift(database, connection, phone, sender_id, source=source, detail=reason)
         left = _blocks(connection, phone)

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import psycopg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 # Leases outlive the deadline of their POST by as much, so that an answer is recorded while its lease lives.
 PATIENCE_SECONDS = 60.0
 RETRY_SECONDS = 0.5
+# PostgreSQL's class of errors for what is too large, too long or too many.
+PROGRAM_LIMIT = "54"
+SQLITE_PERMANENT = (
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_RANGE,
+)
+# What a store says to a write. SQLite's driver refuses a number of more than 64 bits with Python's own error.
+REFUSALS = (DBAPIError, OverflowError)
 
 Result = TypeVar("Result")
 
@@ -28,12 +40,24 @@ def with_patience(work: Callable[[], Result], seconds: float = PATIENCE_SECONDS)
         try:
             return work()
         except DBAPIError as error:
-            if not _is_passing(error) or time.monotonic() > deadline:
+            if not is_passing(error) or time.monotonic() > deadline:
                 raise
             logger.warning("a write waits for the database")
             time.sleep(RETRY_SECONDS)
 
 
-def _is_passing(error: DBAPIError) -> bool:
+def is_passing(error: Exception) -> bool:
     """Trouble with the database itself, or a session that it ended; not with what was written."""
-    return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    return isinstance(error, (OperationalError, InterfaceError)) and not _is_about_the_write(error.orig)
+
+
+def _is_about_the_write(told: BaseException | None) -> bool:
+    """Both drivers also call operational what no waiting mends: a key too long for its index, a missing table."""
+    if isinstance(told, psycopg.Error):
+        return (told.sqlstate or "").startswith(PROGRAM_LIMIT)
+    # The lower byte is the kind, the upper one its cause.
+    return isinstance(told, sqlite3.Error) and getattr(told, "sqlite_errorcode", 0) & 0xFF in SQLITE_PERMANENT

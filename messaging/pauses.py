@@ -56,7 +56,7 @@ def resume(connection: Connection, name: str | None = None) -> int:
 
 def resume_now(database: Database, sender_id: str | None) -> int:
     """A person's decision: one sender id, or everything that is paused."""
-    with database.write() as connection:
+    with database.write(settled=True) as connection:
         return resume(connection, None if sender_id is None else sender_name(sender_id))
 
 

@@ -17,11 +17,12 @@ from messaging.claims import Claim
 from messaging.database import Database, lock_keys
 from messaging.group_writes import Step
 from messaging.models import attempts, messages
+from messaging.patience import REFUSALS, is_passing
 from messaging.postings import IS_SENDING, Posting
 from messaging.record_writes import RecordWrites
 from messaging.value_lists import one_of
 from utils.errors import ProviderError
-from utils.provider_answers import SendAnswer
+from utils.provider_answers import RecipientAnswer, SendAnswer
 
 _STATES = (
     select(attempts.c.id, attempts.c.state)
@@ -67,6 +68,47 @@ def answer_step(database: Database, posting: Posting, answer: SendAnswer) -> Ste
     """`record_answer`, to be written together with something else."""
     item = _Answered(database, posting, answer)
     return Step(_record_answers, item, weight=len(posting.claim.recipients))
+
+
+def record_with_care(database: Database, posting: Posting, answer: SendAnswer) -> None:
+    """`record_answer` where the store refuses something in it: what can be stored is, the rest is left out.
+
+    Each recipient's answer is tried by itself and taken back. Of one that is refused only the outcome is kept.
+    """
+    with database.write() as connection:
+        recipients = {
+            number: found if _can_record(connection, database, posting, answer, found) else _outcome_of(found)
+            for number, found in answer.recipients.items()
+        }
+        told = replace(answer, recipients=recipients)
+        if not _is_recordable(connection, _Answered(database, posting, told)):
+            told = replace(told, raw={}, message="")
+        _record_answers(connection, [_Answered(database, posting, told)])
+
+
+def _can_record(
+    connection: Connection, database: Database, posting: Posting, answer: SendAnswer, found: RecipientAnswer
+) -> bool:
+    number = found.number
+    alone = replace(posting.claim, recipients={number: posting.claim.recipients[number]})
+    said = replace(answer, raw={}, message="", recipients={number: found})
+    return _is_recordable(connection, _Answered(database, replace(posting, claim=alone), said))
+
+
+def _is_recordable(connection: Connection, one: _Answered) -> bool:
+    try:
+        with connection.begin_nested() as savepoint:
+            _record_answers(connection, [one])
+            savepoint.rollback()
+    except REFUSALS as error:
+        if is_passing(error):
+            raise
+        return False
+    return True
+
+
+def _outcome_of(found: RecipientAnswer) -> RecipientAnswer:
+    return found._replace(status_word=None, provider_message_id=None, cost=None, cost_raw=None, parts=None)
 
 
 def _record_answers(connection: Connection, answered: list[_Answered]) -> list[None]:

@@ -18,7 +18,7 @@ from messaging import claims, postings, records
 from messaging.claims import Claim, ClaimLimits
 from messaging.database import Database
 from messaging.pacing import Pace
-from messaging.patience import with_patience
+from messaging.patience import PATIENCE_SECONDS, REFUSALS, is_passing, with_patience
 from messaging.postings import Posting
 from messaging.windows import SendingWindows
 from utils.errors import ProviderError, ServiceError
@@ -106,7 +106,7 @@ class Sender:
         ]
         try:
             _, turn = with_patience(partial(self._database.grouped.submit_together, steps))
-        except (SQLAlchemyError, ServiceError):
+        except (SQLAlchemyError, OverflowError, ServiceError):
             # What ails the next POST must not cost the answer to this one.
             write_outcome(self._database, posting, outcome)
             next_turn = partial(self._database.grouped.submit_together, steps[1:])
@@ -155,21 +155,13 @@ class Sender:
         return None
 
 
-def post(
-    database: Database, provider: ProviderClient, posting: Posting, deadline_seconds: float
-) -> SendAnswer | ProviderError:
-    """The POST, with no database session held, and its record. A failure is returned: it is an outcome.
-
-    Who was stopped past the end of the lease sends nothing: others may have decided about these texts.
-    """
-    outcome = ask_provider(provider, posting, deadline_seconds)
-    write_outcome(database, posting, outcome)
-    return outcome
-
-
 def ask_provider(
     provider: ProviderClient, posting: Posting, deadline_seconds: float
 ) -> SendAnswer | ProviderError:
+    """The POST, with no database session held. A failure is returned: it is an outcome.
+
+    Who was stopped past the end of the lease sends nothing: others may have decided about these texts.
+    """
     claim = posting.claim
     try:
         return provider.send_texts(
@@ -188,11 +180,25 @@ def ask_provider(
         return error
 
 
-def write_outcome(database: Database, posting: Posting, outcome: SendAnswer | ProviderError) -> None:
+def write_outcome(
+    database: Database,
+    posting: Posting,
+    outcome: SendAnswer | ProviderError,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> None:
+    """One recipient's answer that the store refuses does not cost the others of the POST theirs."""
     if isinstance(outcome, ProviderError):
-        with_patience(partial(records.record_failure, database, posting, outcome))
-    else:
-        with_patience(partial(records.record_answer, database, posting, outcome))
+        with_patience(partial(records.record_failure, database, posting, outcome), patience_seconds)
+        return
+    try:
+        with_patience(partial(records.record_answer, database, posting, outcome), patience_seconds)
+    except REFUSALS as error:
+        if is_passing(error):
+            raise
+        logger.exception(
+            "an answer cannot be stored as it is", extra={"attempt_id": posting.claim.attempt_id}
+        )
+        with_patience(partial(records.record_with_care, database, posting, outcome), patience_seconds)
 
 
 def worker_name() -> str:

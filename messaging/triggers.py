@@ -7,6 +7,8 @@ Recorded before the POST and after it. Not sent: `failed`, and the caller may re
 from __future__ import annotations
 
 import json
+import logging
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from messaging import claims, idempotency, opt_outs, postings, statuses
 from messaging.claims import Claim
@@ -21,7 +24,8 @@ from messaging.database import Database
 from messaging.models import attempts
 from messaging.outbox import SINGLE_PRIORITY, NewMessage, enqueue
 from messaging.pacing import Pace
-from messaging.sending import post, worker_name
+from messaging.sending import ask_provider, worker_name, write_outcome
+from utils.deadlines import boot_clock
 from utils.errors import (
     Busy,
     EmptyMessage,
@@ -41,8 +45,13 @@ LEASE = timedelta(seconds=DEADLINE_SECONDS) + claims.LEASE_AFTER_TIMEOUT
 LONGEST_NAP_SECONDS = 0.1
 # With less time left an answer would hardly come, and its outcome be unknown for nothing.
 LEAST_POST_SECONDS = 1.0
+# Kept of the deadline for the record of the answer, which goes on behind the caller's back where it takes longer.
+RECORD_SECONDS = 0.5
 ROUTE = "trigger"
 WAITED_TOO_LONG = "This call waited too long for its turn and was not sent; try again in a moment"
+
+
+logger = logging.getLogger(__name__)
 
 
 class RecipientsRejected(ServiceError):
@@ -98,7 +107,9 @@ class TriggerSender:
         if accepted.claim is None:
             raise OptedOut(_opted_out_sentence(unique), details={"recipients": unique})
         posting = self._wait_for_turn(accepted.claim, deadline)
-        outcome = post(self._database, self._provider, posting, deadline - time.monotonic())
+        seconds_left = deadline - RECORD_SECONDS - time.monotonic()
+        outcome = ask_provider(self._provider, posting, seconds_left)
+        self._record(posting, outcome, deadline)
         if isinstance(outcome, ProviderError):
             raise _as_rejection(outcome)
         return _result(outcome, accepted.blocked)
@@ -167,6 +178,27 @@ class TriggerSender:
                 self._give_up(claim, is_marked=False)
                 raise Busy("The pace to Africa's Talking is used up; try again in a moment")
             time.sleep(min(turn.seconds, LONGEST_NAP_SECONDS))
+
+    def _record(
+        self, posting: postings.Posting, outcome: SendAnswer | ProviderError, deadline: float
+    ) -> None:
+        """Waits until it is written down, or the caller has to hear what AT said: that is true in any case.
+
+        A database that went away is tried until the lease ends. The thread is no daemon: a process that is asked
+        to stop waits for it.
+        """
+        thread = threading.Thread(target=self._write_down, args=(posting, outcome), name="trigger-record")
+        thread.start()
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _write_down(self, posting: postings.Posting, outcome: SendAnswer | ProviderError) -> None:
+        try:
+            write_outcome(self._database, posting, outcome, max(0.0, posting.not_after - boot_clock()))
+        except (SQLAlchemyError, ServiceError):
+            # The caller has AT's answer. Here a sweep will call these texts unknown.
+            logger.exception(
+                "what a trigger sent is not recorded", extra={"attempt_id": posting.claim.attempt_id}
+            )
 
     def _give_up(self, claim: Claim, *, is_marked: bool) -> None:
         with self._database.write() as connection:

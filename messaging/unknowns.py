@@ -31,7 +31,7 @@ def resend(database: Database, message_id: int) -> int:
 
     Raises NotFound, NotUnknown.
     """
-    with database.write() as connection:
+    with database.write(settled=True) as connection:
         old = _unknown_message(connection, message_id)
         new = NewMessage(
             old.recipient,
@@ -50,7 +50,7 @@ def resend(database: Database, message_id: int) -> int:
 
 def close(database: Database, message_id: int) -> None:
     """Nobody needs to look at it any more; a report may still settle it. Raises NotFound, NotUnknown."""
-    with database.write() as connection:
+    with database.write(settled=True) as connection:
         old = _unknown_message(connection, message_id)
         _close(connection, old.id, CLOSED, "closed by a person", database.now(connection))
 

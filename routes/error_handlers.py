@@ -33,6 +33,7 @@ HTTP_STATUSES: tuple[tuple[type[ServiceError], int], ...] = (
     (errors.Conflict, 409),
     (errors.Busy, 503),
     (errors.StorageUnavailable, 503),
+    (errors.AcceptanceUnknown, 503),
     (errors.OutcomeUnknown, 504),
     (errors.ProviderError, 502),
 )
@@ -57,7 +58,8 @@ def answer_service_error(error: ServiceError) -> Response:
         logger.error("a request failed", exc_info=error)
     answer = _answer(status, error.code, error.message, error.field, _details(error))
     wait_seconds = RETRY_AFTER_SECONDS.get(error.code) or getattr(error, "retry_after", None)
-    if wait_seconds:
+    # AT may ask for patience in an answer that leaves open what it sent: that is no invitation to our caller.
+    if wait_seconds and not isinstance(error, errors.OutcomeUnknown):
         answer.headers["Retry-After"] = str(math.ceil(wait_seconds))
     if isinstance(error, errors.Unauthorised):
         answer.headers["WWW-Authenticate"] = "Bearer"

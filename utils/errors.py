@@ -14,6 +14,7 @@
       Conflict                               conflict
       Busy                                   busy
       StorageUnavailable                     storage_unavailable
+      AcceptanceUnknown                      acceptance_unknown
       ProviderError                          talking to Africa's Talking
         ProviderUnreachable                  provider_unavailable   not_sent   retryable
         ProviderThrottled                    provider_unavailable   not_sent   retryable
@@ -124,6 +125,13 @@ class TooSlow(Busy):
 class StorageUnavailable(ServiceError):
     code = "storage_unavailable"
     sentence = "The database cannot be used now"
+
+
+class AcceptanceUnknown(ServiceError):
+    """The database did not tell whether a write was done. Never an invitation to try again without the key."""
+
+    code = "acceptance_unknown"
+    sentence = "The request may have been accepted; repeat only with the same Idempotency-Key"
 
 
 class ProviderError(ServiceError):

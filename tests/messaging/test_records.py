@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,8 +17,9 @@ from messaging import lanes, opt_outs, pauses, records, standings, statuses, unk
 from messaging.database import Database
 from messaging.models import attempts, callbacks, delivery_reports, messages
 from messaging.models import pauses as paused_table
+from messaging.patience import PATIENCE_SECONDS
 from messaging.postings import Posting
-from messaging.sending import post
+from messaging.sending import write_outcome
 from tests.messaging.books import open_inbox, report
 from tests.support.delivery import (
     LEASE,
@@ -33,6 +37,7 @@ from tests.support.delivery import (
     opt_out,
     phone,
     phones,
+    post,
     post_to,
     queue,
     statuses_of,
@@ -43,7 +48,8 @@ from tests.support.simulator_process import SimulatorProcess
 from tests.support.stack import free_port
 from utils import provider_transport
 from utils.errors import ProviderError
-from utils.provider_answers import SendAnswer
+from utils.money import Money
+from utils.provider_answers import RecipientAnswer, SendAnswer
 from utils.provider_transport import LEAST_SECONDS
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
@@ -685,3 +691,45 @@ def test_a_late_answer_never_sends_what_a_person_has_decided_about(
     if status == "unknown":
         with pytest.raises(unknowns.NotUnknown):
             unknowns.resend(database, one)
+
+
+def answer_with(posting: Posting, **values: Any) -> SendAnswer:
+    """All are accepted; the first one's answer holds `values`."""
+    found = {
+        number: RecipientAnswer(number, "accepted", None, 101, "Success", f"ATXid_{number}", parts=1)
+        for number in posting.claim.recipients
+    }
+    first = next(iter(found))
+    found[first] = found[first]._replace(**values)
+    return SendAnswer({}, 201, "Sent", found, [])
+
+
+# Of an id that cannot be compressed; text without an end is also too long for an index's page.
+TOO_LONG = secrets.token_hex(10_000)
+UNSTORABLE = [
+    {"provider_message_id": TOO_LONG},
+    {"cost": Money(Decimal(10) ** 30, "KES"), "cost_raw": "KES 1e30"},
+]
+
+
+@pytest.mark.parametrize("values", UNSTORABLE, ids=["id", "cost"])
+def test_an_answer_that_cannot_be_stored_does_not_cost_the_others_of_its_post_theirs(
+    database: Database, values: dict[str, Any]
+) -> None:
+    posting = post_to(database, *phones(3))
+    began_at = time.monotonic()
+    write_outcome(database, posting, answer_with(posting, **values))
+    assert time.monotonic() - began_at < PATIENCE_SECONDS / 2
+    assert statuses_of(database) == ["accepted"] * 3
+    kept = [row.provider_message_id for row in every(database, messages)]
+    assert kept[1:] == [f"ATXid_{phone(2)}", f"ATXid_{phone(3)}"]
+    assert attempt(database, posting.claim.attempt_id).state == "recorded"
+
+
+def test_words_of_a_whole_answer_that_cannot_be_stored_are_left_out(database: Database) -> None:
+    """PostgreSQL refuses a zero in a text; SQLite keeps it."""
+    posting = post_to(database, *phones(2))
+    write_outcome(database, posting, replace(answer_with(posting), message="a\0b"))
+    assert statuses_of(database) == ["accepted"] * 2
+    told = attempt(database, posting.claim.attempt_id).provider_message
+    assert told == ("a\0b" if database.is_sqlite else "")

@@ -9,7 +9,6 @@ import pytest
 from messaging import claims, idempotency, sweeps
 from messaging.database import Database, utc_now
 from messaging.models import attempts, batches, idempotency_keys, messages
-from messaging.sending import post
 from tests.support.delivery import (
     LEASE,
     Clock,
@@ -27,6 +26,7 @@ from tests.support.delivery import (
     message,
     phone,
     phones,
+    post,
     post_to,
     queue,
     queue_batch,

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ from tests.support.delivery import (
 )
 from tests.support.delivery_processes import in_processes, process, trigger, trigger_alone
 from tests.support.fake_provider import FakeProvider
+from tests.support.postgresql_proxy import PostgresqlProxy
 from tests.support.simulator_process import SimulatorProcess
 from tests.support.stack import eventually, free_port
 from utils.errors import (
@@ -44,6 +46,7 @@ from utils.errors import (
     OptedOut,
     OutcomeUnknown,
     ProviderUnreachable,
+    ServiceError,
 )
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
@@ -498,3 +501,78 @@ def test_processes_that_race_with_one_key_send_once(
     assert "accepted" in outcomes
     assert set(outcomes) <= {"accepted", idempotency.StillRunning.code}
     assert len(simulator.ledger()) == count(database, messages) == 1
+
+
+@pytest.fixture
+def proxy(database_url: str) -> Iterator[PostgresqlProxy]:
+    with PostgresqlProxy(database_url) as found:
+        yield found
+
+
+@pytest.fixture
+def behind_proxy(
+    at_settings: Settings, proxy: PostgresqlProxy, client: ProviderClient
+) -> Iterator[TriggerSender]:
+    """Its database may go away; `database` goes past the proxy."""
+    found = Database(proxy.url.replace("postgresql://", "postgresql+psycopg://", 1))
+    yield TriggerSender(at_settings, found, client)
+    found.close()
+
+
+def send_while_the_database_goes(
+    sender: TriggerSender, proxy: PostgresqlProxy, fake_at: FakeProvider
+) -> tuple[Any, float]:
+    """What the caller got, and after how many seconds."""
+    got: list[Any] = []
+
+    def call() -> None:
+        try:
+            got.append(sender.send_now("Hello", phones(2), None))
+        except ServiceError as error:
+            got.append(error)
+
+    fake_at.hold.clear()
+    thread = threading.Thread(target=call)
+    began_at = time.monotonic()
+    thread.start()
+    assert fake_at.arrived.acquire(timeout=PATIENCE_SECONDS)
+    proxy.is_away = True
+    fake_at.hold.set()
+    thread.join(2 * PATIENCE_SECONDS)
+    return got[0], time.monotonic() - began_at
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_database_that_goes_away_while_at_answers_does_not_take_ats_answer_from_the_caller(
+    database: Database,
+    proxy: PostgresqlProxy,
+    behind_proxy: TriggerSender,
+    fake_at: FakeProvider,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(triggers, "DEADLINE_SECONDS", 3.0)
+    result, seconds = send_while_the_database_goes(behind_proxy, proxy, fake_at)
+    assert seconds < 4
+    assert result.accepted == phones(2)
+    assert statuses_of(database) == ["sending"] * 2
+    proxy.is_away = False
+    eventually(lambda: statuses_of(database) == ["accepted"] * 2, "the answer is recorded behind it")
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_lost_answer_is_told_as_unknown_though_the_database_went_away_too(
+    database: Database,
+    proxy: PostgresqlProxy,
+    behind_proxy: TriggerSender,
+    fake_at: FakeProvider,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(triggers, "DEADLINE_SECONDS", 3.0)
+    fake_at.script.append((500, "text/plain", "oops"))
+    result, seconds = send_while_the_database_goes(behind_proxy, proxy, fake_at)
+    assert seconds < 4
+    assert isinstance(result, OutcomeUnknown)
+    proxy.is_away = False
+    eventually(lambda: statuses_of(database) == ["unknown"] * 2, "the failure is recorded behind it")

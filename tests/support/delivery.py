@@ -14,7 +14,12 @@ from messaging.database import Database
 from messaging.models import attempts, batches, message_events, messages
 from messaging.outbox import BATCH_PRIORITY, NewMessage, enqueue
 from messaging.pacing import Pace
+from messaging.postings import Posting
+from messaging.sending import ask_provider, write_outcome
+from utils.errors import ProviderError
+from utils.provider_answers import SendAnswer
 from utils.settings import Settings
+from utils.sms_utils import ProviderClient
 
 LEASE = timedelta(seconds=120)
 UNHURRIED = Pace(100_000, 10_000_000)
@@ -184,3 +189,12 @@ class Clock:
 
     def step(self, **duration: float) -> None:
         self._shift += timedelta(**duration)
+
+
+def post(
+    database: Database, provider: ProviderClient, posting: Posting, deadline_seconds: float
+) -> SendAnswer | ProviderError:
+    """The POST and its record, as a lane does them."""
+    outcome = ask_provider(provider, posting, deadline_seconds)
+    write_outcome(database, posting, outcome)
+    return outcome
