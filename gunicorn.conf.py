@@ -53,14 +53,14 @@ def on_starting(server: Arbiter) -> None:
 
 wsgi_app = "app:create_app()"
 bind = join_host(settings.bind, settings.port)
-worker_class = "gthread"
+worker_class = "routes.web_worker.WholeRequestWorker"
 workers = settings.web_concurrency
 threads = settings.web_threads
 # The thread that shares commits must start in the worker: one made before the fork would not exist there.
 preload_app = False
 # A GET trigger may wait 20 s for AT: a stop lets it finish.
 graceful_timeout = 30
-# gthread beats from its main loop, however long a request takes, so this only finds a hung process.
+# The worker beats from its main loop, however long a request takes, so this only finds a hung process.
 timeout = 60
 # Longer than the 60 s after which common load balancers drop an idle connection: then they close, never we.
 keepalive = 75

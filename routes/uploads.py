@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from typing import Any
+from weakref import WeakSet
 
 from flask import Flask, current_app, g, request
 
@@ -16,6 +17,8 @@ SHARE_OF_THREADS = 4
 # A caller whose line is gone without a word would keep his thread, and his place, until the server restarts.
 SILENCE_SECONDS = 60
 MULTIPART = "multipart/form-data"
+# Connections whose request has no total deadline (routes.web_worker).
+UNHURRIED: WeakSet[Any] = WeakSet()
 
 
 def prepare_uploads(app: Flask, web_threads: int) -> None:
@@ -40,9 +43,13 @@ def limit_silence() -> None:
     connection: Any = request.environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(SILENCE_SECONDS)
+        UNHURRIED.add(connection)
 
 
 def end_upload(_error: BaseException | None) -> None:
+    connection: Any = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        UNHURRIED.discard(connection)
     slots = g.pop("upload_slots", None)
     if slots is not None:
         slots.release()

@@ -1,0 +1,164 @@
+"""Callers who hold a connection and never finish, against the real gunicorn.
+
+`SILENT_SOCKETS_SECONDS=180` holds each kind for three minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.databases import empty_database
+from tests.support.stack import TOKEN, Stack, eventually
+
+pytestmark = pytest.mark.processes
+HELD_SECONDS = float(os.environ.get("SILENT_SOCKETS_SECONDS", "4"))
+SOCKETS = 200
+SLOWEST_SECONDS = 1.0
+CALLBACK = f"POST /sms/twoway?token={TOKEN} HTTP/1.1\r\nHost: localhost\r\n"
+FORM = "Content-Type: application/x-www-form-urlencoded\r\n"
+LENGTH = "Content-Length: 100\r\n\r\n"
+STATUS = b"GET /sms/ HTTP/1.1\r\nHost: localhost\r\n\r\n"
+Say = Callable[[socket.socket], None]
+
+
+def nothing(_line: socket.socket) -> None:
+    return None
+
+
+def one_byte(line: socket.socket) -> None:
+    line.send(b"P")
+
+
+def half_a_head(line: socket.socket) -> None:
+    line.send(CALLBACK.encode())
+
+
+def half_a_body(line: socket.socket) -> None:
+    line.send((CALLBACK + FORM + LENGTH).encode() + b"from=%2B254711")
+
+
+def half_a_chunk(line: socket.socket) -> None:
+    line.send((CALLBACK + FORM + "Transfer-Encoding: chunked\r\n\r\n").encode() + b"10\r\n0\r\n\r\n")
+
+
+def half_a_body_without_a_token(line: socket.socket) -> None:
+    line.send(f"POST /sms/twoway HTTP/1.1\r\nHost: localhost\r\n{FORM}{LENGTH}".encode() + b"from=")
+
+
+def requests_whose_answers_are_not_read(line: socket.socket) -> None:
+    line.setblocking(False)
+    try:
+        while line.send(STATUS * 500):
+            pass
+    except BlockingIOError:
+        pass
+
+
+def an_answer_and_no_end(line: socket.socket) -> None:
+    line.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+
+
+KINDS: list[Say] = [
+    nothing,
+    one_byte,
+    half_a_head,
+    half_a_body,
+    half_a_chunk,
+    half_a_body_without_a_token,
+    requests_whose_answers_are_not_read,
+    an_answer_and_no_end,
+]
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder: Path = tmp_path_factory.mktemp("silent")
+    with empty_database("sqlite", folder) as url:
+        stack = Stack(folder, url)
+        try:
+            stack.migrate()
+            stack.start("web")
+            eventually(lambda: answers(stack), "the web process answers")
+            yield stack
+        finally:
+            stack.close()
+
+
+def answers(stack: Stack) -> bool:
+    try:
+        return stack.session.get(f"{stack.web_url}/healthz", timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def hold(stack: Stack, say: Say, held: ExitStack) -> list[socket.socket]:
+    lines = []
+    for _ in range(SOCKETS):
+        line = held.enter_context(socket.create_connection(("127.0.0.1", stack.web_port), timeout=10))
+        say(line)
+        lines.append(line)
+    return lines
+
+
+def slowest(stack: Stack, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> float:
+    """Of callbacks and health checks on connections of their own."""
+    took = []
+    end = time.monotonic() + seconds
+    number = 0
+    while time.monotonic() < end:
+        number += 1
+        began = time.monotonic()
+        fields = {"id": f"{id(took)}-{number}", "from": "+254711000001", "to": "20880", "text": "Hello"}
+        answer = requests.post(
+            f"{stack.web_url}/sms/twoway", params={"token": TOKEN}, data=fields, timeout=10
+        )
+        assert answer.status_code == 200
+        assert requests.get(f"{stack.web_url}/healthz", timeout=10).status_code == 200
+        took.append(time.monotonic() - began)
+        meanwhile()
+    return max(took)
+
+
+@pytest.mark.parametrize("say", KINDS, ids=lambda say: say.__name__)
+def test_two_hundred_unfinished_requests_delay_no_callback(
+    web: Stack, say: Say, told: Callable[[str], None]
+) -> None:
+    with ExitStack() as held:
+        hold(web, say, held)
+        longest = slowest(web, HELD_SECONDS)
+    told(f"{say.__name__}: the slowest pair took {longest * 1000:.0f} ms")
+    assert longest < SLOWEST_SECONDS
+
+
+def test_a_byte_now_and_then_holds_a_connection_no_longer_than_its_deadline(web: Stack) -> None:
+    with ExitStack() as held:
+        lines = hold(web, half_a_head, held)
+        closed: set[socket.socket] = set()
+
+        def trickle() -> None:
+            for line in lines:
+                try:
+                    line.send(b"X")
+                except OSError:
+                    closed.add(line)
+
+        assert slowest(web, max(HELD_SECONDS, 13), trickle) < SLOWEST_SECONDS
+        assert len(closed) == SOCKETS
+
+
+def test_requests_sent_at_once_on_one_connection_are_all_answered(web: Stack) -> None:
+    with socket.create_connection(("127.0.0.1", web.web_port), timeout=10) as line:
+        line.sendall(STATUS * 50)
+        line.shutdown(socket.SHUT_WR)
+        came = b""
+        while piece := line.recv(65536):
+            came += piece
+    assert came.count(b"HTTP/1.1 200 OK") == 50
