@@ -38,6 +38,8 @@ LONGEST_ID = 200
 LONGEST_WORD = 64
 LONGEST_PHONE = 64
 LONGEST_CONTENT_TYPE = 200
+# A field that is only shown is cut; the journal has all of it. More than any limit that refuses.
+LONGEST_OPTIONAL = 500
 NUMBERS = frozenset({"from", "to", "phoneNumber", "senderId"})
 
 logger = logging.getLogger(__name__)
@@ -193,7 +195,7 @@ def _needed(fields: Mapping[str, str], name: str, longest: int) -> str:
 
 
 def _optional(fields: Mapping[str, str], name: str) -> str | None:
-    value = _clean(fields.get(name, ""))
+    value = _clean(fields.get(name, ""))[:LONGEST_OPTIONAL]
     # A plus that was not escaped reads as a space in a form.
     if name in NUMBERS and value[:1] == " " and value[1:2].isdigit():
         return f"+{value.strip()}"

@@ -13,6 +13,7 @@
       NotFound                               not_found
       Conflict                               conflict
       Busy                                   busy
+        TooSlow                              too_slow
       StorageUnavailable                     storage_unavailable
       AcceptanceUnknown                      acceptance_unknown
       ProviderError                          talking to Africa's Talking

@@ -27,6 +27,11 @@ from utils.texts import as_text
 MISSING: Final = "missing_from_answer"
 _SENT_TO_SOME = re.compile(r"Sent to 0*[1-9]")
 _MOST_PARTS = 255
+_LARGEST_NUMBER = 999_999_999
+# Beyond anything that AT was seen to write, and within what every store and index takes.
+LONGEST_ID = 200
+LONGEST_WORD = 200
+LONGEST_PROSE = 2000
 _NOT_DIGITS = re.compile(r"[^0-9]")
 # The responder says that the request belongs elsewhere. 302 and 303 are also how a server answers a form
 # that it has processed, so they settle nothing.
@@ -185,13 +190,14 @@ def _read_recipient(number: str, entry: Raw) -> RecipientAnswer:
 
 
 def _identifier(value: object) -> str | None:
+    """None for what cannot be one. Cut, it would name another message, and no report would ever carry it."""
     # AT writes the word None where there is no id.
     text = as_text(value.strip()) if isinstance(value, str) else ""
-    return None if text.casefold() in {"", "none", "null"} else text
+    return None if text.casefold() in {"", "none", "null"} or len(text) > LONGEST_ID else text
 
 
-def _text(value: object) -> str | None:
-    return None if value is None else as_text(value if isinstance(value, str) else str(value))
+def _text(value: object, longest: int = LONGEST_WORD) -> str | None:
+    return None if value is None else as_text((value if isinstance(value, str) else str(value))[:longest])
 
 
 def _parts(value: object) -> int | None:
@@ -201,7 +207,7 @@ def _parts(value: object) -> int | None:
 
 def _whole(value: object) -> int | None:
     if type(value) is int:
-        return value
+        return value if abs(value) <= _LARGEST_NUMBER else None
     is_number = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10
     return int(value) if is_number else None  # type: ignore[call-overload]
 
@@ -226,4 +232,4 @@ def _content(raw: Raw | None) -> Raw:
 
 
 def _prose(raw: Raw | None) -> str:
-    return _text(_content(raw).get("Message")) or ""
+    return _text(_content(raw).get("Message"), LONGEST_PROSE) or ""

@@ -87,6 +87,16 @@ def test_a_text_is_read_with_everything_that_at_may_add() -> None:
     )
 
 
+def test_what_is_only_shown_of_a_callback_is_cut() -> None:
+    long = "x" * 20_000
+    report = as_report(
+        f"id=a&status=Failed&failureReason={long}&networkCode={long}&retryCount={long}".encode()
+    )
+    text = as_text(inbound("x", "in-1", date=long, linkId=long, networkCode=long, cost=long))
+    shown = (report.failure_reason, report.network, report.retry_count, text.link_id, text.network)
+    assert {len(one or "") for one in (*shown, text.cost_text, text.provider_date)} == {500}
+
+
 def test_an_empty_text_is_a_text() -> None:
     assert as_text(b"from=%2B254711000001&to=20880&id=1&text=").text == ""
 

@@ -331,3 +331,34 @@ def test_an_empty_inbox_is_an_empty_list() -> None:
     with responses.RequestsMock() as provider:
         provider.get(URL, body=wire("inbox_empty.json"))
         assert client().fetch_inbox() == []
+
+
+def test_no_value_of_an_answer_is_longer_than_a_store_takes() -> None:
+    """A messageId of 20,000 characters cost the record of its whole POST on PostgreSQL."""
+    long = "x" * 20_000
+    entry = {
+        "number": ME,
+        "statusCode": 101,
+        "status": long,
+        "messageId": long,
+        "cost": f"KES {'9' * 20_000}",
+        "messageParts": 10**30,
+    }
+    answer = send(json.dumps({"SMSMessageData": {"Message": long, "Recipients": [entry]}}))
+    found = answer.recipients[ME]
+    assert (found.outcome, found.provider_message_id, found.cost, found.parts) == (
+        "accepted",
+        None,
+        None,
+        None,
+    )
+    assert found.status_word is not None
+    assert found.cost_raw is not None
+    assert max(map(len, (found.status_word, found.cost_raw))) <= 200
+    assert len(answer.message) <= 2000
+
+
+def test_a_status_code_beyond_all_bounds_is_no_code() -> None:
+    entry = {"number": ME, "statusCode": 10**40, "status": "Success", "messageId": "ATXid_1", "cost": "0"}
+    answer = send(json.dumps({"SMSMessageData": {"Message": "Sent", "Recipients": [entry]}}))
+    assert answer.recipients[ME].status_code is None
