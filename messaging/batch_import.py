@@ -166,7 +166,7 @@ def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int) -> flo
             .values(
                 rows_read=done + chunk.rows,
                 total=batches.c.total + len(chunk.taken),
-                refused=batches.c.refused + len(chunk.refused),
+                refused=batches.c.refused + chunk.refused_count,
                 duplicates=batches.c.duplicates + chunk.duplicates,
                 importer_seen_at=now,
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
-from messaging.csv_reading import Header
+from messaging.csv_reading import Header, InvalidFile
 from messaging.placeholders import Placeholders
 from messaging.seen_numbers import SeenNumbers
 from messaging.sends import LONGEST_TEXT
@@ -18,6 +18,10 @@ from utils.segments import measure
 
 LONGEST_VALUE_KEPT = 100
 _SKIPPED_AT_ONCE = 1000
+# Of one file; more are counted.
+MOST_REFUSED_KEPT = 10_000
+ROWS_BEFORE_JUDGING = 10_000
+MOST_REFUSED_SHARE = 0.95
 
 
 class TakenRow(NamedTuple):
@@ -37,12 +41,17 @@ class RefusedRow(NamedTuple):
 
 @dataclass(slots=True)
 class Chunk:
-    """`rows`: how many rows of the file it is made of."""
+    """`rows`: how many rows of the file it is made of. `refused_beyond`: refused ones that are only counted."""
 
     rows: int = 0
     taken: list[TakenRow] = field(default_factory=list)
     refused: list[RefusedRow] = field(default_factory=list)
+    refused_beyond: int = 0
     duplicates: int = 0
+
+    @property
+    def refused_count(self) -> int:
+        return len(self.refused) + self.refused_beyond
 
 
 class RowRefusal(InvalidInput):
@@ -66,6 +75,8 @@ class BatchRows:
         self._width = len(header.names)
         self._default_region = default_region
         self._seen = SeenNumbers()
+        self._rows = 0
+        self._refused_count = 0
         self._fixed = None if self._columns else self._measured(placeholders.fill(()))
 
     def chunks(self, rows: Iterator[tuple[int, list[str]]], size: int) -> Iterator[Chunk]:
@@ -81,15 +92,37 @@ class BatchRows:
         return done
 
     def read(self, rows: Iterator[tuple[int, list[str]]], size: int) -> Chunk | None:
-        """The next rows, up to `size` of them; None where there are no more."""
+        """The next rows, up to `size` of them; None where there are no more.
+
+        Raises InvalidFile where nearly all that came so far was refused: it is no list of phones.
+        """
+        self._require_some_sense()
         chunk = Chunk()
         for line, cells in islice(rows, size):
             chunk.rows += 1
             try:
                 self._add(chunk, cells)
             except InvalidInput as error:
-                chunk.refused.append(self._refused(line, cells, error))
+                self._refuse(chunk, line, cells, error)
+        self._rows += chunk.rows
         return chunk if chunk.rows else None
+
+    def _refuse(self, chunk: Chunk, line: int, cells: list[str], error: InvalidInput) -> None:
+        """4 MB of `x` on lines of their own would become 175 MB of refused rows."""
+        self._refused_count += 1
+        if self._refused_count > MOST_REFUSED_KEPT:
+            chunk.refused_beyond += 1
+        else:
+            chunk.refused.append(self._refused(line, cells, error))
+
+    def _require_some_sense(self) -> None:
+        if self._rows >= ROWS_BEFORE_JUDGING and self._refused_count > self._rows * MOST_REFUSED_SHARE:
+            raise InvalidFile(
+                f"Of the first {self._rows} rows {self._refused_count} were refused:"
+                " is the column `phone` the right one?",
+                code="nearly_all_refused",
+                field="file",
+            )
 
     def _add(self, chunk: Chunk, cells: list[str]) -> None:
         phone = self._read_phone(cells)

@@ -20,6 +20,8 @@ LONGEST_HEADER_BYTES = 200 * 1024
 # Of a wide file, in an error.
 MOST_NAMED_COLUMNS = 30
 LONGEST_CELL = 100_000
+# One line of 250 MB of commas would be read whole before any other limit: 2.5 GB in memory.
+LONGEST_ROW = LONGEST_HEADER_BYTES
 _LINE_END = re.compile(r"[\r\n]")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -89,18 +91,19 @@ def read_rows(
     Raises InvalidFile where the rest cannot be told apart: a quote that is never closed, bytes that are no UTF-8.
     """
     # newline="": line ends inside quotes stay as they are, those outside are the reader's business.
-    lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors=decoding_errors, newline="")
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors=decoding_errors, newline="")
+    lines = _Lines(text)
     # strict: else a quote that is never closed, or closed by the next one rows below, takes what stands between
     # into one cell, and one recipient's text holds the rows of others.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     begins_on = 1
     try:
         next(reader, None)
-        begins_on = reader.line_num + 1
+        begins_on = lines.begin_row() + 1
         for cells in reader:
             if cells and (cells[0].strip() or not _is_blank(cells)):
                 yield begins_on, cells
-            begins_on = reader.line_num + 1
+            begins_on = lines.begin_row() + 1
     except csv.Error as error:
         raise InvalidFile(
             f"Line {begins_on} cannot be read ({error}): is a quotation mark never closed?",
@@ -111,8 +114,40 @@ def read_rows(
         raise not_utf8(error) from None
     finally:
         # Only the caller closes what it opened.
-        if not lines.closed:
-            lines.detach()
+        if not text.closed:
+            text.detach()
+
+
+class _Lines:
+    """The lines of a file for a CSV reader, which asks for more of them while a row goes on inside quotes."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._readline = text.readline
+        self._number = 0
+        self._room = LONGEST_ROW
+
+    def begin_row(self) -> int:
+        """How many lines have been read."""
+        self._room = LONGEST_ROW
+        return self._number
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._readline(self._room + 1)
+        self._room -= len(line)
+        if self._room < 0:
+            raise InvalidFile(
+                f"The row on line {self._number + 1} has more than {LONGEST_ROW // 1024} KiB:"
+                " is a line end or a quotation mark missing?",
+                code="row_too_long",
+                field="file",
+            )
+        if not line:
+            raise StopIteration
+        self._number += 1
+        return line
 
 
 def check_encoding(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -80,7 +80,7 @@ class _Tally:
     def add(self, chunk: Chunk, opted_out: set[str]) -> None:
         self.recipients += len(chunk.taken)
         self.duplicates += chunk.duplicates
-        self.refused_total += len(chunk.refused)
+        self.refused_total += chunk.refused_count
         self.refused += chunk.refused[: MOST_REFUSED - len(self.refused)]
         self.opted_out += len(opted_out)
         measured: tuple[str, Segments] | None = None

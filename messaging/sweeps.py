@@ -18,6 +18,7 @@ from messaging import (
     idempotency,
     parked_reports,
     postings,
+    refused_rows,
     replay,
     statuses,
     uploads,
@@ -74,6 +75,7 @@ def _forget_old(database: Database, settings: Settings) -> int:
         idempotency.forget_old(connection, now)
         forwarding.forget_old(connection, now, timedelta(days=settings.retention_days))
         connection.execute(delete(heartbeats).where(heartbeats.c.seen_at < now - HEARTBEAT_KEPT))
+    refused_rows.forget_old(database, now - timedelta(days=settings.retention_days))
     return uploads.forget_abandoned(database)
 
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from messaging import batch_control, batch_import, claims, import_pace, uploads
+from messaging import batch_control, batch_import, batch_rows, claims, import_pace, sweeps, uploads
 from messaging.audit import audit
 from messaging.batch_import import IMPORTER_LOST_AFTER, import_next
 from messaging.batch_intake import BatchRequest, receive
@@ -217,6 +217,53 @@ def test_a_file_of_refused_rows_only_is_finished_and_says_so(database: Database,
     batch = batch_row(database)
     assert (batch.status, batch.reason, batch.refused) == ("finished", "no_valid_rows", 2)
     assert batch.finished_at is not None
+
+
+def test_a_file_of_which_nearly_all_is_refused_stops_early_and_sends_nothing(
+    database: Database, settings: Settings
+) -> None:
+    """4 MB of `x` became 175 MB of refused rows."""
+    take_in(settings, database, content(20) + b"x\n" * 50_000)
+    import_now(database, settings)
+    batch = batch_row(database)
+    assert batch.status == "cancelled"
+    assert batch.reason.startswith("nearly_all_refused: Of the first 10000 rows 9980 were refused")
+    assert (batch.rows_read, batch.refused, count(database, refused_rows)) == (10_000, 9980, 9980)
+    with database.read() as connection:
+        assert set(connection.execute(select(messages.c.status)).scalars()) == {"cancelled"}
+
+
+def test_beyond_so_many_refused_rows_the_rest_is_only_counted(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_rows, "MOST_REFUSED_KEPT", 30)
+    take_in(settings, database, content(2000, tail="x\n" * 50))
+    import_now(database, settings)
+    batch = batch_row(database)
+    assert (batch.status, batch.total, batch.refused, count(database, refused_rows)) == (
+        "sending",
+        2000,
+        50,
+        30,
+    )
+
+
+def test_refused_rows_are_deleted_with_age_and_those_of_young_batches_stay(
+    database: Database, settings: Settings
+) -> None:
+    for _ in range(2):
+        take_in(settings, database, content(2000, tail="x\n" * 1500))
+        import_now(database, settings)
+    with database.write() as connection:
+        old = utc_now() - timedelta(days=settings.retention_days, minutes=1)
+        connection.execute(update(batches).where(batches.c.id == 1).values(created_at=old))
+    sweeps.sweep(database, settings)
+    with database.read() as connection:
+        left = connection.execute(
+            select(refused_rows.c.batch_id, func.count()).group_by(refused_rows.c.batch_id)
+        )
+        assert [tuple(row) for row in left] == [(2, 1500)]
+    assert batch_row(database, 1).refused == 1500
 
 
 def test_a_later_batch_is_scheduled_with_its_times(database: Database, settings: Settings) -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import csv
 import io
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -190,3 +192,29 @@ def test_numbers_are_read_as_files_hold_them() -> None:
 def test_a_number_twice_in_any_spelling_is_one() -> None:
     chunk = chunk_of("phone,name\n+254711000001,a\n254711000001,b\n+254 711 000 001,c\n")
     assert ([row.text for row in chunk.taken], chunk.duplicates) == (["Dear a"], 2)
+
+
+@pytest.mark.parametrize(
+    "endless",
+    ["," * 20_000_000, '"a\n",' * 4_000_000, '"' + "a\n" * 10_000_000],
+    ids=["cells on one line", "cells over many lines", "one cell over many lines"],
+)
+def test_a_row_without_end_is_refused_before_it_fills_the_memory(tmp_path: Path, endless: str) -> None:
+    """250 MB of commas on one line took 2.5 GB."""
+    path = tmp_path / "endless.csv"
+    path.write_text(f"phone\n+254711000001\n{endless}")
+    tracemalloc.start()
+    try:
+        with path.open("rb") as file, pytest.raises(InvalidFile) as refused:
+            list(read_rows(file, ","))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert refused.value.code in ("row_too_long", "unreadable_csv")
+    assert peak < 16_000_000
+
+
+def test_a_long_row_is_read_as_long_as_it_ends_in_time() -> None:
+    row = ",".join(["+254711000001", *["x" * 50] * 3000])
+    file = io.BytesIO(f"phone\n{row}\n{row}\n".encode())
+    assert [line for line, _ in read_rows(file, ",")] == [2, 3]
