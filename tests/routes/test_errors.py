@@ -178,7 +178,7 @@ def test_a_send_whose_acceptance_nobody_can_tell_is_no_invitation_to_try_again(
     with PostgresqlProxy(database_url) as proxy:
         app = make_app(database_url=proxy.url)
         proxy.cut_at_commit = AFTER
-        proxy.may_cut = lambda: setattr(proxy, "is_away", True)
+        proxy.on_cut = lambda: setattr(proxy, "is_away", True)
         body = {"to": ["+254711000001"], "text": "Hello"}
         answer = app.test_client().post("/v1/messages", json=body, headers=KEY)
     assert answer.status_code == 503
