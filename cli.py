@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ from messaging.message_views import get_message
 from messaging.replay import replay
 from messaging.reply_handlers import require_handlers
 from processes import run_foreground
-from utils.errors import ServiceError
+from utils.errors import InvalidInput, ServiceError
 from utils.phone_numbers import parse_phone
 
 OPERATOR = "operator"
@@ -88,16 +90,34 @@ def start() -> None:
 @click.argument("to")
 @click.argument("text")
 @click.option("--sender-id", help="Instead of AT_SENDER_ID.")
-@click.option("--idempotency-key", help="The same key within a day sends once.")
+@click.option(
+    "--idempotency-key", help="The same key within a day sends once; without one a new key is shown."
+)
 @as_json_option
 def send(to: str, text: str, sender_id: str | None, idempotency_key: str | None, as_json: bool) -> None:
     """Queue TEXT for the phone number TO; the worker sends it."""
     service = current_service()
     require_own_books(service)
     request = sends.SendRequest([to], text, sender_id, origin="cli")
-    answer = sends.accept(service.settings, service.database, request, idempotency_key).body
+    with _key_shown(idempotency_key) as key:
+        answer = sends.accept(service.settings, service.database, request, key).body
     message = answer["messages"][0]
     show(answer, as_json, f"Message {message['id']} to {message['to']} is {message['status']}.")
+
+
+@contextmanager
+def _key_shown(given: str | None) -> Iterator[str]:
+    """A key of our own where none is given: whoever does not hear how it ended repeats the command with it."""
+    key = given or secrets.token_hex(8)
+    is_refused = False
+    try:
+        yield key
+    except InvalidInput:
+        is_refused = True
+        raise
+    finally:
+        if not (given or is_refused):
+            click.echo(f"Idempotency-Key: {key}", err=True)
 
 
 @sms.command()

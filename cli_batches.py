@@ -14,13 +14,14 @@ import click
 from flask.cli import with_appcontext
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from sqlalchemy.exc import SQLAlchemyError
 
 from cli_context import current_service, read_time, require_own_books
 from cli_output import as_json_option, in_words, print_json, print_table, show
 from messaging import batch_control, batch_import, batch_intake, batch_progress, quotes, uploads
 from messaging.sends import ON_UNKNOWN
 from messaging.service import Service
-from utils.errors import Conflict
+from utils.errors import AcceptanceUnknown, Conflict, StorageUnavailable
 
 LOOK_SECONDS = 0.5
 CSV_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -52,20 +53,37 @@ def bulk(file: Path, idempotency_key: str | None, wait: bool, as_json: bool, **f
             service.settings, service.database, request, stream, idempotency_key, is_mine=True
         )
     batch_id = answer.body["id"]
-    if not answer.is_replay:
-        _import(service, batch_id, as_json)
-    if wait:
-        try:
-            _watch(service, batch_id, as_json)
-        except KeyboardInterrupt:
-            raise Conflict(
-                f"Interrupted: batch {batch_id} goes on by itself; `sms batch cancel {batch_id}` ends it"
-            ) from None
-    batch = batch_progress.get_batch(service.database, batch_id)
+    with _naming(batch_id):
+        if not answer.is_replay:
+            _import(service, batch_id, as_json)
+        if wait:
+            _wait(service, batch_id, as_json)
+        batch = batch_progress.get_batch(service.database, batch_id)
     show(batch, as_json, _sentence(batch, answer.is_replay))
     # Whoever waits for the end has not got it from a batch that is held.
     failed = ("cancelled", "paused") if wait else ("cancelled",)
     sys.exit(1 if batch["status"] in failed or not batch["total"] else 0)
+
+
+@contextmanager
+def _naming(batch_id: int) -> Iterator[None]:
+    """A database that goes away is no reason to type the command again: the batch may be sent."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageUnavailable, AcceptanceUnknown) as error:
+        raise AcceptanceUnknown(
+            f"The database cannot be used now; batch {batch_id} may be sent all the same:"
+            f" `sms batch show {batch_id}` tells, before anything is repeated"
+        ) from error
+
+
+def _wait(service: Service, batch_id: int, is_silent: bool) -> None:
+    try:
+        _watch(service, batch_id, is_silent)
+    except KeyboardInterrupt:
+        raise Conflict(
+            f"Interrupted: batch {batch_id} goes on by itself; `sms batch cancel {batch_id}` ends it"
+        ) from None
 
 
 @click.command()

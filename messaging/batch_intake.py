@@ -77,7 +77,7 @@ def receive(
     if answered is not None:
         return answered
     upload_id = uploads.store(database, _pieces(file))
-    with database.write(settled=idempotency_key is None) as connection:
+    with database.write(settled=True) as connection:
         now = database.now(connection)
         validate_times(request.send_at, request.expires_at, now)
         earlier = None

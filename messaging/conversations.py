@@ -89,7 +89,7 @@ def say(database: Database, phone: str, text: str, idempotency_key: str | None =
     Raises NotFound, OptedOut, EmptyMessage, InvalidInput, KeyReused.
     """
     validate_text(text)
-    with database.write(settled=idempotency_key is None) as connection:
+    with database.write(settled=True) as connection:
         if idempotency_key is not None:
             mark = idempotency.fingerprint([phone, text])
             now = database.now(connection)

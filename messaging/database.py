@@ -94,8 +94,8 @@ class Database:
     def write(self, *, settled: bool = False) -> Iterator[Connection]:
         """One transaction, committed at the end. Wakes a worker afterwards where `wake_after_commit` was called.
 
-        `settled`: for what must not be done twice and has no key. Where the connection ends at COMMIT, it is found
-        out whether it was done: it returns, or raises StorageUnavailable, or AcceptanceUnknown where that cannot
+        `settled`: for what must not be done twice. Where the connection ends at COMMIT, it is found out whether it
+        was done: it returns, or raises StorageUnavailable, or AcceptanceUnknown where that cannot
         be found out. It costs PostgreSQL one more insert. SQLite itself tells whether a commit was done.
         """
         token: str | None = None

@@ -98,7 +98,7 @@ def release(database: Database, inbound_id: int) -> dict[str, Any]:
 
     Raises NotFound, NotHeld, OptedOut.
     """
-    with database.write() as connection:
+    with database.write(settled=True) as connection:
         row = _find(connection, inbound_id)
         if row.reply_outcome == HELD:
             _send_held(database, connection, row)

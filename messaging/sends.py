@@ -79,7 +79,7 @@ def accept(
     """
     _validate(request)
     recipients = _read(request.to, settings.default_region)
-    with database.write(settled=idempotency_key is None) as connection:
+    with database.write(settled=True) as connection:
         now = database.now(connection)
         validate_times(request.send_at, request.expires_at, now)
         if idempotency_key is not None:

@@ -15,6 +15,7 @@ from alembic.config import Config
 from click.testing import Result
 from flask_openapi.openapi import OpenAPI
 from sqlalchemy import insert, select, text, update
+from sqlalchemy.exc import OperationalError
 
 from app import create_app
 from messaging import batch_control, batch_import, batch_progress, claims, heartbeats, opt_outs, statuses
@@ -576,3 +577,25 @@ def test_quote_says_what_a_send_would_come_to(sms: Sms, tmp_path: Path) -> None:
     result = sms("quote", str(file), "--text", "{{name}} " + "x" * 80)
     assert result.exit_code == 0
     assert "’" in result.output
+
+
+def test_a_send_without_a_key_shows_one_that_makes_its_repeat_harmless(sms: Sms, migrated: Database) -> None:
+    first = sms("send", ALICE, "Hello", "--json")
+    (key,) = re.findall(r"^Idempotency-Key: (\S+)$", first.stderr, re.MULTILINE)
+    again = sms("send", ALICE, "Hello", "--idempotency-key", key, "--json")
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert "Idempotency-Key" not in again.stderr
+
+
+def test_a_database_that_goes_away_under_a_batch_names_the_batch(
+    sms: Sms, migrated: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("the server is gone"))
+
+    monkeypatch.setattr(batch_progress, "get_batch", gone)
+    file = tmp_path / "all.csv"
+    file.write_text(f"phone\n{ALICE}\n")
+    assert "batch 1 may be sent all the same: `sms batch show 1` tells" in error_of(
+        sms("bulk", str(file), "--text", "Hello", "--json")
+    )

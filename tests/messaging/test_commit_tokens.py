@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, text
 
-from messaging import commit_tokens, conversations, opt_out_views, sends, unknowns
+from messaging import batch_intake, commit_tokens, conversations, opt_out_views, sends, unknowns, uploads
+from messaging.batch_intake import BatchRequest
 from messaging.database import Database, utc_now
+from messaging.models import batches, counters, messages
 from messaging.models import conversations as conversations_table
-from messaging.models import counters, messages
 from messaging.sends import SendRequest
 from tests.support.delivery import count, every, phone, queue
 from tests.support.postgresql_proxy import AFTER, BEFORE, NEVER, PostgresqlProxy
@@ -124,6 +127,11 @@ def prepare(database: Database) -> None:
         connection.execute(insert(conversations_table).values(**row))
 
 
+def upload_batch(database: Database, settings: Settings) -> object:
+    file = io.BytesIO(f"phone\n{phone(1)}\n".encode())
+    return batch_intake.receive(settings, database, BatchRequest("Hello"), file)
+
+
 EFFECTS = [send_one, reply_in_chat, resend_one, stop_one]
 
 
@@ -161,6 +169,33 @@ def test_what_never_reached_the_server_is_answered_as_not_done(
 
 
 @pytest.mark.parametrize("moment", [BEFORE, AFTER])
+def test_the_end_of_an_upload_is_answered_truly(
+    proxy: PostgresqlProxy,
+    cut: Database,
+    database: Database,
+    settings: Settings,
+    moment: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its pieces are transactions of their own; the batch is written last."""
+    store = uploads.store
+
+    def store_and_cut(*arguments: Any) -> str:
+        upload_id = store(*arguments)
+        proxy.cut_at_commit = moment
+        return upload_id
+
+    monkeypatch.setattr(uploads, "store", store_and_cut)
+    if moment == AFTER:
+        upload_batch(cut, settings)
+    else:
+        with pytest.raises(StorageUnavailable):
+            upload_batch(cut, settings)
+    assert proxy.cuts == 1
+    assert count(database, batches) == (moment == AFTER)
+
+
+@pytest.mark.parametrize("moment", [BEFORE, AFTER])
 def test_every_answer_of_many_calls_over_lines_that_are_cut_is_true(
     proxy: PostgresqlProxy, cut: Database, database: Database, settings: Settings, moment: str
 ) -> None:
@@ -182,7 +217,7 @@ def test_one_that_stands_still_in_its_commit_is_waited_for(
     proxy: PostgresqlProxy, cut: Database, database: Database, at_commit: threading.Event
 ) -> None:
     proxy.cut_at_commit = AFTER
-    proxy.may_cut = lambda: wait_until_in_commit(database)
+    proxy.on_cut = lambda: wait_until_in_commit(database)
     thread = threading.Thread(target=add_counter, args=(cut, "a"))
     thread.start()
     thread.join(1)
@@ -203,7 +238,7 @@ def test_one_that_stands_still_too_long_is_answered_as_unknown_and_may_be_commit
 ) -> None:
     monkeypatch.setattr(commit_tokens, "PATIENCE_SECONDS", 0.5)
     proxy.cut_at_commit = AFTER
-    proxy.may_cut = lambda: wait_until_in_commit(database)
+    proxy.on_cut = lambda: wait_until_in_commit(database)
     with pytest.raises(AcceptanceUnknown, match="may have been accepted; repeat only with the same"):
         add_counter(cut, "a")
     assert count(database, counters) == 0

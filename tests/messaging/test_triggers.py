@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from messaging import idempotency, pauses, postings, sweeps, triggers
 from messaging.claims import ClaimLimits
@@ -34,7 +35,7 @@ from tests.support.delivery import (
 )
 from tests.support.delivery_processes import in_processes, process, trigger, trigger_alone
 from tests.support.fake_provider import FakeProvider
-from tests.support.postgresql_proxy import PostgresqlProxy
+from tests.support.postgresql_proxy import AFTER, BEFORE, NEVER, PostgresqlProxy
 from tests.support.simulator_process import SimulatorProcess
 from tests.support.stack import eventually, free_port
 from utils.errors import (
@@ -576,3 +577,49 @@ def test_a_lost_answer_is_told_as_unknown_though_the_database_went_away_too(
     assert isinstance(result, OutcomeUnknown)
     proxy.is_away = False
     eventually(lambda: statuses_of(database) == ["unknown"] * 2, "the failure is recorded behind it")
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("moment", [BEFORE, AFTER])
+def test_a_trigger_that_lost_the_line_when_it_was_written_down_is_never_sent(
+    database: Database,
+    proxy: PostgresqlProxy,
+    behind_proxy: TriggerSender,
+    fake_at: FakeProvider,
+    clock: Clock,
+    moment: str,
+) -> None:
+    """So its caller may try again."""
+    proxy.cut_at_commit = moment
+    with pytest.raises(OperationalError):
+        behind_proxy.send_now("Hello", phones(2), None)
+    clock.step(seconds=triggers.LEASE.total_seconds() + 1)
+    sweeps.sweep_expired_leases(database)
+    assert statuses_of(database) == (["cancelled"] * 2 if moment == AFTER else [])
+    assert fake_at.posts == []
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("moment", [BEFORE, AFTER])
+def test_a_trigger_that_lost_the_line_when_it_was_marked_as_leaving_is_sent_once(
+    database: Database,
+    proxy: PostgresqlProxy,
+    behind_proxy: TriggerSender,
+    fake_at: FakeProvider,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    begin_posting = postings.begin_posting
+
+    def cut_once(*arguments: Any) -> postings.Turn:
+        proxy.cut_at_commit = moment
+        proxy.on_cut = lambda: setattr(proxy, "cut_at_commit", NEVER)
+        return begin_posting(*arguments)
+
+    monkeypatch.setattr(postings, "begin_posting", cut_once)
+    assert behind_proxy.send_now("Hello", phones(2), None).accepted == phones(2)
+    assert proxy.cuts == 1
+    assert len(fake_at.posts) == 1
+    assert statuses_of(database) == ["accepted"] * 2

@@ -7,9 +7,11 @@ import pytest
 from flask_openapi.openapi import OpenAPI
 
 from app import create_app
+from messaging import commit_tokens
 from tests.routes.conftest import MakeApp
+from tests.support.postgresql_proxy import AFTER, PostgresqlProxy
 from tests.support.web import API_KEY, TOKEN, Caller
-from utils.errors import ProviderThrottled
+from utils.errors import OutcomeUnknown, ProviderThrottled
 from utils.settings import Settings
 
 KEY = {"Authorization": f"Bearer {API_KEY}"}
@@ -164,3 +166,35 @@ def test_the_wait_that_the_provider_asks_for_is_passed_on(make_app: MakeApp) -> 
 
     answer = app.test_client().get("/throttled")
     assert (answer.status_code, answer.headers["Retry-After"]) == (502, "8")
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_send_whose_acceptance_nobody_can_tell_is_no_invitation_to_try_again(
+    make_app: MakeApp, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line is cut at COMMIT, and the database stays away."""
+    monkeypatch.setattr(commit_tokens, "PATIENCE_SECONDS", 0.3)
+    with PostgresqlProxy(database_url) as proxy:
+        app = make_app(database_url=proxy.url)
+        proxy.cut_at_commit = AFTER
+        proxy.on_cut = lambda: setattr(proxy, "is_away", True)
+        body = {"to": ["+254711000001"], "text": "Hello"}
+        answer = app.test_client().post("/v1/messages", json=body, headers=KEY)
+    assert answer.status_code == 503
+    assert answer.json is not None
+    assert answer.json["error"]["code"] == "acceptance_unknown"
+    assert "may have been accepted; repeat only with the same Idempotency-Key" in answer.text
+    assert "Retry-After" not in answer.headers
+
+
+def test_a_lost_answer_of_at_that_asked_for_patience_is_no_invitation_to_try_again(make_app: MakeApp) -> None:
+    app = make_app()
+
+    @app.get("/lost", doc_ui=False)
+    def lost() -> str:
+        raise OutcomeUnknown(reason="http_503", http_status=503, retry_after=7)
+
+    answer = app.test_client().get("/lost")
+    assert answer.status_code == 504
+    assert "Retry-After" not in answer.headers

@@ -17,7 +17,7 @@ NEVER, BEFORE, AFTER = "never", "before", "after"
 
 
 class PostgresqlProxy:
-    """`cut_at_commit`: NEVER; BEFORE the server gets the COMMIT; AFTER it got it, as soon as `may_cut()`.
+    """`cut_at_commit`: NEVER; BEFORE the server gets the COMMIT; AFTER it got it. `on_cut()` comes just before.
 
     `cuts`: how many were cut there. What the server answers to that COMMIT is never passed on.
     `is_away`: no connection lives, and none that begins.
@@ -26,7 +26,7 @@ class PostgresqlProxy:
     def __init__(self, server_url: str) -> None:
         self._server = make_url(server_url)
         self.cut_at_commit = NEVER
-        self.may_cut: Callable[[], object] = lambda: None
+        self.on_cut: Callable[[], object] = lambda: None
         self.is_away = False
         self.cuts = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -82,7 +82,6 @@ class PostgresqlProxy:
         except ConnectionError:
             return False
         if is_cut:
-            if self.cut_at_commit == AFTER:
-                self.may_cut()
             self.cuts += 1
+            self.on_cut()
         return bool(piece) and not is_cut
