@@ -36,6 +36,7 @@ from routes.service import EXTENSION
 from routes.sessions import CookieSessions
 from routes.sms import sms_bp
 from routes.uploads import prepare_uploads
+from routes.whole_bodies import require_whole_bodies
 from utils.errors import ServiceError
 from utils.logs import choose_request_id, configure_logging, request_id
 from utils.settings import Settings, load_settings
@@ -119,6 +120,7 @@ def _create_flask(settings: Settings) -> OpenAPI:
     app.session_interface = CookieSessions()
     app.before_request(_begin_request)
     app.after_request(_finish_answer)
+    require_whole_bodies(app)
     trust_proxies(app, settings.trusted_proxies)
     return app
 
