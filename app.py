@@ -32,6 +32,7 @@ from routes.expensive_calls import prepare_expensive_calls
 from routes.guards import prepare_guards
 from routes.health import GAUGES, health_bp
 from routes.json_bodies import StrictJsonRequest
+from routes.open_mode import guard_open_mode
 from routes.proxies import trust_proxies
 from routes.service import EXTENSION
 from routes.sessions import CookieSessions
@@ -120,6 +121,7 @@ def _create_flask(settings: Settings) -> OpenAPI:
     app.secret_key = settings.secret_key
     app.session_interface = CookieSessions()
     app.before_request(_begin_request)
+    guard_open_mode(app, settings)
     app.after_request(_finish_answer)
     require_whole_bodies(app)
     trust_proxies(app, settings.trusted_proxies)

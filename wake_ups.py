@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psycopg
 import redis
@@ -21,6 +22,7 @@ from huey import Huey, PostgresHuey, RedisHuey, SqliteHuey
 from huey.registry import Message
 from huey.serializer import Serializer
 
+from utils.private_files import make_private, make_private_folder
 from utils.settings import Settings
 
 QUEUE_NAME = "sms"
@@ -50,7 +52,10 @@ def create_queue(settings: Settings) -> Huey:
     options = {"name": QUEUE_NAME, "results": False, "serializer": JsonSerializer()}
     url = settings.queue_url
     if url.startswith("sqlite:///"):
-        return SqliteHuey(filename=url.removeprefix("sqlite:///"), fsync=False, **options)
+        path = Path(url.removeprefix("sqlite:///"))
+        make_private_folder(path.parent)
+        make_private(path)
+        return SqliteHuey(filename=str(path), fsync=False, **options)
     if url.startswith("postgresql://"):
         return PostgresHuey(dsn=url, connect_timeout=QUEUE_PATIENCE_SECONDS, **options)
     # A pool of our own: beside a URL the engine takes no timeouts, and without them a read has no end.

@@ -18,6 +18,7 @@ from messaging.read_limits import within_limit
 from messaging.value_lists import as_array
 from messaging.write_turns import WriteTurns
 from utils.errors import StorageUnavailable
+from utils.private_files import make_private, make_private_folder
 
 SQLITE_BUSY_SECONDS = 30
 # 64 MB, after which a commit writes SQLite's log back into the file. messaging.checkpoints.
@@ -65,7 +66,7 @@ class Database:
         self.grouped = GroupWrites(self.write)
         if self.is_sqlite:
             path = Path(url.database or "")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(path.parent)
             self._turns = WriteTurns(path.with_name(f"{path.name}-turns"))
         self.engine = create_engine(
             url,
@@ -81,6 +82,7 @@ class Database:
             connect_args=_connect_arguments(self.is_sqlite),
         )
         if self.is_sqlite:
+            event.listen(self.engine, "do_connect", lambda *_: make_private(path))
             event.listen(self.engine, "connect", _prepare_sqlite_connection)
             event.listen(self.engine, "begin", _begin_sqlite_transaction)
         self._writer = self.engine.execution_options(immediate=True)

@@ -20,7 +20,8 @@ from messaging.models import counters, pauses, service_identity
 from messaging.service import Service
 from messaging.upsert import insert_for
 from utils.errors import ProviderError, ServiceError
-from utils.setting_types import is_loopback
+from utils.private_files import find_open
+from utils.setting_types import is_loopback, sqlite_path
 from utils.settings import Settings
 
 BALANCE_PATIENCE_SECONDS = 10.0
@@ -42,6 +43,7 @@ class Finding:
 def examine(service: Service) -> Iterator[Finding]:
     yield _settings(service.settings)
     yield from _addresses(service.settings)
+    yield _files(service.settings)
     try:
         require_migrated(service.database)
         yield from _books(service)
@@ -68,6 +70,14 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
     for name, url in settings.callback_urls.items():
         advice = "" if is_reachable else " (only this machine can reach it: set PUBLIC_URL)"
         yield Finding(f"callback {name}", is_reachable, url + advice)
+
+
+def _files(settings: Settings) -> Finding:
+    paths = [path for url in (settings.database_url, settings.queue_url) if (path := sqlite_path(url))]
+    found = sorted({str(one) for path in paths for one in find_open(path)})
+    if found:
+        return Finding("files", False, f"open to other users of this machine (chmod go=): {', '.join(found)}")
+    return Finding("files", True, "no other user of this machine may open them")
 
 
 def _books(service: Service) -> Iterator[Finding]:

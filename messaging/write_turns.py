@@ -45,10 +45,10 @@ class WriteTurns:
     def _open(self) -> int | None:
         """None where the file cannot be had (another user's, a full disk): then there is no order, no more."""
         if self._descriptor is None:
-            # Not before: a process that forks first would share one turn with its children. A reader may lock it
-            # too, so that a file which root has made serves the service's user.
+            # Not before: a process that forks first would share one turn with its children. Whoever can read it
+            # can lock it, so it is the service's alone.
             with suppress(OSError):
-                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         return self._descriptor
 
     def _wait_for(self, descriptor: int) -> bool:

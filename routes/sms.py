@@ -93,11 +93,11 @@ def _receive(kind: str, answer: str) -> Response:
     """200 means durable. Anything else makes AT call again, every minute for up to twelve hours."""
     body = _read_body(LARGEST_BODY_BYTES + 1)
     is_longer = len(body) > LARGEST_BODY_BYTES
+    if is_longer:
+        _drop_rest()
     current_service().inbox.receive(
         kind, body[:LARGEST_BODY_BYTES], request.content_type, truncated=is_longer
     )
-    if is_longer:
-        _drop_rest()
     return Response(answer, mimetype="text/plain")
 
 

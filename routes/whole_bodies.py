@@ -1,27 +1,24 @@
-"""A body cut short is no body.
+"""A request body that ended early is refused with 400, whatever route reads it.
 
-When the line closes early, gunicorn ends its stream as if the body were complete, and tells werkzeug that it may
-trust that end (`wsgi.input_terminated`). `STOP` without its last two letters would be stored as a text `ST`.
+gunicorn says of every body that it ends where its stream ends (`wsgi.input_terminated`). Werkzeug then takes a closed
+connection for the end of the body. Without that word it compares with Content-Length itself.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from flask import Flask
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected
-from werkzeug.wsgi import LimitedStream
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 def require_whole_bodies(app: Flask) -> None:
-    """Whatever reads a body then raises ClientDisconnected, a 400, at the end of one that is not whole."""
     app.wsgi_app = _WholeBodies(app.wsgi_app)  # type: ignore[method-assign]
 
 
@@ -30,15 +27,15 @@ class _WholeBodies:
         self._app = app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if "wsgi.input_terminated" in environ:
-            length = environ.get("CONTENT_LENGTH")
-            stream = environ["wsgi.input"]
-            environ["wsgi.input"] = LimitedStream(stream, int(length)) if length else _Chunks(stream)
+        if environ.get("HTTP_TRANSFER_ENCODING"):
+            environ["wsgi.input"] = _ChunkedBody(environ["wsgi.input"])
+        elif environ.get("CONTENT_LENGTH"):
+            environ.pop("wsgi.input_terminated", None)
         return self._app(environ, start_response)
 
 
-class _Chunks(io.RawIOBase):
-    """A body in chunks tells its end itself; here a missing or malformed one becomes the caller's error."""
+class _ChunkedBody(io.RawIOBase):
+    """Malformed or missing chunks raise ClientDisconnected, which is answered with 400."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -46,11 +43,10 @@ class _Chunks(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer)
+    def readinto(self, buffer: Any) -> int:
         try:
-            found = self._stream.read(len(view))
-        except (OSError, ParseException) as error:
+            piece = self._stream.read(len(buffer))
+        except (ParseException, OSError) as error:
             raise ClientDisconnected from error
-        view[: len(found)] = found
-        return len(found)
+        buffer[: len(piece)] = piece
+        return len(piece)

@@ -1,5 +1,7 @@
 """The simulator's web application. Making it opens the database file; the callback threads start with the server."""
 
+from urllib.parse import urlsplit
+
 from flask import Flask, abort, request
 
 from .config import Config, is_loopback
@@ -24,9 +26,28 @@ def create_app(config: Config) -> Flask:
 
 
 def refuse_strangers() -> None:
-    """A page from elsewhere, open in the same browser, may neither name this server its own nor post to it."""
-    host = request.host.rsplit(":", 1)[0]
-    if not is_loopback(host):
+    """Only this machine, and no page of another site that is open in a browser here."""
+    if not is_loopback(request.remote_addr or ""):
+        abort(403, "The simulator answers to this machine only.")
+    if not is_loopback(host_name(request.headers.get("Host", ""))):
         abort(403, "The simulator answers to loopback names only.")
-    if request.method != "GET" and request.headers.get("Sec-Fetch-Site") == "cross-site":
+    if not is_from_own_page():
         abort(403, "Not from another site.")
+
+
+def host_name(address: str) -> str:
+    try:
+        return urlsplit(f"//{address}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def is_from_own_page() -> bool:
+    """Programs send neither header. Another page of this machine may read and link, not change."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site == "cross-site":
+        return False
+    # The page's own forms say ``Origin: null``, because of its referrer policy.
+    if site in ("same-origin", "none") or origin is None or origin == request.host_url.rstrip("/"):
+        return True
+    return request.method in ("GET", "HEAD", "OPTIONS") and is_loopback(host_name(origin.partition("://")[2]))

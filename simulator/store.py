@@ -24,7 +24,8 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path)
         self._path = path
         self._opened: list[sqlite3.Connection] = []
         self._local = threading.local()
@@ -92,6 +93,14 @@ class Store:
         with self._lock:
             for connection in self._opened:
                 connection.close()
+
+
+def make_private(path: Path) -> None:
+    """The file holds numbers and texts. SQLite gives its log and its index the same mode."""
+    path.touch(mode=0o600)
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        if file.exists():
+            file.chmod(0o600)
 
 
 def insert_rows(

@@ -166,5 +166,7 @@ def peer_as_seen(app: Flask, peer: str) -> str:
 def test_forwarding_headers_count_only_from_a_trusted_proxy(
     tmp_path: Path, trusted: tuple[str, ...], peer: str, seen: str
 ) -> None:
-    app = create_app(Settings(database_url=f"sqlite:///{tmp_path}/sms.db", trusted_proxies=trusted))
+    guarded = {"api_keys": ("a" * 20,), "webhook_tokens": ("t" * 20,)}
+    url = f"sqlite:///{tmp_path}/sms.db"
+    app = create_app(Settings(database_url=url, trusted_proxies=trusted, **guarded))
     assert peer_as_seen(app, peer) in (seen, seen.removeprefix("None"))

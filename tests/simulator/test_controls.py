@@ -73,6 +73,14 @@ def test_other_sites_and_foreign_names_are_refused(client: FlaskClient) -> None:
     assert client.post("/_simulator/reset", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
     assert client.get("/_simulator/ledger", headers={"Host": "sms.example.com"}).status_code == 403
     assert client.get("/_simulator/ledger", headers={"Host": "localhost:8001"}).status_code == 200
+    assert client.get("/_simulator/ledger", headers={"Host": "[::1]:8001"}).status_code == 200
+    assert client.get("/_simulator/ledger", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert client.post("/_simulator/reset", headers={"Origin": "https://evil.com"}).status_code == 403
+    assert client.post("/_simulator/reset", headers={"Origin": "null"}).status_code == 403
+    outside = {"REMOTE_ADDR": "192.0.2.7"}
+    assert client.get("/_simulator/ledger", environ_base=outside).status_code == 403
+    own_form = {"Origin": "null", "Sec-Fetch-Site": "same-origin"}
+    assert client.post("/_simulator/reset", headers=own_form).status_code != 403
 
 
 @pytest.mark.parametrize(
