@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, RootTransaction, Table, create_engine, event, func, select, text
+from sqlalchemy import Connection, Table, create_engine, event, func, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
@@ -42,10 +42,6 @@ def utc_now() -> datetime:
 
 def _wake_nobody() -> None:
     return None
-
-
-class _CommitLost(Exception):
-    """The connection ended at COMMIT: nobody told whether it was done."""
 
 
 class Database:
@@ -101,19 +97,22 @@ class Database:
         be found out. It costs PostgreSQL one more insert. SQLite itself tells whether a commit was done.
         """
         token: str | None = None
-        is_waking = False
+        is_waking = is_at_commit = False
         try:
-            with self.write_turn(), self._writer.connect() as connection, connection.begin() as transaction:
+            with self.write_turn(), self._writer.begin() as connection:
                 connection.info.pop(WAKES_WORKER, None)
                 connection.info[FORWARDS] = self.forwards
                 if settled and not self.is_sqlite:
                     token = leave_token(connection)
                 yield connection
                 is_waking = bool(connection.info.pop(WAKES_WORKER, None))
-                _commit(transaction, token)
-        except _CommitLost as lost:
-            if token is None or not was_committed(self.engine, token):
-                raise StorageUnavailable from lost
+                is_at_commit = True
+        except DBAPIError as error:
+            # A server that refuses a commit says so on a connection that lives on.
+            if token is None or not is_at_commit or not error.connection_invalidated:
+                raise
+            if not was_committed(self.engine, token):
+                raise StorageUnavailable from error
         if is_waking:
             self.wake()
 
@@ -148,17 +147,6 @@ class Database:
         self.engine.dispose()
         if self._turns is not None:
             self._turns.close()
-
-
-def _commit(transaction: RootTransaction, token: str | None) -> None:
-    """Raises _CommitLost where there is a token to ask for."""
-    try:
-        transaction.commit()
-    except DBAPIError as error:
-        # A server that refuses a commit says so on a connection that lives on.
-        if token is None or not error.connection_invalidated:
-            raise
-        raise _CommitLost from error
 
 
 def wake_after_commit(connection: Connection) -> None:
