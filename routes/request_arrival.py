@@ -17,8 +17,8 @@ CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,8}(?=[ \t;\r])")
 class Arrival:
     """The next request of one connection. It is only measured here: gunicorn's parser judges it."""
 
-    def __init__(self, data: bytes, deadline: float) -> None:
-        self.data = bytearray(data)
+    def __init__(self, deadline: float) -> None:
+        self.data = bytearray()
         self.deadline = deadline
         self.is_closing = False
         self.expects_continue = False

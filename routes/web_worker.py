@@ -22,7 +22,7 @@ from routes.request_arrival import Arrival
 from routes.uploads import UNHURRIED
 
 HEAD_SECONDS = 10.0
-BODY_SECONDS = 30.0
+BODY_SECONDS = 60.0
 # For what a thread reads itself: the rest of a long body that is no upload (routes.uploads has its own limits).
 REST_SECONDS = 20.0
 # A thread that sends waits no longer for a caller who takes nothing; the main loop waits as long for him.
@@ -67,12 +67,12 @@ class WholeRequestWorker(ThreadWorker):
     def _await(self, conn: TConn, seconds: float, data: bytes = b"", is_closing: bool = False) -> None:
         if len(self._waiting) >= MOST_WAITING:
             self._drop(next(iter(self._waiting)))
-        arrival = self._waiting[conn] = Arrival(data, time.monotonic() + seconds)
+        arrival = self._waiting[conn] = Arrival(time.monotonic() + seconds)
         arrival.is_closing = is_closing
         conn.sock.setblocking(False)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._receive, conn))
-        if data and arrival.is_readable:
-            self._hand_over(conn)
+        if data:
+            self._add(conn, arrival, data)
         else:
             self._receive(conn)
 

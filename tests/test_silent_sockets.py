@@ -162,3 +162,18 @@ def test_requests_sent_at_once_on_one_connection_are_all_answered(web: Stack) ->
         while piece := line.recv(65536):
             came += piece
     assert came.count(b"HTTP/1.1 200 OK") == 50
+
+
+def test_a_caller_who_asks_before_sending_a_body_is_told_to_go_on(web: Stack) -> None:
+    body = b"id=asked-1&from=%2B254711000001&to=20880&text=Hello"
+    head = f"{CALLBACK}{FORM}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", web.web_port), timeout=5) as line:
+        line.sendall(STATUS + head.encode())
+        came = b""
+        while b"100 Continue" not in came:
+            came += line.recv(65536)
+        line.sendall(body)
+        line.shutdown(socket.SHUT_WR)
+        while piece := line.recv(65536):
+            came += piece
+    assert came.count(b"HTTP/1.1 200 OK") == 2
