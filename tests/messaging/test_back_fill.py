@@ -162,6 +162,7 @@ class SmallPages(Shelf):
 def test_a_callback_and_a_fetch_at_the_same_moment_make_one_text(
     database: Database, settings: Settings
 ) -> None:
+    settings = settings.model_copy(update={"replies_per_hour": 60})
     entries = [entry(number, f"text {number}") for number in range(1, 61)]
     inbox = Inbox(database, settings)
     with ThreadPoolExecutor(6) as pool:
