@@ -33,10 +33,15 @@ def downgrade(database: Database, revision: str) -> None:
 
 @contextmanager
 def _alone(database: Database) -> Iterator[Connection]:
-    """A connection while which no other process migrates: it begins with SQLite's write lock, or holds ours."""
-    with database.engine.connect() as connection:
+    """A connection while which no other process migrates: it holds SQLite's write lock, or an advisory lock."""
+    # SQLite's turn covers the connection too: two processes that switch a new file to WAL at once fail, "locked".
+    with database.write_turn(), database.engine.connect() as connection:
         connection.execution_options(immediate=True)
-        if not database.is_sqlite:
+        if database.is_sqlite:
+            # One transaction for all revisions: between two of them another process would take the write lock
+            # and do what this one has planned already.
+            connection.begin()
+        else:
             # The lock is the session's, for a migration may commit midway: back in the pool it would stay held.
             connection.detach()
             connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
