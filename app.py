@@ -11,27 +11,28 @@ from flask_openapi.models.info import Info
 from flask_openapi.models.security_scheme import SecurityScheme
 from flask_openapi.openapi import OpenAPI
 
-from cli import sms
-from messaging.gauges import Gauges
-from messaging.health import require_migrated
-from messaging.identity import claim_identity
-from messaging.refused_callbacks import RefusedCallbacks
-from messaging.reply_handlers import require_handlers
+from cli.commands import sms
+from messaging.callbacks.refused import RefusedCallbacks
+from messaging.conversations.handlers import require_handlers
+from messaging.operations.account_check import claim_identity
+from messaging.operations.health import require_migrated
+from messaging.operations.metrics import Gauges
 from messaging.service import Service, build_service
-from routes.api import api
-from routes.api_batches import batches_api
-from routes.api_books import books_api
-from routes.api_conversations import conversations_api
-from routes.api_forwarding import forwarding_api
-from routes.api_intake import intake_api
-from routes.api_models import ErrorAnswer
-from routes.api_opt_outs import opt_outs_api
+from messaging.storage.task_queue import Waker
+from routes.api.batches import batches_api
+from routes.api.conversations import conversations_api
+from routes.api.forwarding import forwarding_api
+from routes.api.json_bodies import StrictJsonRequest
+from routes.api.messages import api
+from routes.api.models import ErrorAnswer
+from routes.api.operations import books_api
+from routes.api.opt_outs import opt_outs_api
+from routes.api.uploads import intake_api
 from routes.docs import docs_bp
 from routes.error_handlers import refuse_invalid_request, register_error_handlers
 from routes.expensive_calls import prepare_expensive_calls
 from routes.guards import prepare_guards
 from routes.health import GAUGES, health_bp
-from routes.json_bodies import StrictJsonRequest
 from routes.open_mode import guard_open_mode
 from routes.proxies import trust_proxies
 from routes.service import EXTENSION
@@ -42,7 +43,6 @@ from routes.whole_bodies import require_whole_bodies
 from utils.errors import ServiceError
 from utils.logs import choose_request_id, configure_logging, request_id
 from utils.settings import Settings, load_settings
-from wake_ups import Waker
 
 ROUTES = Path(__file__).resolve().parent / "routes"
 LARGEST_BODY_BYTES = 2 * 1024 * 1024

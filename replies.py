@@ -12,7 +12,7 @@
 A text that nothing here takes is answered by the setting REPLY_TEMPLATE.
 """
 
-from messaging.reply_handlers import Inbound, on_keyword
+from messaging.conversations.handlers import Inbound, on_keyword
 
 
 @on_keyword("DEMO")

@@ -21,7 +21,7 @@ from benchmarks.support.processes import API_KEY, CannotMeasure
 from benchmarks.support.results import Result, Spread, Table
 from benchmarks.support.stores import available_kinds, migrated_database, opened
 from messaging import statuses
-from messaging.models import messages
+from messaging.storage import tables
 
 ROUNDS = 4
 # Recipients of a call: connections, calls in a round, aim.
@@ -82,7 +82,7 @@ def _requests(size: int, calls: int) -> Requests:
 def _require_all_queued(url: str, expected: int) -> None:
     """Raises CannotMeasure where a recipient was taken and not stored."""
     with opened(url) as database, database.read() as connection:
-        query = select(func.count()).where(messages.c.status == statuses.QUEUED)
+        query = select(func.count()).where(tables.messages.c.status == statuses.QUEUED)
         found = connection.execute(query).scalar_one()
     if found != expected:
         raise CannotMeasure(f"{expected} recipients were taken, but {found} are queued")

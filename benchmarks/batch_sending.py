@@ -16,8 +16,8 @@ from benchmarks.support.queued import first_attempt
 from benchmarks.support.results import Result, Spread, Table
 from benchmarks.support.stages import PER_POST, Round, Stage, figures_of, ratio_of, staged
 from benchmarks.support.stores import available_kinds
-from messaging.database import Database
-from messaging.models import attempts
+from messaging.storage import tables
+from messaging.storage.database import Database
 
 LANES = 4
 MESSAGES = 100_000
@@ -107,9 +107,9 @@ def _measure_growth(stage: Stage, others: int) -> dict[str, Any]:
 def _speeds(database: Database, first_id: int) -> list[float]:
     """Messages a second of each stretch, by the times of the records."""
     query = (
-        select(attempts.c.finished_at, attempts.c.claimed_at, attempts.c.message_count)
-        .where(attempts.c.id >= first_id, attempts.c.state == "recorded")
-        .order_by(attempts.c.finished_at)
+        select(tables.attempts.c.finished_at, tables.attempts.c.claimed_at, tables.attempts.c.message_count)
+        .where(tables.attempts.c.id >= first_id, tables.attempts.c.state == "recorded")
+        .order_by(tables.attempts.c.finished_at)
     )
     with database.read() as connection:
         rows = connection.execute(query).all()

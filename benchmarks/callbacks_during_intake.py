@@ -25,7 +25,7 @@ from benchmarks.support.recipient_files import MIX, RecipientFile, write_recipie
 from benchmarks.support.results import Result, Table
 from benchmarks.support.stores import available_kinds, migrated_database, opened
 from messaging import statuses
-from messaging.models import messages
+from messaging.storage import tables
 
 CONNECTIONS = 8
 HISTORY = 10_000
@@ -85,7 +85,11 @@ def _until_whole(supply: Iterator[bytes], taking: Future[Intake]) -> Iterator[by
 
 
 def _require_all_delivered(url: str, expected: int) -> None:
-    query = select(func.count()).select_from(messages).where(messages.c.status == statuses.DELIVERED)
+    query = (
+        select(func.count())
+        .select_from(tables.messages)
+        .where(tables.messages.c.status == statuses.DELIVERED)
+    )
     with opened(url) as database, database.read() as connection:
         found = connection.execute(query).scalar_one()
     if found != expected:

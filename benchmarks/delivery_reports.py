@@ -22,8 +22,10 @@ from benchmarks.support.load import http_post
 from benchmarks.support.processes import TOKEN, CannotMeasure
 from benchmarks.support.results import Result, Spread, Table
 from benchmarks.support.stores import available_kinds, empty_database, migrated_database, opened
-from messaging import journal, standings, statuses
-from messaging.models import callbacks, delivery_reports, message_events, messages
+from messaging import statuses
+from messaging.callbacks import journal
+from messaging.messages import report_effects
+from messaging.storage import tables
 
 CONNECTIONS = (8, 32)
 ROUNDS = 5
@@ -102,10 +104,10 @@ def _require_all_delivered(url: str, expected: int) -> None:
     """Raises CannotMeasure where a report was answered and not applied."""
     is_delivered = statuses.DELIVERED
     queries = {
-        "journaled": select(func.count()).where(callbacks.c.outcome == journal.APPLIED),
-        "applied": select(func.count()).where(delivery_reports.c.effect == standings.MOVED),
-        "delivered": select(func.count()).where(messages.c.status == is_delivered),
-        "in the history": select(func.count()).where(message_events.c.status == is_delivered),
+        "journaled": select(func.count()).where(tables.callbacks.c.outcome == journal.APPLIED),
+        "applied": select(func.count()).where(tables.delivery_reports.c.effect == report_effects.MOVED),
+        "delivered": select(func.count()).where(tables.messages.c.status == is_delivered),
+        "in the history": select(func.count()).where(tables.message_events.c.status == is_delivered),
     }
     with opened(url) as database, database.read() as connection:
         found = {what: connection.execute(query).scalar_one() for what, query in queries.items()}

@@ -34,7 +34,7 @@ from benchmarks.support.processes import (
 from benchmarks.support.results import Result, Table
 from benchmarks.support.stores import available_kinds, migrated_database, opened
 from messaging import statuses
-from messaging.models import messages
+from messaging.storage import tables
 
 SINGLES = 20
 PAUSE_SECONDS = (0.1, 0.5)
@@ -114,7 +114,7 @@ def _running_service(database_url: str, folder: Path) -> Iterator[Stack]:
     settings = environment(database_url, web_port, AT_BASE_URL=simulator_url)
     simulator = ["simulator", "--port", str(simulator_port), "--service-url", web_url, "--token", TOKEN]
     simulator += ["--database", str(folder / "simulator.db")]
-    commands = {"simulator": simulator, "web": gunicorn("app:create_app()"), "worker": ["tasks"]}
+    commands = {"simulator": simulator, "web": gunicorn("app:create_app()"), "worker": ["worker"]}
     with requests.Session() as session, ExitStack() as stack:
         session.trust_env = False
         service = Stack(web_url, simulator_url, session)
@@ -162,7 +162,9 @@ def _calls() -> Iterator[list[str]]:
 
 
 def _count_queued(url: str) -> int:
-    query = select(func.count()).where(messages.c.status == statuses.QUEUED, messages.c.text == CAMPAIGN)
+    query = select(func.count()).where(
+        tables.messages.c.status == statuses.QUEUED, tables.messages.c.text == CAMPAIGN
+    )
     with opened(url) as database, database.read() as connection:
         return int(connection.execute(query).scalar_one())
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from messaging.database import Database
-from messaging.inbox import Inbox
-from messaging.triggers import TriggerSender
+from messaging.callbacks.receive import Inbox
+from messaging.sending.triggers import TriggerSender
+from messaging.storage.database import Database
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 

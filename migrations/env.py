@@ -1,8 +1,8 @@
-"""Alembic's entry point. The connection comes from `messaging.migrations`, never from an ini file."""
+"""Alembic's entry point. The connection comes from `messaging.storage.migrations`, never from an ini file."""
 
 from alembic import context
 
-from messaging.models import metadata
+from messaging.storage.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

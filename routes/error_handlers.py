@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from werkzeug.exceptions import HTTPException
 
-from messaging.health import STORAGE_ERRORS
-from messaging.idempotency import KeyReused
-from messaging.triggers import RecipientsRejected
+from messaging.messages.idempotency import KeyReused
+from messaging.operations.health import STORAGE_ERRORS
+from messaging.sending.triggers import RecipientsRejected
 from utils import errors
 from utils.errors import InvalidInput, ServiceError, StorageUnavailable
 from utils.logs import request_id

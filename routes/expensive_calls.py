@@ -15,7 +15,7 @@ from typing import Any
 
 from flask import Flask, Response, current_app, request
 
-from messaging.read_limits import limited_reads
+from messaging.storage.read_limits import limited_reads
 from utils.errors import Busy
 
 SLOTS = "sms_expensive_slots"

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from flask import Flask, current_app, request
 
-from messaging.refused_callbacks import RefusedCallbacks
+from messaging.callbacks.refused import RefusedCallbacks
 from routes.service import current_service
 from utils.errors import Busy, Forbidden, InvalidInput, Unauthorised
 from utils.settings import Settings

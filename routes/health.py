@@ -9,8 +9,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from messaging.gauges import Gauge, Gauges
-from messaging.health import OK, readiness
+from messaging.operations.health import OK, readiness
+from messaging.operations.metrics import Gauge, Gauges
 from routes.guards import REFUSED_CALLBACKS, requires_api_key
 from routes.service import current_service
 

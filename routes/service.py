@@ -6,8 +6,8 @@ from typing import cast
 
 from flask import current_app
 
-from messaging.database import Database
 from messaging.service import Service
+from messaging.storage.database import Database
 
 EXTENSION = "sms"
 

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState
 
-from messaging.inbox import LARGEST_BODY_BYTES
+from messaging.callbacks.receive import LARGEST_BODY_BYTES
 from routes.guards import refuses_prefetch, requires_trigger_key, requires_webhook_token, trigger_slot
 from routes.service import current_service
 from routes.trigger_requests import answer_trigger, read_trigger

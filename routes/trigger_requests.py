@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Request
 
-from messaging.triggers import TriggerResult
+from messaging.sending.triggers import TriggerResult
 from utils.errors import EmptyMessage, InvalidInput, InvalidPhone
 from utils.phone_numbers import PhoneNumber, read_phone
 

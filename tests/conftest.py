@@ -19,8 +19,8 @@ import pytest
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
-from messaging.database import Database
-from messaging.models import metadata
+from messaging.storage import tables
+from messaging.storage.database import Database
 from utils.logs import JsonLinesHandler
 from utils.settings import Settings
 
@@ -118,7 +118,7 @@ def _for_sqlalchemy(url: str) -> str:
 
 def _create_tables(url: str) -> None:
     database = Database(_for_sqlalchemy(url))
-    metadata.create_all(database.engine)
+    tables.metadata.create_all(database.engine)
     database.close()
 
 
@@ -129,8 +129,8 @@ def _on_server(statement: str, name: str) -> None:
 
 def _empty(url: str) -> None:
     """By DELETE: a TRUNCATE makes new files for every table and index, a third of a second each time."""
-    tables = reversed(metadata.sorted_tables)
-    emptied = [f"DELETE FROM {table.name}" for table in tables]
+    all_tables = reversed(tables.metadata.sorted_tables)
+    emptied = [f"DELETE FROM {table.name}" for table in all_tables]
     restarted = (
         "SELECT setval(oid::regclass, 1, false) FROM pg_class"
         " WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace"

@@ -9,10 +9,10 @@ import pytest
 from flask import Flask, request
 
 from app import create_app
-from messaging.database import Database
-from messaging.identity import claim_identity
-from messaging.migrations import migrate
-from tests.real_processes import free_port, offline_environment
+from messaging.operations.account_check import claim_identity
+from messaging.storage.database import Database
+from messaging.storage.migrations import migrate
+from tests.support.real_processes import free_port, offline_environment
 from utils.setting_types import REPOSITORY
 from utils.settings import Settings
 

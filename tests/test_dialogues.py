@@ -21,7 +21,7 @@ REPLIES = """
 import threading
 from pathlib import Path
 
-from messaging.reply_handlers import Inbound, on_keyword
+from messaging.conversations.handlers import Inbound, on_keyword
 
 SEEN = Path(__file__).with_name("tried")
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from messaging import claims, forward_state, statuses
-from messaging.database import Database
-from messaging.forward_delivery import Forwarder
-from messaging.models import forward_events
+from messaging import statuses
+from messaging.forwarding import receiver_state
+from messaging.forwarding.delivery import Forwarder
+from messaging.messages import status_events
+from messaging.storage import tables
+from messaging.storage.database import Database
 from tests.support.databases import KINDS, empty_database
 from tests.support.delivery import Clock, count, every, phones, queue
 from tests.support.delivery_processes import in_processes, open_database
@@ -46,13 +48,13 @@ def forwarding_database(database: Database) -> Database:
 def add_events(database: Database, number: int) -> list[str]:
     ids = queue(database, *phones(number))
     with database.write() as connection:
-        claims.settle(connection, ids, statuses.CANCELLED, "asked_for", database.now(connection))
-    return [row.event_id for row in every(database, forward_events)]
+        status_events.settle(connection, ids, statuses.CANCELLED, "asked_for", database.now(connection))
+    return [row.event_id for row in every(database, tables.forward_events)]
 
 
 def forwarder(database: Database, url: str, *secrets: str, deadline_seconds: float = 5.0) -> Forwarder:
     client = WebhookClient(url, secrets or (SECRET,), allow_private=True, deadline_seconds=deadline_seconds)
-    return Forwarder(database, client, forward_state.receiver_of(url), threading.Event())
+    return Forwarder(database, client, receiver_state.receiver_of(url), threading.Event())
 
 
 def accepted_ids(receiver: ReceiverProcess) -> list[str]:
@@ -67,7 +69,7 @@ def test_every_event_arrives_signed_as_the_published_library_wants_it(
     forwarder(forwarding_database, receiver.url).run_until_idle()
     assert sorted(accepted_ids(receiver)) == sorted(ids)
     assert receiver.refused() == []
-    kept = {row.event_id: json.loads(row.body) for row in every(forwarding_database, forward_events)}
+    kept = {row.event_id: json.loads(row.body) for row in every(forwarding_database, tables.forward_events)}
     assert {line["id"]: line["event"] for line in receiver.accepted()} == kept
 
 
@@ -96,7 +98,7 @@ def test_a_receiver_with_another_secret_takes_nothing(
     receiver.start()
     forwarder(forwarding_database, receiver.url, NEW_SECRET).run_until_idle()
     assert receiver.accepted() == []
-    (row,) = every(forwarding_database, forward_events)
+    (row,) = every(forwarding_database, tables.forward_events)
     assert (row.state, row.http_status) == ("waiting", 400)
 
 
@@ -135,7 +137,9 @@ def test_a_receiver_that_is_killed_and_restarted_gets_every_event(
         clock.step(minutes=5)
         lane.run_until_idle()
     assert set(accepted_ids(receiver)) == ids
-    assert count(forwarding_database, forward_events, forward_events.c.state != "delivered") == 0
+    assert (
+        count(forwarding_database, tables.forward_events, tables.forward_events.c.state != "delivered") == 0
+    )
 
 
 def forward_all(barrier: Any, settings: Settings, url: str) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real_processes import free_port, offline_environment
+from tests.support.real_processes import free_port, offline_environment
 from utils.setting_types import REPOSITORY
 
 pytestmark = pytest.mark.processes

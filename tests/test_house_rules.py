@@ -1,4 +1,4 @@
-"""The rules of the house: rings, the one reader of the environment, the one importer of the SDK, short views."""
+"""The rules of the house: the order of packages, one reader of the environment, one importer of the SDK."""
 
 import ast
 from collections.abc import Iterator
@@ -8,27 +8,24 @@ import pytest
 
 from utils.setting_types import REPOSITORY
 
-# A module may import its own package and those of a lower ring.
-RINGS: dict[str, float] = {
-    "utils": 0,
-    "messaging": 1,
-    "processes": 1,
-    "cli_output": 1,
-    "cli_context": 1.3,
-    "cli_batch_control": 1.6,
-    "cli_batches": 1.6,
-    "routes": 2,
-    "cli": 2,
-    "replies": 2,
-    "wake_ups": 1,
-    "tasks": 2,
-    "app": 3,
-    "gunicorn.conf": 3,
-    "migrations": 3,
-    "benchmarks": 4,
-    "tests": 5,
-}
-OURS = {*RINGS, "simulator"}
+# The packages from the inside out. A module may import its own package and those of an earlier line.
+ORDER: tuple[tuple[str, ...], ...] = (
+    ("utils",),
+    ("messaging.storage", "messaging.statuses", "messaging.batch_statuses"),
+    ("messaging.forwarding", "messaging.costs"),
+    ("messaging.consent", "messaging.messages"),
+    ("messaging.reports", "messaging.batches", "messaging.conversations"),
+    ("messaging.sending", "messaging.callbacks"),
+    ("messaging.service",),
+    ("messaging.operations",),
+    ("routes", "cli", "worker", "replies"),
+    ("app", "gunicorn.conf", "migrations"),
+    ("benchmarks",),
+    ("tests",),
+)
+PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
+TOPS = {"messaging", *(name for name in PLACE if not name.startswith("messaging."))}
+OURS = {*TOPS, "simulator"}
 NEVER = {
     "utils": {"flask", "sqlalchemy", "psycopg", "sqlite3", "alembic", "huey"},
     "messaging": {"flask", "requests", "africastalking"},
@@ -41,8 +38,15 @@ ENVIRONMENT_NAMES = {"environ", "environb", "getenv", "getenvb", "putenv", "unse
 
 
 def home_of(path: Path) -> str:
+    """The top-level package or module."""
     parts = path.relative_to(REPOSITORY).parts
     return path.stem if len(parts) == 1 else parts[0]
+
+
+def room_of(name: str) -> str | None:
+    """The entry of ORDER that a dotted name belongs to; None for what is not ours."""
+    parts = name.split(".")
+    return next((room for room in (".".join(parts[:2]), parts[0], name) if room in PLACE), None)
 
 
 def code_files() -> list[Path]:
@@ -83,11 +87,20 @@ def imported_homes(path: Path) -> set[str]:
 
 
 def outward_imports(path: Path) -> set[str]:
-    home = home_of(path)
-    ours = (imported_homes(path) & OURS) - {home}
-    if home == "simulator":
-        return ours
-    return {name for name in ours if RINGS.get(name, RINGS["tests"]) >= RINGS[home]}
+    """The imports that point outwards, to another package of the same line or a later one."""
+    if home_of(path) == "simulator":
+        return (imported_homes(path) & OURS) - {"simulator"}
+    room = room_of(".".join(path.relative_to(REPOSITORY).with_suffix("").parts))
+    wrong = {name for name in imports_of(path) if is_outward(room, name)}
+    # `from a.b import c` yields both a.b and a.b.c: the longer name says more.
+    return {name for name in wrong if not any(longer.startswith(f"{name}.") for longer in wrong)}
+
+
+def is_outward(room: str | None, name: str) -> bool:
+    other = room_of(name)
+    if room is None or other is None:
+        return name.split(".")[0] == "simulator"
+    return other != room and PLACE[other] >= PLACE[room]
 
 
 def reads_environment(path: Path) -> bool:
@@ -147,8 +160,10 @@ def module(folder: Path, text: str) -> Path:
     return path
 
 
-def test_every_module_has_its_ring() -> None:
-    assert {home_of(path) for path in FILES} <= OURS
+def test_every_module_has_its_place() -> None:
+    inside = [path for path in FILES if home_of(path) != "simulator" and path.name != "__init__.py"]
+    names = [".".join(path.relative_to(REPOSITORY).with_suffix("").parts) for path in inside]
+    assert [name for name in names if room_of(name) is None] == []
 
 
 @pytest.mark.parametrize("path", OUTSIDE_TESTS, ids=name_of)
@@ -157,7 +172,7 @@ def test_imports_point_inward_and_the_simulator_stands_alone(path: Path) -> None
 
 
 @pytest.mark.parametrize("path", APPLICATION, ids=name_of)
-def test_a_ring_does_not_do_the_work_of_another(path: Path) -> None:
+def test_a_package_does_not_do_the_work_of_another(path: Path) -> None:
     assert imported_homes(path) & NEVER.get(home_of(path), set()) == set()
 
 
@@ -207,12 +222,15 @@ def test_the_search_for_readers_of_the_environment_finds_them(tmp_path: Path, te
 @pytest.mark.parametrize(
     ("home", "text", "found"),
     [
-        ("utils", "from messaging import outbox", {"messaging"}),
-        ("messaging", "def late():\n    import routes.api", {"routes"}),
-        ("messaging", "import utils.errors\nfrom . import statuses", set()),
-        ("routes", "from app import create_app", {"app"}),
-        ("routes", "from tasks import wake", {"tasks"}),
-        ("app", "import simulator", {"simulator"}),
+        ("utils", "from messaging.messages import queue", {"messaging.messages.queue"}),
+        ("messaging/storage", "from messaging import statuses", {"messaging.statuses"}),
+        ("messaging/batches", "def late():\n    import messaging.sending.claim", {"messaging.sending.claim"}),
+        ("messaging/batches", "from messaging.reports import rows", {"messaging.reports.rows"}),
+        ("messaging/batches", "from messaging.batches.rows import Row\nimport messaging.costs.prices", set()),
+        ("messaging/sending", "import utils.errors\nfrom . import claim", set()),
+        ("routes", "from app import create_app", {"app.create_app"}),
+        ("routes", "from worker.process import Worker", {"worker.process.Worker"}),
+        ("cli", "import simulator", {"simulator"}),
         ("simulator", "from utils import errors", {"utils"}),
         ("simulator", "from simulator.ledger import Ledger", set()),
     ],
@@ -220,7 +238,7 @@ def test_the_search_for_readers_of_the_environment_finds_them(tmp_path: Path, te
 def test_the_search_for_outward_imports_finds_them(
     tmp_path: Path, home: str, text: str, found: set[str]
 ) -> None:
-    (tmp_path / home).mkdir()
+    (tmp_path / home).mkdir(parents=True)
     path = module(tmp_path / home, text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(f"{__name__}.REPOSITORY", tmp_path)

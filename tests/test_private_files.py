@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from messaging.database import Database
+from messaging.storage.database import Database
+from messaging.storage.task_queue import create_queue
 from simulator.store import Store
 from utils import private_files
 from utils.settings import Settings
-from wake_ups import create_queue
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,10 @@ from pathlib import Path
 from sqlalchemy import insert
 
 from benchmarks.support.stores import opened
-from messaging.bulk_inserts import as_stored
-from messaging.database import Database, utc_now
-from messaging.models import batches
-from messaging.placeholders import Placeholders
+from messaging.batches.placeholders import Placeholders
+from messaging.storage import tables
+from messaging.storage.bulk_inserts import as_stored
+from messaging.storage.database import Database, utc_now
 
 CHUNK = 10_000
 COLUMNS = (
@@ -45,7 +45,7 @@ def import_bare(url: str, path: Path, template: str) -> float:
 def _write_batch(database: Database) -> int:
     row = {"status": "receiving", "created_at": utc_now()}
     with database.write() as connection:
-        return int(connection.execute(insert(batches).values(**row)).inserted_primary_key[0])
+        return int(connection.execute(insert(tables.batches).values(**row)).inserted_primary_key[0])
 
 
 def _insert(database: Database, batch_id: int, chunk: list[tuple[str, str]]) -> None:

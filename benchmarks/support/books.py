@@ -10,9 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, insert
 
 from benchmarks.support.stores import opened, settle_statistics
-from messaging import journal, statuses
-from messaging.database import Database, utc_now
-from messaging.models import callbacks, delivery_reports, message_events, messages
+from messaging import statuses
+from messaging.callbacks import journal
+from messaging.storage import tables
+from messaging.storage.database import Database, utc_now
 
 CHUNK = 1000
 
@@ -51,9 +52,11 @@ def _insert_delivered(database: Database, provider_ids: Sequence[str]) -> None:
     now = utc_now()
     with database.write() as connection:
         numbers = _insert_messages(database, connection, provider_ids, statuses.DELIVERED)
-        callback_numbers = database.reserve_ids(connection, callbacks, len(provider_ids))
+        callback_numbers = database.reserve_ids(connection, tables.callbacks, len(provider_ids))
         joined = list(zip(numbers, callback_numbers, provider_ids, strict=True))
-        connection.execute(insert(callbacks), [_journal_row(number, one, now) for _, number, one in joined])
+        connection.execute(
+            insert(tables.callbacks), [_journal_row(number, one, now) for _, number, one in joined]
+        )
         reports = [
             {
                 "callback_id": callback_number,
@@ -65,7 +68,7 @@ def _insert_delivered(database: Database, provider_ids: Sequence[str]) -> None:
             }
             for number, callback_number, provider_id in joined
         ]
-        connection.execute(insert(delivery_reports), reports)
+        connection.execute(insert(tables.delivery_reports), reports)
 
 
 def _journal_row(number: int, provider_id: str, now: datetime) -> dict[str, Any]:
@@ -86,7 +89,7 @@ def _insert_messages(
     database: Database, connection: Connection, provider_ids: Sequence[str], status: str
 ) -> Sequence[int]:
     now = utc_now()
-    numbers = database.reserve_ids(connection, messages, len(provider_ids))
+    numbers = database.reserve_ids(connection, tables.messages, len(provider_ids))
     rows = [
         {
             "id": number,
@@ -103,7 +106,7 @@ def _insert_messages(
         }
         for number, provider_id in zip(numbers, provider_ids, strict=True)
     ]
-    connection.execute(insert(messages), rows)
+    connection.execute(insert(tables.messages), rows)
     passed = [statuses.QUEUED, statuses.ACCEPTED]
     passed += [statuses.DELIVERED] if status == statuses.DELIVERED else []
     history = [
@@ -111,5 +114,5 @@ def _insert_messages(
         for number in numbers
         for one in passed
     ]
-    connection.execute(insert(message_events), history)
+    connection.execute(insert(tables.message_events), history)
     return numbers

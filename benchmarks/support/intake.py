@@ -32,7 +32,7 @@ from benchmarks.support.processes import (
 from benchmarks.support.recipient_files import TEMPLATE, RecipientFile
 from benchmarks.support.stores import opened
 from messaging import statuses
-from messaging.models import batches, messages, refused_rows
+from messaging.storage import tables
 
 # BENCHMARK_ROWS=100000 for a look while developing.
 MOST_ROWS = int(os.environ.get("BENCHMARK_ROWS", "1000000"))
@@ -71,7 +71,7 @@ def running_stack(url: str, folder: Path) -> Iterator[Stack]:
     with ExitStack() as stack:
         web = stack.enter_context(serving("web", "app:create_app()", url, folder))
         log = folder / "worker.log"
-        worker = stack.enter_context(running(["tasks"], environment(url, free_port()), log))
+        worker = stack.enter_context(running(["worker"], environment(url, free_port()), log))
         wait_for(lambda: _is_ready(web.port), "the worker's start", worker, log)
         yield Stack(url, web, worker)
 
@@ -124,7 +124,7 @@ def _form(path: Path) -> tuple[bytes, bytes]:
 
 
 def _wait_until_whole(url: str, batch_id: int) -> None:
-    status = select(batches.c.status, batches.c.reason).where(batches.c.id == batch_id)
+    status = select(tables.batches.c.status, tables.batches.c.reason).where(tables.batches.c.id == batch_id)
     deadline = time.monotonic() + LONGEST_SECONDS
     with opened(url) as database:
         while True:
@@ -138,12 +138,14 @@ def _wait_until_whole(url: str, batch_id: int) -> None:
 
 
 def _require_all_taken(url: str, batch_id: int, file: RecipientFile) -> None:
-    queued = (messages.c.batch_id == batch_id, messages.c.status == statuses.QUEUED)
+    queued = (tables.messages.c.batch_id == batch_id, tables.messages.c.status == statuses.QUEUED)
     queries = {
-        "taken": select(func.count()).select_from(messages).where(*queued),
-        "numbers": select(func.count(messages.c.recipient.distinct())).where(*queued),
-        "refused": select(func.count()).select_from(refused_rows).where(refused_rows.c.batch_id == batch_id),
-        "duplicates": select(batches.c.duplicates).where(batches.c.id == batch_id),
+        "taken": select(func.count()).select_from(tables.messages).where(*queued),
+        "numbers": select(func.count(tables.messages.c.recipient.distinct())).where(*queued),
+        "refused": select(func.count())
+        .select_from(tables.refused_rows)
+        .where(tables.refused_rows.c.batch_id == batch_id),
+        "duplicates": select(tables.batches.c.duplicates).where(tables.batches.c.id == batch_id),
     }
     with opened(url) as database, database.read() as connection:
         found = {what: connection.execute(query).scalar_one() for what, query in queries.items()}

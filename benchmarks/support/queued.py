@@ -11,9 +11,9 @@ from benchmarks.support.bare_sender import EQUAL_TEXT, SENDER_ID, text_for
 from benchmarks.support.processes import CannotMeasure
 from benchmarks.support.stores import settle_statistics
 from messaging import statuses
-from messaging.bulk_inserts import as_stored, insert_rows
-from messaging.database import Database, utc_now
-from messaging.models import OPEN, attempts, batches, message_events, messages
+from messaging.storage import tables
+from messaging.storage.bulk_inserts import as_stored, insert_rows
+from messaging.storage.database import Database, utc_now
 
 CHUNK = 10_000
 # Of a Kenyan number, with which the ids of our provider end.
@@ -49,7 +49,9 @@ def hold_batch(database: Database, first: int, count: int, *, own_texts: bool = 
     """Its messages are queued, but no worker touches them: it is paused."""
     with database.write() as connection:
         row = {"status": "paused", "sender_id": SENDER_ID, "total": count, "created_at": utc_now()}
-        batch_id = connection.execute(insert(batches).values(row).returning(batches.c.id)).scalar_one()
+        batch_id = connection.execute(
+            insert(tables.batches).values(row).returning(tables.batches.c.id)
+        ).scalar_one()
     numbers = range(first, first + count)
     for start in range(0, count, CHUNK):
         _insert(database, batch_id, numbers[start : start + CHUNK], own_texts)
@@ -60,34 +62,36 @@ def hold_batch(database: Database, first: int, count: int, *, own_texts: bool = 
 def _insert(database: Database, batch_id: int, numbers: range, own_texts: bool) -> None:
     with database.write() as connection:
         now = as_stored(connection, utc_now())
-        ids = database.reserve_ids(connection, messages, len(numbers))
+        ids = database.reserve_ids(connection, tables.messages, len(numbers))
         common = (batch_id, SENDER_ID, "api", 5, statuses.QUEUED, "hold", now, 1, now)
         rows = [
             (message_id, f"+{number}", text_for(number) if own_texts else EQUAL_TEXT, *common)
             for message_id, number in zip(ids, numbers, strict=True)
         ]
-        insert_rows(connection, messages, _MESSAGE_COLUMNS, rows)
+        insert_rows(connection, tables.messages, _MESSAGE_COLUMNS, rows)
         history = [(message_id, now, statuses.QUEUED, "benchmark") for message_id in ids]
-        insert_rows(connection, message_events, _HISTORY_COLUMNS, history)
+        insert_rows(connection, tables.message_events, _HISTORY_COLUMNS, history)
 
 
 def set_batch(database: Database, batch_id: int, status: str) -> None:
     with database.write() as connection:
-        connection.execute(update(batches).where(batches.c.id == batch_id).values(status=status))
+        connection.execute(
+            update(tables.batches).where(tables.batches.c.id == batch_id).values(status=status)
+        )
 
 
 def count_open(database: Database) -> int:
     """POSTs that are claimed or under way."""
-    return _count(database, select(func.count()).select_from(attempts).where(OPEN))
+    return _count(database, select(func.count()).select_from(tables.attempts).where(tables.OPEN))
 
 
 def first_attempt(database: Database, held: Held) -> int:
-    mine = messages.c.batch_id == held.batch_id
-    return _count(database, select(func.min(messages.c.attempt_id)).where(mine))
+    mine = tables.messages.c.batch_id == held.batch_id
+    return _count(database, select(func.min(tables.messages.c.attempt_id)).where(mine))
 
 
 def first_claim(database: Database, held: Held) -> datetime:
-    query = select(attempts.c.claimed_at).where(attempts.c.id == first_attempt(database, held))
+    query = select(tables.attempts.c.claimed_at).where(tables.attempts.c.id == first_attempt(database, held))
     with database.read() as connection:
         claimed_at: datetime = connection.execute(query).scalar_one()
     return claimed_at
@@ -95,14 +99,19 @@ def first_claim(database: Database, held: Held) -> datetime:
 
 def require_all(database: Database, held: Held, status: str) -> None:
     """Raises CannotMeasure where a message has another status, another's answer or a gap in its history."""
-    digits = func.substr(messages.c.recipient, 2)
+    digits = func.substr(tables.messages.c.recipient, 2)
     answered = func.substr(
-        messages.c.provider_message_id, func.length(messages.c.provider_message_id) - (DIGITS - 1)
+        tables.messages.c.provider_message_id,
+        func.length(tables.messages.c.provider_message_id) - (DIGITS - 1),
     )
-    event = exists().where(message_events.c.message_id == messages.c.id, message_events.c.status == status)
-    counts = select(func.count()).select_from(messages).where(messages.c.batch_id == held.batch_id)
+    event = exists().where(
+        tables.message_events.c.message_id == tables.messages.c.id, tables.message_events.c.status == status
+    )
+    counts = (
+        select(func.count()).select_from(tables.messages).where(tables.messages.c.batch_id == held.batch_id)
+    )
     questions = {
-        status: counts.where(messages.c.status == status),
+        status: counts.where(tables.messages.c.status == status),
         "with the answer to their own number": counts.where(answered == digits),
         "so in the history": counts.where(event),
     }
@@ -113,8 +122,8 @@ def require_all(database: Database, held: Held, status: str) -> None:
 
 def require_rest_queued(database: Database, held: Held, left: int) -> None:
     """Raises CannotMeasure unless so many are queued still and all the others accepted."""
-    mine = messages.c.batch_id == held.batch_id
-    by_status = select(messages.c.status, func.count()).where(mine).group_by(messages.c.status)
+    mine = tables.messages.c.batch_id == held.batch_id
+    by_status = select(tables.messages.c.status, func.count()).where(mine).group_by(tables.messages.c.status)
     with database.read() as connection:
         found = {row.status: row[1] for row in connection.execute(by_status)}
     if found != {statuses.QUEUED: left, statuses.ACCEPTED: held.count - left}:

@@ -13,8 +13,8 @@ from psycopg import sql
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from messaging.database import Database
-from messaging.migrations import migrate
+from messaging.storage.database import Database
+from messaging.storage.migrations import migrate
 from utils.settings import Settings
 
 SERVER_URL = os.environ.get("TEST_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres")

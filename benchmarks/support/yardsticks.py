@@ -11,9 +11,9 @@ from typing import Any
 from flask import Flask, Response, request
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, insert
 
-from messaging.database import Database, utc_now
-from messaging.models import messages
-from messaging.shared_commits import SharedCommits
+from messaging.storage import tables
+from messaging.storage.commit_thread import SharedCommits
+from messaging.storage.database import Database, utc_now
 from utils.settings import load_settings
 
 FIELDS = ("id", "phoneNumber", "status", "failureReason", "networkCode", "retryCount")
@@ -26,7 +26,7 @@ bare_reports = Table(
     *(Column(name, Text) for name in FIELDS),
 )
 INSERT = insert(bare_reports)
-INSERT_MESSAGES = insert(messages)
+INSERT_MESSAGES = insert(tables.messages)
 
 Fields = dict[str, str | None]
 

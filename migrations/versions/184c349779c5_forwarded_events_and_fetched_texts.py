@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-import messaging.column_types
+import messaging.storage.column_types
 
 revision = '184c349779c5'
 down_revision = '953f018e6a07'
@@ -21,11 +21,11 @@ def upgrade() -> None:
     sa.Column('body', sa.Text(), nullable=False),
     sa.Column('state', sa.String(length=10), nullable=False),
     sa.Column('attempts', sa.Integer(), server_default=sa.text('0'), nullable=False),
-    sa.Column('due_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('due_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
     sa.Column('http_status', sa.Integer(), nullable=True),
     sa.Column('last_error', sa.Text(), nullable=True),
-    sa.Column('created_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('finished_at', messaging.column_types.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('created_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('finished_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=True),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_forward_events')),
     sa.UniqueConstraint('event_id', name=op.f('uq_forward_events_event_id'))
     )
@@ -38,10 +38,10 @@ def upgrade() -> None:
     sa.Column('id', sa.SmallInteger(), nullable=False),
     sa.Column('receiver', sa.String(length=64), nullable=False),
     sa.Column('step', sa.Integer(), nullable=False),
-    sa.Column('next_post_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('succeeded_at', messaging.column_types.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('failing_since', messaging.column_types.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('paused_at', messaging.column_types.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('next_post_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('succeeded_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('failing_since', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('paused_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=True),
     sa.Column('reason', sa.Text(), nullable=True),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_forward_state'))
     )

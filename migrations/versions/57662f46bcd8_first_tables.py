@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-import messaging.column_types
+import messaging.storage.column_types
 
 revision = '57662f46bcd8'
 down_revision = None
@@ -22,10 +22,10 @@ def upgrade() -> None:
     sa.Column('is_trigger', sa.Boolean(), server_default=sa.text('(false)'), nullable=False),
     sa.Column('sender_id', sa.String(length=32), nullable=True),
     sa.Column('message_count', sa.Integer(), nullable=False),
-    sa.Column('claimed_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('lease_until', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('posting_at', messaging.column_types.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('finished_at', messaging.column_types.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('claimed_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('lease_until', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('posting_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('finished_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=True),
     sa.Column('outcome', sa.String(length=10), nullable=True),
     sa.Column('reason', sa.Text(), nullable=True),
     sa.Column('http_status', sa.Integer(), nullable=True),
@@ -43,15 +43,15 @@ def upgrade() -> None:
     sa.Column('reason', sa.Text(), nullable=True),
     sa.Column('template', sa.Text(), nullable=True),
     sa.Column('sender_id', sa.String(length=32), nullable=True),
-    sa.Column('send_at', messaging.column_types.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('expires_at', messaging.column_types.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('send_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('expires_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=True),
     sa.Column('max_cost_micros', sa.BigInteger(), nullable=True),
     sa.Column('max_cost_currency', sa.String(length=3), nullable=True),
     sa.Column('total', sa.Integer(), server_default=sa.text('0'), nullable=False),
     sa.Column('refused', sa.Integer(), server_default=sa.text('0'), nullable=False),
     sa.Column('duplicates', sa.Integer(), server_default=sa.text('0'), nullable=False),
-    sa.Column('created_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('finished_at', messaging.column_types.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('created_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('finished_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=True),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_batches'))
     )
     op.create_table('callbacks',
@@ -63,8 +63,8 @@ def upgrade() -> None:
     sa.Column('count', sa.Integer(), nullable=False),
     sa.Column('outcome', sa.String(length=12), nullable=False),
     sa.Column('detail', sa.Text(), nullable=True),
-    sa.Column('received_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('last_seen_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('received_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('last_seen_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_callbacks')),
     sa.UniqueConstraint('kind', 'digest', name=op.f('uq_callbacks_kind_digest'))
     )
@@ -78,7 +78,7 @@ def upgrade() -> None:
     )
     op.create_table('heartbeats',
     sa.Column('worker', sa.Text(), nullable=False),
-    sa.Column('seen_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('seen_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('worker', name=op.f('pk_heartbeats'))
     )
     op.create_table('idempotency_keys',
@@ -87,7 +87,7 @@ def upgrade() -> None:
     sa.Column('fingerprint', sa.LargeBinary(length=32), nullable=False),
     sa.Column('answer', sa.Text(), nullable=True),
     sa.Column('attempt_id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=True),
-    sa.Column('created_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('created_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('key', 'route', name=op.f('pk_idempotency_keys'))
     )
     with op.batch_alter_table('idempotency_keys', schema=None) as batch_op:
@@ -96,30 +96,30 @@ def upgrade() -> None:
     op.create_table('lanes',
     sa.Column('name', sa.String(length=20), nullable=False),
     sa.Column('step', sa.Integer(), nullable=False),
-    sa.Column('next_post_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('narrowed_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('answered_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('next_post_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('narrowed_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('answered_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('name', name=op.f('pk_lanes'))
     )
     op.create_table('pauses',
     sa.Column('name', sa.Text(), nullable=False),
     sa.Column('reason', sa.Text(), nullable=False),
     sa.Column('detail', sa.Text(), nullable=True),
-    sa.Column('since', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('probed_at', messaging.column_types.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('since', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('probed_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=True),
     sa.PrimaryKeyConstraint('name', name=op.f('pk_pauses'))
     )
     op.create_table('rate_buckets',
     sa.Column('name', sa.String(length=20), nullable=False),
     sa.Column('tokens_micros', sa.BigInteger(), nullable=False),
-    sa.Column('refilled_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('refilled_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('name', name=op.f('pk_rate_buckets'))
     )
     op.create_table('service_identity',
     sa.Column('id', sa.SmallInteger(), nullable=False),
     sa.Column('account', sa.Text(), nullable=False),
     sa.Column('host', sa.Text(), nullable=False),
-    sa.Column('recorded_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('recorded_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_service_identity'))
     )
     op.create_table('inbound_messages',
@@ -135,7 +135,7 @@ def upgrade() -> None:
     sa.Column('meaning', sa.String(length=8), nullable=False),
     sa.Column('reply_outcome', sa.Text(), nullable=True),
     sa.Column('callback_id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=True),
-    sa.Column('received_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('received_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
     sa.ForeignKeyConstraint(['callback_id'], ['callbacks.id'], name=op.f('fk_inbound_messages_callback_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_inbound_messages')),
     sa.UniqueConstraint('provider_inbound_id', name=op.f('uq_inbound_messages_provider_inbound_id'))
@@ -155,8 +155,8 @@ def upgrade() -> None:
     sa.Column('status', sa.String(length=10), nullable=False),
     sa.Column('reason', sa.Text(), nullable=True),
     sa.Column('on_unknown', sa.String(length=6), nullable=False),
-    sa.Column('due_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('expires_at', messaging.column_types.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('due_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('expires_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=True),
     sa.Column('tries', sa.SmallInteger(), server_default=sa.text('0'), nullable=False),
     sa.Column('unknown_resends', sa.SmallInteger(), server_default=sa.text('0'), nullable=False),
     sa.Column('attempt_id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=True),
@@ -170,9 +170,9 @@ def upgrade() -> None:
     sa.Column('inbound_id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=True),
     sa.Column('resend_of', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=True),
     sa.Column('passes_opt_out', sa.Boolean(), server_default=sa.text('(false)'), nullable=False),
-    sa.Column('created_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
-    sa.Column('sent_at', messaging.column_types.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('finished_at', messaging.column_types.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('created_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('sent_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('finished_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=True),
     sa.ForeignKeyConstraint(['batch_id'], ['batches.id'], name=op.f('fk_messages_batch_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_messages'))
     )
@@ -196,7 +196,7 @@ def upgrade() -> None:
     sa.Column('source', sa.String(length=16), nullable=False),
     sa.Column('callback_id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=True),
     sa.Column('detail', sa.Text(), nullable=True),
-    sa.Column('at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
     sa.ForeignKeyConstraint(['callback_id'], ['callbacks.id'], name=op.f('fk_opt_outs_callback_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_opt_outs'))
     )
@@ -214,7 +214,7 @@ def upgrade() -> None:
     sa.Column('network', sa.Text(), nullable=True),
     sa.Column('retry_count', sa.Text(), nullable=True),
     sa.Column('effect', sa.String(length=12), nullable=False),
-    sa.Column('received_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('received_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
     sa.ForeignKeyConstraint(['callback_id'], ['callbacks.id'], name=op.f('fk_delivery_reports_callback_id')),
     sa.ForeignKeyConstraint(['message_id'], ['messages.id'], name=op.f('fk_delivery_reports_message_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_delivery_reports'))
@@ -227,7 +227,7 @@ def upgrade() -> None:
     op.create_table('message_events',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
     sa.Column('message_id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
-    sa.Column('at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
     sa.Column('status', sa.String(length=10), nullable=False),
     sa.Column('source', sa.String(length=10), nullable=False),
     sa.Column('attempt_id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=True),

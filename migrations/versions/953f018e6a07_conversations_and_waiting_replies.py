@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-import messaging.column_types
+import messaging.storage.column_types
 
 revision = '953f018e6a07'
 down_revision = 'b57b21659ffe'
@@ -30,7 +30,7 @@ def upgrade() -> None:
     sa.Column('phone', sa.String(length=20), nullable=False),
     sa.Column('number', sa.String(length=32), nullable=False),
     sa.Column('last_inbound_id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
-    sa.Column('last_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
+    sa.Column('last_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
     sa.Column('unread', sa.Integer(), nullable=False),
     sa.PrimaryKeyConstraint('phone', name=op.f('pk_conversations'))
     )
@@ -39,7 +39,7 @@ def upgrade() -> None:
         batch_op.create_index('ix_conversations_unread', ['last_inbound_id'], unique=False, postgresql_where=sa.text('unread > 0'), sqlite_where=sa.text('unread > 0'))
 
     with op.batch_alter_table('inbound_messages', schema=None) as batch_op:
-        batch_op.add_column(sa.Column('reply_due_at', messaging.column_types.UtcDateTime(timezone=True), nullable=True))
+        batch_op.add_column(sa.Column('reply_due_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column('reply_tries', sa.SmallInteger(), server_default=sa.text('0'), nullable=False))
         batch_op.add_column(sa.Column('reply_error', sa.Text(), nullable=True))
         batch_op.add_column(sa.Column('held_texts', sa.Text(), nullable=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-import messaging.column_types
+import messaging.storage.column_types
 
 revision = 'b57b21659ffe'
 down_revision = '57662f46bcd8'
@@ -25,7 +25,7 @@ def upgrade() -> None:
         sa.Column('country', sa.String(length=2), nullable=True),
         sa.Column('currency', sa.String(length=3), nullable=False),
         sa.Column('micros_per_part', sa.BigInteger(), nullable=False),
-        sa.Column('seen_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column('seen_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint('sender_id', 'prefix', name=op.f('pk_prices')),
     )
     op.create_table(
@@ -33,7 +33,7 @@ def upgrade() -> None:
         sa.Column('upload_id', sa.String(length=32), nullable=False),
         sa.Column('position', sa.Integer(), nullable=False),
         sa.Column('content', sa.LargeBinary(), nullable=False),
-        sa.Column('stored_at', messaging.column_types.UtcDateTime(timezone=True), nullable=False),
+        sa.Column('stored_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint('upload_id', 'position', name=op.f('pk_upload_pieces')),
     )
     op.create_table(
@@ -54,7 +54,7 @@ def upgrade() -> None:
         sa.Column('on_unknown', sa.String(length=6), server_default=sa.text("'hold'"), nullable=False),
         sa.Column('upload_id', sa.String(length=32), nullable=True),
         sa.Column('rows_read', sa.Integer(), server_default=sa.text('0'), nullable=False),
-        sa.Column('importer_seen_at', messaging.column_types.UtcDateTime(timezone=True), nullable=True),
+        sa.Column('importer_seen_at', messaging.storage.column_types.UtcDateTime(timezone=True), nullable=True),
     ):
         op.add_column('batches', column)
     op.create_index('ix_batches_receiving', 'batches', ['id'], postgresql_where=RECEIVING, sqlite_where=RECEIVING)

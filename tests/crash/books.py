@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Select, func, select
 
 from messaging import statuses
-from messaging.database import Database
-from messaging.models import attempts, delivery_reports, inbound_messages, message_events, messages
+from messaging.storage import tables
+from messaging.storage.database import Database
 from tests.support.stack import Stack
 
 # Recipient and text: no two accepted messages have both in common.
@@ -57,10 +57,13 @@ class Books:
 
 def read_books(database: Database, stack: Stack) -> Books:
     with database.read() as connection:
-        rows = _all(connection, select(messages))
-        tries = _all(connection, select(attempts))
-        unknown = _all(connection, select(message_events).where(message_events.c.status == statuses.UNKNOWN))
-        inbound = _all(connection, select(inbound_messages))
+        rows = _all(connection, select(tables.messages))
+        tries = _all(connection, select(tables.attempts))
+        unknown = _all(
+            connection,
+            select(tables.message_events).where(tables.message_events.c.status == statuses.UNKNOWN),
+        )
+        inbound = _all(connection, select(tables.inbound_messages))
         counts = _report_counts(connection)
     taken = read_taken(stack.folder / "simulator.db")
     recipients: dict[int, list[str]] = defaultdict(list)
@@ -90,7 +93,9 @@ def read_taken(simulator_database: Path) -> list[Taken]:
 
 
 def _report_counts(connection: Connection) -> dict[str, int]:
-    by_effect = select(delivery_reports.c.effect, func.count()).group_by(delivery_reports.c.effect)
+    by_effect = select(tables.delivery_reports.c.effect, func.count()).group_by(
+        tables.delivery_reports.c.effect
+    )
     return {f"reports {effect}": count for effect, count in connection.execute(by_effect)}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import requests
 
-from messaging.database import Database
+from messaging.storage.database import Database
 from tests.crash import load
 from tests.crash.books import read_books
 from tests.crash.causes import explain_unknowns

@@ -12,8 +12,8 @@ import requests
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from messaging.database import Database
-from messaging.models import heartbeats
+from messaging.storage import tables
+from messaging.storage.database import Database
 from tests.support.stack import Stack
 
 NAMES = ("simulator", "web", "worker")
@@ -102,9 +102,9 @@ class Chaos:
             return False
 
     def _has_beaten(self, process_id: int) -> bool:
-        mine = heartbeats.c.worker.like(f"%:{process_id}:%")
+        mine = tables.heartbeats.c.worker.like(f"%:{process_id}:%")
         try:
             with self._database.read() as connection:
-                return connection.execute(select(heartbeats.c.worker).where(mine)).first() is not None
+                return connection.execute(select(tables.heartbeats.c.worker).where(mine)).first() is not None
         except SQLAlchemyError:
             return False

@@ -21,10 +21,12 @@ from typing import Any, NamedTuple
 from flask import Flask
 
 import app
-import tasks
-from messaging import claims, heartbeats, idempotency, postings, probes, records, sends, sweeps
-from messaging.record_writes import RecordWrites
+from messaging.messages import accept, idempotency
+from messaging.operations import heartbeats, sweep
+from messaging.sending import claim, probes, record, start_post
+from messaging.sending.record_writes import RecordWrites
 from utils.sms_utils import ProviderClient
+from worker import process
 
 SETTLE_SECONDS = 0.5
 
@@ -38,16 +40,16 @@ class Point(NamedTuple):
 
 
 POINTS = {
-    "before_claim": Point(postings, "claim_and_begin"),
-    "in_the_claim_before_its_commit": Point(claims, "_write_attempts", is_after=True),
-    "in_the_mark_before_its_commit": Point(postings, "_mark", is_after=True),
-    "after_claim": Point(postings, "begin_posting"),
+    "before_claim": Point(start_post, "claim_and_begin"),
+    "in_the_claim_before_its_commit": Point(claim, "_write_attempts", is_after=True),
+    "in_the_mark_before_its_commit": Point(start_post, "_mark", is_after=True),
+    "after_claim": Point(start_post, "begin_posting"),
     "before_the_bytes_leave": Point(ProviderClient, "send_texts"),
-    "after_answer": Point(records, "record_answer"),
+    "after_answer": Point(record, "record_answer"),
     "in_the_record_before_its_commit": Point(RecordWrites, "execute", is_after=True),
-    "after_record": Point(records, "record_answer", is_after=True),
+    "after_record": Point(record, "record_answer", is_after=True),
     "in_the_acceptance_before_its_commit": Point(idempotency, "finish", is_after=True),
-    "after_acceptance": Point(sends, "accept", is_after=True),
+    "after_acceptance": Point(accept, "accept", is_after=True),
 }
 
 
@@ -55,7 +57,7 @@ def freeze_at(point: str, marker: Path) -> None:
     owner, name, is_after = POINTS[point]
     if point == "after_claim":
         # As where the pace holds it up: else a worker marks its first one in the claim itself.
-        postings._may_leave = lambda *_: False
+        start_post._may_leave = lambda *_: False
     original: Callable[..., Any] = getattr(owner, name)
 
     @wraps(original)
@@ -83,7 +85,7 @@ def _stop_once(marker: Path) -> None:
 
 def only_send() -> None:
     """Without heartbeat, sweep and probe: a process that stops must not hold the books in another thread."""
-    for owner, name in ((heartbeats, "beat"), (sweeps, "sweep"), (probes, "probe")):
+    for owner, name in ((heartbeats, "beat"), (sweep, "sweep"), (probes, "probe")):
         setattr(owner, name, lambda *_: None)
 
 
@@ -95,4 +97,4 @@ def create_app(point: str, marker: str) -> Flask:
 if __name__ == "__main__":
     only_send()
     freeze_at(sys.argv[1], Path(sys.argv[2]))
-    sys.exit(tasks.main())
+    sys.exit(process.main())

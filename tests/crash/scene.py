@@ -18,8 +18,8 @@ import pytest
 import requests
 from sqlalchemy import Row, func, select, update
 
-from messaging.database import Database
-from messaging.models import OPEN, attempts, message_events, messages
+from messaging.storage import tables
+from messaging.storage.database import Database
 from tests.crash.settling import wait_for_rest
 from tests.support.databases import empty_database, opened
 from tests.support.stack import Stack, eventually
@@ -72,10 +72,10 @@ class Scene:
         """
         with self.database.write() as connection:
             now = self.database.now(connection)
-            last_touched = func.coalesce(attempts.c.posting_at, attempts.c.claimed_at)
-            dead = (OPEN, last_touched <= now - untouched_for)
+            last_touched = func.coalesce(tables.attempts.c.posting_at, tables.attempts.c.claimed_at)
+            dead = (tables.OPEN, last_touched <= now - untouched_for)
             past = now - timedelta(seconds=1)
-            connection.execute(update(attempts).where(*dead).values(lease_until=past))
+            connection.execute(update(tables.attempts).where(*dead).values(lease_until=past))
 
     def end_workers(self) -> None:
         for name, process in self.stack.processes.items():
@@ -117,20 +117,30 @@ class Scene:
     def attempts_of(self, text: str) -> list[Row[Any]]:
         """Every POST that was prepared since the first message with this text, oldest first."""
         with self.database.read() as connection:
-            since = select(func.min(messages.c.created_at)).where(messages.c.text == text).scalar_subquery()
-            found = select(attempts).where(attempts.c.claimed_at >= since).order_by(attempts.c.id)
+            since = (
+                select(func.min(tables.messages.c.created_at))
+                .where(tables.messages.c.text == text)
+                .scalar_subquery()
+            )
+            found = (
+                select(tables.attempts)
+                .where(tables.attempts.c.claimed_at >= since)
+                .order_by(tables.attempts.c.id)
+            )
             return list(connection.execute(found))
 
     def count_by_status(self) -> Counter[str]:
         with self.database.read() as connection:
-            found = connection.execute(select(messages.c.status, func.count()).group_by(messages.c.status))
+            found = connection.execute(
+                select(tables.messages.c.status, func.count()).group_by(tables.messages.c.status)
+            )
             return Counter({row.status: row.count for row in found})
 
     def once_unknown(self) -> set[str]:
         """The phones of messages that were ever unknown."""
-        unknown = message_events.c.status == "unknown"
+        unknown = tables.message_events.c.status == "unknown"
         with self.database.read() as connection:
-            found = select(messages.c.recipient).join(message_events).where(unknown)
+            found = select(tables.messages.c.recipient).join(tables.message_events).where(unknown)
             return set(connection.execute(found).scalars())
 
     def proceed(self, process_id: int) -> None:

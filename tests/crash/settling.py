@@ -7,9 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from messaging import parked_reports, statuses
-from messaging.database import Database
-from messaging.models import attempts, messages
+from messaging import statuses
+from messaging.reports import parked
+from messaging.storage import tables
+from messaging.storage.database import Database
 from tests.crash.numbers import FAULTS
 from tests.support.stack import Stack
 
@@ -30,9 +31,9 @@ def what_is_open(stack: Stack, database: Database) -> dict[str, int]:
     owed = stack.session.get(f"{stack.simulator_url}/_simulator/callbacks", params={"limit": 1}, timeout=30)
     with database.read() as connection:
         waiting = connection.execute(
-            select(messages.c.status, func.count())
-            .where(messages.c.status.in_((statuses.QUEUED, statuses.SENDING)))
-            .group_by(messages.c.status)
+            select(tables.messages.c.status, func.count())
+            .where(tables.messages.c.status.in_((statuses.QUEUED, statuses.SENDING)))
+            .group_by(tables.messages.c.status)
         )
         found = {row[0]: row[1] for row in waiting}
         found["attempts"] = connection.execute(_open_attempts()).scalar_one()
@@ -62,14 +63,14 @@ def wait_for_rest(stack: Stack, database: Database, seconds: float) -> dict[str,
 
 
 def _open_attempts() -> Select[int]:
-    return select(func.count()).where(attempts.c.state.in_(("claimed", "posting")))
+    return select(func.count()).where(tables.attempts.c.state.in_(("claimed", "posting")))
 
 
 def _adoptable(connection: Connection) -> int:
-    return sum(report.why == NOT_YET for report in parked_reports.ambiguous_reports(connection))
+    return sum(report.why == NOT_YET for report in parked.ambiguous_reports(connection))
 
 
 def _waits_for_a_sweep(database: Database) -> bool:
     with database.read() as connection:
-        expired = _open_attempts().where(attempts.c.lease_until < database.now(connection))
+        expired = _open_attempts().where(tables.attempts.c.lease_until < database.now(connection))
         return connection.execute(expired).scalar_one() > 0 or _adoptable(connection) > 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from messaging import triggers
+from messaging.sending import triggers
 from tests.crash.books import read_books
 from tests.crash.causes import explain_unknowns
 from tests.crash.judge import judge

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from messaging.inbox import LARGEST_BODY_BYTES
+from messaging.callbacks.receive import LARGEST_BODY_BYTES
 from tests.support.web import Caller
 
 ALICE = "+254711000001"

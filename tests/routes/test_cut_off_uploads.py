@@ -10,7 +10,7 @@ import pytest
 import requests
 from sqlalchemy import func, select
 
-from messaging.models import batches, messages, upload_pieces
+from messaging.storage import tables
 from tests.support.databases import KINDS, empty_database, opened
 from tests.support.stack import API_KEY, Stack, eventually
 
@@ -76,8 +76,8 @@ def upload(stack: Stack) -> int:
 
 def counts(stack: Stack) -> list[int]:
     with opened(stack.environment["DATABASE_URL"]) as database, database.read() as connection:
-        tables = (batches, messages, upload_pieces)
-        return [connection.execute(select(func.count()).select_from(one)).scalar_one() for one in tables]
+        all_tables = (tables.batches, tables.messages, tables.upload_pieces)
+        return [connection.execute(select(func.count()).select_from(one)).scalar_one() for one in all_tables]
 
 
 def test_an_upload_that_is_cut_off_leaves_nothing(web: Stack) -> None:

@@ -20,8 +20,8 @@ from schemathesis.checks import (
 )
 from schemathesis.core.result import Ok
 
-from messaging.database import Database
-from messaging.outbox import NewMessage, enqueue
+from messaging.messages.queue import NewMessage, enqueue
+from messaging.storage.database import Database
 from routes.docs_page import describe_specification
 from tests.support.web import API_KEY, Caller
 from utils.setting_types import REPOSITORY

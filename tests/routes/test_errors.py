@@ -7,7 +7,7 @@ import pytest
 from flask_openapi.openapi import OpenAPI
 
 from app import create_app
-from messaging import commit_tokens
+from messaging.storage import commit_tokens
 from tests.routes.conftest import MakeApp
 from tests.support.postgresql_proxy import AFTER, PostgresqlProxy
 from tests.support.web import API_KEY, TOKEN, Caller

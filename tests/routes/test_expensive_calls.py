@@ -15,7 +15,7 @@ import requests
 from flask_openapi.openapi import OpenAPI
 from sqlalchemy import text
 
-from messaging.database import Database
+from messaging.storage.database import Database
 from routes.expensive_calls import SLOTS
 from tests.routes.conftest import MakeApp
 from tests.support import web as web_support

@@ -6,7 +6,7 @@ import pytest
 from flask_openapi.openapi import OpenAPI
 from werkzeug.routing import Rule
 
-from messaging.database import Database
+from messaging.storage.database import Database
 from tests.routes.conftest import MakeApp
 from tests.support.fake_provider import FakeProvider
 from tests.support.web import API_KEY, TOKEN, Caller

@@ -7,11 +7,10 @@ from flask_openapi.openapi import OpenAPI
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
-from messaging import heartbeats
-from messaging.database import Database
-from messaging.models import heartbeats as heartbeat_rows
-from messaging.models import messages
-from messaging.outbox import NewMessage, enqueue
+from messaging.messages.queue import NewMessage, enqueue
+from messaging.operations import heartbeats
+from messaging.storage import tables
+from messaging.storage.database import Database
 from tests.routes.conftest import MakeApp
 from tests.support.web import Caller
 
@@ -49,7 +48,7 @@ def test_a_worker_that_fell_silent_is_told(caller: Caller, database: Database) -
     heartbeats.beat(database, "worker-1")
     with database.write() as connection:
         long_ago = database.now(connection) - 2 * heartbeats.LATELY
-        connection.execute(update(heartbeat_rows).values(seen_at=long_ago))
+        connection.execute(update(tables.heartbeats).values(seen_at=long_ago))
     assert caller.get("/readyz").status_code == 503
 
 
@@ -98,7 +97,7 @@ def test_without_its_database_the_service_is_alive_and_not_ready(make_app: MakeA
 def test_metrics_are_true_at_the_moment_of_asking(caller: Caller, database: Database) -> None:
     with database.write() as connection:
         enqueue(database, connection, [NewMessage("+254711000001", "text") for _ in range(3)])
-        connection.execute(update(messages).where(messages.c.id == 1).values(status="unknown"))
+        connection.execute(update(tables.messages).where(tables.messages.c.id == 1).values(status="unknown"))
     caller.callback("/sms/delivery-reports", {"id": "ATXid_nobodys", "status": "Success"})
     caller.callback("/sms/twoway", {"text": "without anything else"})
     caller.callback("/sms/twoway", {}, token="wrong")

@@ -10,9 +10,9 @@ import pytest
 import requests
 from flask_openapi.openapi import OpenAPI
 
-from tests.real_processes import free_port, offline_environment
 from tests.routes.conftest import MakeApp
 from tests.support.fake_provider import FakeProvider
+from tests.support.real_processes import free_port, offline_environment
 from tests.support.stack import eventually
 from utils.setting_types import REPOSITORY
 

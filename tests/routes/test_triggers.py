@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from flask_openapi.openapi import OpenAPI
 
-from messaging.database import Database
-from messaging.opt_outs import record_stop
+from messaging.consent.ledger import record_stop
+from messaging.storage.database import Database
 from tests.routes.conftest import MakeApp
 from tests.support.fake_provider import FakeProvider
 from tests.support.web import API_KEY, Caller

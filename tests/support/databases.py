@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
-from messaging.database import Database
+from messaging.storage.database import Database
 
 SERVER_URL = os.environ.get("TEST_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 KINDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.services)]

@@ -8,14 +8,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Table, func, insert, select, update
 
-from messaging import claims, opt_outs, postings, sweeps
-from messaging.claims import Claim, ClaimLimits
-from messaging.database import Database
-from messaging.models import attempts, batches, message_events, messages
-from messaging.outbox import BATCH_PRIORITY, NewMessage, enqueue
-from messaging.pacing import Pace
-from messaging.postings import Posting
-from messaging.sending import ask_provider, write_outcome
+from messaging.consent import ledger
+from messaging.messages.queue import BATCH_PRIORITY, NewMessage, enqueue
+from messaging.operations import sweep
+from messaging.sending import claim as claims
+from messaging.sending import due, last_check, start_post
+from messaging.sending.claim import Claim, ClaimLimits
+from messaging.sending.rate_limit import Pace
+from messaging.sending.sender import ask_provider, write_outcome
+from messaging.sending.start_post import Posting
+from messaging.storage import tables
+from messaging.storage.database import Database
 from utils.errors import ProviderError
 from utils.provider_answers import SendAnswer
 from utils.settings import Settings
@@ -59,9 +62,9 @@ def queue(database: Database, *recipients: str, text: str = "Hello", **values: A
 
 def new_batch(database: Database, total: int = 0, **values: Any) -> int:
     with database.write() as connection:
-        batch_id = database.reserve_ids(connection, batches, 1)[0]
+        batch_id = database.reserve_ids(connection, tables.batches, 1)[0]
         row = {"id": batch_id, "status": "sending", "total": total, "created_at": database.now(connection)}
-        connection.execute(insert(batches).values(**(row | values)))
+        connection.execute(insert(tables.batches).values(**(row | values)))
         return batch_id
 
 
@@ -76,7 +79,7 @@ def claim(
     database: Database,
     *,
     recipients: int = 500,
-    posts: int = claims.POSTS_PER_CLAIM,
+    posts: int = due.POSTS_PER_CLAIM,
     lease: timedelta = LEASE,
 ) -> list[Claim]:
     return claim_as(database, WORKER, ClaimLimits(recipients, lease, posts))
@@ -98,32 +101,32 @@ def claim_one(database: Database, **limits: Any) -> Claim:
 
 def begin(
     database: Database, one: Claim, pace: Pace = UNHURRIED, lease: timedelta = LEASE
-) -> postings.Posting | postings.Wait | postings.Released:
-    return postings.begin_posting(database, one, pace, lease)
+) -> start_post.Posting | start_post.Wait | last_check.Released:
+    return start_post.begin_posting(database, one, pace, lease)
 
 
-def begin_posting(database: Database, one: Claim, lease: timedelta = LEASE) -> postings.Posting:
+def begin_posting(database: Database, one: Claim, lease: timedelta = LEASE) -> start_post.Posting:
     turn = begin(database, one, lease=lease)
-    assert isinstance(turn, postings.Posting)
+    assert isinstance(turn, start_post.Posting)
     return turn
 
 
-def post_to(database: Database, *recipients: str, **values: Any) -> postings.Posting:
+def post_to(database: Database, *recipients: str, **values: Any) -> start_post.Posting:
     """Queued, claimed and marked `posting`: what a worker holds while the bytes are on their way."""
     queue(database, *recipients, **values)
     return begin_posting(database, claim_one(database))
 
 
 def message(database: Database, message_id: int) -> Row[Any]:
-    return only(database, messages, messages.c.id == message_id)
+    return only(database, tables.messages, tables.messages.c.id == message_id)
 
 
 def message_to(database: Database, recipient: str) -> Row[Any]:
-    return only(database, messages, messages.c.recipient == recipient)
+    return only(database, tables.messages, tables.messages.c.recipient == recipient)
 
 
 def attempt(database: Database, attempt_id: int) -> Row[Any]:
-    return only(database, attempts, attempts.c.id == attempt_id)
+    return only(database, tables.attempts, tables.attempts.c.id == attempt_id)
 
 
 def only(database: Database, table: Table, *conditions: Any) -> Row[Any]:
@@ -142,16 +145,16 @@ def count(database: Database, table: Table, *conditions: Any) -> int:
 
 
 def statuses_of(database: Database) -> list[str]:
-    return [row.status for row in every(database, messages)]
+    return [row.status for row in every(database, tables.messages)]
 
 
 def history(database: Database, message_id: int) -> list[tuple[str, str]]:
     """Status and source of each event, in order."""
     with database.read() as connection:
         rows = connection.execute(
-            select(message_events.c.status, message_events.c.source)
-            .where(message_events.c.message_id == message_id)
-            .order_by(message_events.c.id)
+            select(tables.message_events.c.status, tables.message_events.c.source)
+            .where(tables.message_events.c.message_id == message_id)
+            .order_by(tables.message_events.c.id)
         )
         return [(row.status, row.source) for row in rows]
 
@@ -164,7 +167,7 @@ def change(database: Database, table: Table, row_id: int, **values: Any) -> None
 
 def opt_out(database: Database, recipient: str, sender_id: str | None = None, scope: str = "all") -> None:
     with database.write() as connection:
-        opt_outs.record_stop(database, connection, recipient, scope, sender_id, opt_outs.KEYWORD)
+        ledger.record_stop(database, connection, recipient, scope, sender_id, ledger.KEYWORD)
 
 
 def in_write(database: Database, work: Callable[[Connection, datetime], Any]) -> Any:
@@ -173,7 +176,7 @@ def in_write(database: Database, work: Callable[[Connection, datetime], Any]) ->
 
 
 def sweep_leases(database: Database) -> tuple[int, int]:
-    return sweeps.sweep_expired_leases(database)
+    return sweep.sweep_expired_leases(database)
 
 
 class Clock:

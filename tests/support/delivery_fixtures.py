@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from messaging.database import Database
+from messaging.storage.database import Database
 from tests.support.delivery import Clock, live_settings
 from tests.support.fake_provider import FakeProvider
 from tests.support.simulator_process import SimulatorProcess

@@ -9,18 +9,19 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from messaging import idempotency, migrations, sends
-from messaging.claims import ClaimLimits
-from messaging.database import Database
-from messaging.pacing import Pace, take
-from messaging.sending import Sender
-from messaging.triggers import TriggerSender
+from messaging.messages import accept, idempotency
+from messaging.sending.claim import ClaimLimits
+from messaging.sending.rate_limit import Pace, take
+from messaging.sending.sender import Sender
+from messaging.sending.triggers import TriggerSender
+from messaging.storage import migrations
+from messaging.storage.database import Database
+from messaging.storage.task_queue import Waker
 from tests.support.databases import opened
 from tests.support.delivery import LEASE, claim_as, queue
 from utils.errors import ServiceError
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
-from wake_ups import Waker
 
 SPAWN = multiprocessing.get_context("spawn")
 PATIENCE_SECONDS = 60.0
@@ -82,10 +83,10 @@ def send_all(barrier: Any, settings: Settings) -> int:
     return posted
 
 
-def accept_send(barrier: Any, settings: Settings, request: sends.SendRequest, key: str) -> dict[str, Any]:
+def accept_send(barrier: Any, settings: Settings, request: accept.SendRequest, key: str) -> dict[str, Any]:
     database = open_database(settings)
     barrier.wait()
-    answer = sends.accept(settings, database, request, key)
+    answer = accept.accept(settings, database, request, key)
     database.close()
     return {"is_replay": answer.is_replay, "body": answer.body}
 

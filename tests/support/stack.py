@@ -97,7 +97,7 @@ class Stack:
     def commands(self) -> dict[str, list[str]]:
         return {
             "web": ["gunicorn", "--bind", f"127.0.0.1:{self.web_port}", "app:create_app()"],
-            "worker": ["tasks"],
+            "worker": ["worker"],
             "simulator": [
                 "simulator",
                 *("--port", str(self.simulator_port)),

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.real_processes import offline_environment
+from tests.support.real_processes import offline_environment
 from tests.support.stack import ROOT
 
 EXIT_SECONDS = 60.0
@@ -35,7 +35,7 @@ class WorkerProcess:
         self._log_path = folder / "worker.log"
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tasks"], cwd=ROOT, env=environment, stdout=log, stderr=log
+                [sys.executable, "-m", "worker"], cwd=ROOT, env=environment, stdout=log, stderr=log
             )
 
     @property

@@ -1,0 +1,94 @@
+"""`sms batch …`: how far a batch is, holding it, ending it, and what became of it as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+
+from cli.context import current_service
+from cli.output import as_json_option, in_words, print_json, print_table, show
+from messaging.batches import bill as bills
+from messaging.batches import control, exports, progress
+
+BATCH_ID = click.argument("batch_id", metavar="ID", type=int)
+
+batch = AppGroup("batch", help="Look at a batch, hold it, end it.")
+
+
+@batch.command("show")
+@BATCH_ID
+@as_json_option
+def show_batch(batch_id: int, as_json: bool) -> None:
+    """Show how far the batch ID is."""
+    _show(progress.get_batch(current_service().database, batch_id), as_json)
+
+
+@batch.command()
+@BATCH_ID
+@as_json_option
+def pause(batch_id: int, as_json: bool) -> None:
+    """Hold the batch ID: no POST of it begins any more."""
+    held = control.pause(current_service().database, batch_id)
+    show(held, as_json, f"Batch {batch_id} is paused.")
+
+
+@batch.command()
+@BATCH_ID
+@as_json_option
+def resume(batch_id: int, as_json: bool) -> None:
+    """Let the paused batch ID go on."""
+    going = control.resume(current_service().database, batch_id)
+    show(going, as_json, f"Batch {batch_id} is {going['status']}.")
+
+
+@batch.command()
+@BATCH_ID
+@as_json_option
+def cancel(batch_id: int, as_json: bool) -> None:
+    """End the batch ID. What Africa's Talking already has is not undone."""
+    ended = control.cancel(current_service().database, batch_id)
+    show(ended, as_json, f"Batch {batch_id} is cancelled: {ended['message']}.")
+
+
+@batch.command()
+@BATCH_ID
+@as_json_option
+def bill(batch_id: int, as_json: bool) -> None:
+    """Show our estimate of parts and costs beside Africa's Talking's bill."""
+    found = bills.bill(current_service().database, batch_id)
+    if as_json:
+        print_json(found)
+        return
+    for name in ("estimated_costs", "billed_costs"):
+        found[name] = ", ".join(map(in_words, found[name]))
+    _print(found | {"examples": None})
+
+
+@batch.command()
+@BATCH_ID
+def refused(batch_id: int) -> None:
+    """Print the rows that were not taken, as CSV: line, value, code, reason."""
+    _print_csv(exports.refused_csv(current_service().database, batch_id))
+
+
+@batch.command()
+@BATCH_ID
+def messages(batch_id: int) -> None:
+    """Print all messages of the batch ID, as CSV."""
+    _print_csv(exports.messages_csv(current_service().database, batch_id))
+
+
+def _show(found: dict[str, Any], as_json: bool) -> None:
+    print_json(found) if as_json else _print(found | {"counts": None, "costs": None} | found["counts"])
+
+
+def _print(found: dict[str, Any]) -> None:
+    print_table(("", ""), ((name, value) for name, value in found.items() if value is not None))
+
+
+def _print_csv(pieces: Iterator[str]) -> None:
+    for piece in pieces:
+        click.echo(piece, nl=False)

@@ -1,0 +1,204 @@
+"""`sms bulk` and `sms quote`: a file of recipients, with a bar that says how fast and how long."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+from flask.cli import with_appcontext
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from sqlalchemy.exc import SQLAlchemyError
+
+from cli.context import current_service, read_time, require_own_books
+from cli.output import as_json_option, in_words, print_json, print_table, show
+from messaging.batches import control, importer, progress, upload, upload_store
+from messaging.batches import quote as quotes
+from messaging.messages.accept import ON_UNKNOWN
+from messaging.service import Service
+from utils.errors import AcceptanceUnknown, Conflict, StorageUnavailable
+
+LOOK_SECONDS = 0.5
+CSV_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@with_appcontext
+@click.argument("file", metavar="FILE.csv", type=CSV_FILE)
+@click.option("--text", help="May hold {{column}}; without it the file's column `text` or `message` is sent.")
+@click.option("--sender-id", help="Instead of AT_SENDER_ID.")
+@click.option("--name", help="For people.")
+@click.option("--send-at", metavar="TIME", help="Not before this time, like 2026-11-24T08:00Z.")
+@click.option("--expires-at", metavar="TIME", help="Not after this time.")
+@click.option("--max-cost", metavar="MONEY", help="Pause before passing it, like 'KES 5000'.")
+@click.option("--on-unknown", type=click.Choice(ON_UNKNOWN), default="hold", show_default=True)
+@click.option("--idempotency-key", help="The same key and file within a day is one batch.")
+@click.option("--wait", is_flag=True, help="Stay until every message has been sent.")
+@as_json_option
+def bulk(file: Path, idempotency_key: str | None, wait: bool, as_json: bool, **fields: Any) -> None:
+    """Queue a text to every row of FILE.csv; the worker sends them.
+
+    Interrupted or killed while it reads the file, it sends none.
+    """
+    service = current_service()
+    require_own_books(service)
+    with file.open("rb") as stream:
+        request = _request(stream, fields)
+        answer = upload.receive(
+            service.settings, service.database, request, stream, idempotency_key, is_mine=True
+        )
+    batch_id = answer.body["id"]
+    with _naming(batch_id):
+        if not answer.is_replay:
+            _import(service, batch_id, as_json)
+        if wait:
+            _wait(service, batch_id, as_json)
+        batch = progress.get_batch(service.database, batch_id)
+    show(batch, as_json, _sentence(batch, answer.is_replay))
+    # Whoever waits for the end has not got it from a batch that is held.
+    failed = ("cancelled", "paused") if wait else ("cancelled",)
+    sys.exit(1 if batch["status"] in failed or not batch["total"] else 0)
+
+
+@contextmanager
+def _naming(batch_id: int) -> Iterator[None]:
+    """A database that goes away is no reason to type the command again: the batch may be sent."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageUnavailable, AcceptanceUnknown) as error:
+        raise AcceptanceUnknown(
+            f"The database cannot be used now; batch {batch_id} may be sent all the same:"
+            f" `sms batch show {batch_id}` tells, before anything is repeated"
+        ) from error
+
+
+def _wait(service: Service, batch_id: int, is_silent: bool) -> None:
+    try:
+        _watch(service, batch_id, is_silent)
+    except KeyboardInterrupt:
+        raise Conflict(
+            f"Interrupted: batch {batch_id} goes on by itself; `sms batch cancel {batch_id}` ends it"
+        ) from None
+
+
+@click.command()
+@with_appcontext
+@click.argument("file", metavar="[FILE.csv]", type=CSV_FILE, required=False)
+@click.option("--to", multiple=True, help="A phone number, instead of a file; may be repeated.")
+@click.option("--text", help="May hold {{column}}; without it the file's column `text` or `message`.")
+@click.option("--sender-id", help="Instead of AT_SENDER_ID.")
+@as_json_option
+def quote(
+    file: Path | None, to: Sequence[str], text: str | None, sender_id: str | None, as_json: bool
+) -> None:
+    """Say what a send would come to: recipients, parts, cost. Sends nothing."""
+    if (file is None) == (not to):
+        raise click.UsageError("Name a file, or numbers with --to.")
+    service = current_service()
+    if file is None:
+        if text is None:
+            raise click.UsageError("Give the --text.")
+        found = quotes.quote_messages(service.settings, service.database, to, text, sender_id)
+    else:
+        with file.open("rb") as stream:
+            template = _template(stream, text)
+            found = quotes.quote_file(service.settings, service.database, stream, template, sender_id)
+    print_json(found) if as_json else _show_quote(found)
+
+
+def _request(stream: BinaryIO, fields: dict[str, Any]) -> upload.BatchRequest:
+    times = {
+        name: None if fields[name] is None else read_time(fields[name]) for name in ("send_at", "expires_at")
+    }
+    return upload.BatchRequest(**fields | times | {"text": _template(stream, fields["text"])})
+
+
+def _template(stream: BinaryIO, text: str | None) -> str:
+    template = text if text is not None else upload.default_template(stream)
+    if template is None:
+        raise click.UsageError("Give the --text: the file has no column `text` or `message`.")
+    return template
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether somebody has pressed Ctrl-C, closed the terminal or sent SIGTERM.
+
+    Asked between two transactions: a KeyboardInterrupt within one can leave it open, and SQLite's one lock taken.
+    """
+    asked: list[int] = []
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [(name, signal.signal(name, lambda number, _frame: asked.append(number))) for name in names]
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for name, handler in before:
+            signal.signal(name, handler)
+
+
+def _import(service: Service, batch_id: int, is_silent: bool) -> None:
+    with _progress(is_silent) as bar, _interrupts() as is_interrupted:
+        task = bar.add_task("reading", total=upload_store.size(service.database, batch_id), rate="")
+        started_at = time.monotonic()
+
+        def report(done: importer.ImportProgress) -> None:
+            rate = done.rows / max(time.monotonic() - started_at, 0.001)
+            bar.update(task, completed=done.bytes_read, rate=f"{done.rows:,} rows, {rate:,.0f}/s")
+
+        importer.import_batch(service.database, service.settings, batch_id, report, is_interrupted)
+        if is_interrupted():
+            ended = control.cancel(service.database, batch_id)
+            raise Conflict(f"Interrupted: batch {batch_id} is cancelled; {ended['message']}")
+
+
+def _watch(service: Service, batch_id: int, is_silent: bool) -> None:
+    """Until it is over, or cannot go on by itself: a pause is left to a person."""
+    with _progress(is_silent) as bar:
+        task = bar.add_task("sending", total=None, rate="")
+        for pace in progress.watch(service.database, batch_id):
+            rate = "" if pace.per_second is None else f"{pace.per_second:,.0f}/s"
+            bar.update(task, completed=pace.settled, total=pace.total, description=pace.status, rate=rate)
+            if pace.status == "paused":
+                return
+            if not pace.is_over:
+                time.sleep(LOOK_SECONDS)
+
+
+def _progress(is_silent: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=is_silent,
+    )
+
+
+def _sentence(batch: dict[str, Any], is_replay: bool) -> str:
+    known = " (it was there already)" if is_replay else ""
+    reason = f", {batch['reason']}" if batch.get("reason") else ""
+    return (
+        f"Batch {batch['id']}{known}: {batch['total']} messages, {batch['refused']} rows refused,"
+        f" {batch['duplicates']} duplicates; {batch['status']}{reason}."
+    )
+
+
+def _show_quote(found: dict[str, Any]) -> None:
+    lists = ("refused", "spills", "encodings", "estimated_costs")
+    rows = [(name, value) for name, value in found.items() if name not in lists]
+    print_table(("", ""), [*rows, *found["encodings"].items()])
+    for name, columns in (
+        ("spills", ("to", "parts", "character", "suggestion")),
+        ("refused", ("to", "code", "message")),
+    ):
+        if found[name]:
+            click.echo()
+            print_table(columns, ([in_words(one[column]) for column in columns] for one in found[name]))

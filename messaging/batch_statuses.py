@@ -1,0 +1,6 @@
+"""The states of a batch, one word each. They are written to `batches.status` and appear in the API."""
+
+RECEIVING, SCHEDULED, SENDING = "receiving", "scheduled", "sending"
+PAUSED, CANCELLED, FINISHED = "paused", "cancelled", "finished"
+# A message of such a batch may leave: a scheduled one once it is due.
+MAY_SEND = (SENDING, SCHEDULED)

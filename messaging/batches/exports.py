@@ -1,0 +1,154 @@
+"""A batch as CSV, made while it is being read: a window of rows in memory, whatever the batch's size.
+
+Cells are guarded against spreadsheets (utils.spreadsheets): `=…`, `@…` and the like stand behind an apostrophe,
+an E.164 number keeps its plus unmarked, so that a program can use the column as it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Row, bindparam, func, select
+
+from messaging.batches.progress import require_batch
+from messaging.storage import tables
+from messaging.storage.database import Database
+from utils.json_shapes import rfc3339
+from utils.spreadsheets import harmless_cell
+
+WINDOW = 2000
+MICRO = Decimal(1_000_000)
+MESSAGE_COLUMNS = (
+    "id",
+    "to",
+    "text",
+    "sender_id",
+    "status",
+    "reason",
+    "provider_message_id",
+    "cost",
+    "currency",
+    "parts",
+    "estimated_parts",
+    "network",
+    "created_at",
+    "sent_at",
+    "finished_at",
+)
+REFUSED_COLUMNS = ("line", "value", "code", "reason")
+_READ = (
+    "id",
+    "recipient",
+    "text",
+    "sender_id",
+    "status",
+    "reason",
+    "provider_message_id",
+    "cost_micros",
+    "cost_currency",
+    "parts",
+    "estimated_parts",
+    "network",
+    "created_at",
+    "sent_at",
+    "finished_at",
+)
+# As a sum it is no key: else PostgreSQL looks for a batch's ends by walking over the rows of all others, and
+# both stores read a million index entries of the batch again for every window.
+_IS_IN_BATCH = tables.messages.c.batch_id + 0 == bindparam("batch_id")
+_RANGE = select(func.min(tables.messages.c.id + 0), func.max(tables.messages.c.id + 0)).where(
+    tables.messages.c.batch_id == bindparam("batch_id")
+)
+_WINDOW = (
+    select(*(tables.messages.c[name] for name in _READ))
+    .where(tables.messages.c.id.between(bindparam("first"), bindparam("last")), _IS_IN_BATCH)
+    .order_by(tables.messages.c.id)
+)
+
+
+def messages_csv(database: Database, batch_id: int) -> Iterator[str]:
+    """In the order of the file. Raises NotFound, before the first line."""
+    with database.read() as connection:
+        require_batch(connection, batch_id)
+        first, last = connection.execute(_RANGE, {"batch_id": batch_id}).one()
+    return _lines(MESSAGE_COLUMNS, _message_windows(database, batch_id, first, last))
+
+
+def refused_csv(database: Database, batch_id: int) -> Iterator[str]:
+    """By line of the file. Raises NotFound, before the first line."""
+    with database.read() as connection:
+        require_batch(connection, batch_id)
+    return _lines(REFUSED_COLUMNS, _refused_windows(database, batch_id))
+
+
+def _message_windows(
+    database: Database, batch_id: int, first: int | None, last: int | None
+) -> Iterator[list[list[Any]]]:
+    """By ranges of ids, which stand together in a batch: no sorting, and no transaction longer than a window.
+
+    One long read would keep SQLite's log from being folded back and PostgreSQL's dead rows from being removed.
+    """
+    if first is None or last is None:
+        return
+    for start in range(first, last + 1, WINDOW):
+        window = {"first": start, "last": start + WINDOW - 1, "batch_id": batch_id}
+        with database.read() as connection:
+            rows = connection.execute(_WINDOW, window).all()
+        yield [_message_cells(row) for row in rows]
+
+
+def _refused_windows(database: Database, batch_id: int) -> Iterator[Sequence[Sequence[Any]]]:
+    line = 0
+    while True:
+        statement = (
+            select(*(tables.refused_rows.c[name] for name in REFUSED_COLUMNS))
+            .where(tables.refused_rows.c.batch_id == batch_id, tables.refused_rows.c.line > line)
+            .order_by(tables.refused_rows.c.line)
+            .limit(WINDOW)
+        )
+        with database.read() as connection:
+            rows = connection.execute(statement).all()
+        yield rows
+        if len(rows) < WINDOW:
+            return
+        line = rows[-1].line
+
+
+def _message_cells(row: Row[Any]) -> list[Any]:
+    cost = None if row.cost_micros is None else f"{Decimal(row.cost_micros) / MICRO:.4f}"
+    return [
+        row.id,
+        row.recipient,
+        row.text,
+        row.sender_id,
+        row.status,
+        row.reason,
+        row.provider_message_id,
+        cost,
+        row.cost_currency,
+        row.parts,
+        row.estimated_parts,
+        row.network,
+        rfc3339(row.created_at),
+        rfc3339(row.sent_at),
+        rfc3339(row.finished_at),
+    ]
+
+
+def _lines(names: Sequence[str], windows: Iterable[Sequence[Sequence[Any]]]) -> Iterator[str]:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    writer.writerow(names)
+    for rows in windows:
+        writer.writerows([_cell(value) for value in row] for row in rows)
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+
+
+def _cell(value: Any) -> Any:
+    return harmless_cell(value) if isinstance(value, str) else value

@@ -1,0 +1,32 @@
+"""`{{column}}` in the text of a batch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from utils.csv_files import fold
+from utils.errors import InvalidInput
+
+_PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
+
+
+class Placeholders:
+    """A text with its placeholders found.
+
+    `columns`: a name per placeholder, in order, as `fold` writes it. `format`: the text for `%`, which is the
+    quickest way to fill one. Raises InvalidInput (invalid_placeholder) for one that is empty or never closed.
+    """
+
+    def __init__(self, text: str) -> None:
+        pieces = _PLACEHOLDER.split(text)
+        literals, self.columns = pieces[::2], [fold(name) for name in pieces[1::2]]
+        if "" in self.columns or any("{{" in literal for literal in literals):
+            raise InvalidInput(
+                "A placeholder looks like {{column}}", code="invalid_placeholder", field="text"
+            )
+        self.format = "%s".join(literal.replace("%", "%%") for literal in literals)
+
+    def fill(self, values: Sequence[str]) -> str:
+        """With a value for each of `columns`."""
+        return self.format % tuple(values)

@@ -1,0 +1,162 @@
+"""How far a batch has come, as every skin shows it. The shape is CONTRACT's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from time import monotonic
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select
+
+from messaging import statuses
+from messaging.storage import tables
+from messaging.storage.database import Database
+from utils.errors import NotFound
+from utils.json_shapes import LARGEST_ID, rfc3339
+
+MICRO = Decimal(1_000_000)
+UNSETTLED = (statuses.QUEUED, statuses.SENDING)
+# All of its columns stand in ix_messages_batch: a million rows are read from the index alone.
+_SUMS = (
+    select(
+        tables.messages.c.status,
+        tables.messages.c.cost_currency,
+        func.count().label("messages"),
+        func.sum(tables.messages.c.cost_micros).label("cost_micros"),
+        func.sum(tables.messages.c.parts).label("parts"),
+    )
+    .group_by(tables.messages.c.status, tables.messages.c.cost_currency)
+    .order_by(tables.messages.c.status)
+)
+
+
+def get_batch(database: Database, batch_id: int) -> dict[str, Any]:
+    """`GET /v1/batches/{id}`. Raises NotFound."""
+    with database.read() as connection:
+        return batch_in_json(connection, require_batch(connection, batch_id))
+
+
+def require_batch(connection: Connection, batch_id: int, *, lock: bool = False) -> Row[Any]:
+    """The row, with `lock` held until the transaction ends. Raises NotFound."""
+    found = None
+    if 0 < batch_id <= LARGEST_ID:
+        statement = select(tables.batches).where(tables.batches.c.id == batch_id)
+        found = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
+    if found is None:
+        raise NotFound(f"There is no batch {batch_id}")
+    return found
+
+
+def batch_in_json(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
+    """`cost` is null before anything was billed, and an entry of `costs` each where there are several currencies."""
+    # Of one that is still being received all are queued: no reason to count a million rows at each look.
+    is_received = batch.status != "receiving"
+    sums = (
+        connection.execute(_SUMS.where(tables.messages.c.batch_id == batch.id)).all() if is_received else []
+    )
+    counts: dict[str, int] = {} if is_received or not batch.total else {statuses.QUEUED: batch.total}
+    for row in sums:
+        counts[row.status] = counts.get(row.status, 0) + row.messages
+    costs = _costs(sums)
+    shape = {
+        "id": batch.id,
+        "name": batch.name,
+        "status": batch.status,
+        "reason": batch.reason,
+        "total": batch.total,
+        "refused": batch.refused,
+        "duplicates": batch.duplicates,
+        "counts": counts,
+        "cost": costs[0] if len(costs) == 1 else None,
+        "costs": costs if len(costs) > 1 else None,
+        "parts": int(sum(row.parts or 0 for row in sums)),
+        "progress": _progress(batch, counts),
+        "max_cost": _money(batch.max_cost_micros, batch.max_cost_currency),
+        "send_at": rfc3339(batch.send_at),
+        "expires_at": rfc3339(batch.expires_at),
+        "created_at": rfc3339(batch.created_at),
+        "finished_at": rfc3339(batch.finished_at),
+    }
+    return {name: value for name, value in shape.items() if value is not None or name not in _OPTIONAL}
+
+
+_OPTIONAL = frozenset({"reason", "costs", "max_cost", "send_at", "expires_at"})
+
+
+def _costs(sums: Any) -> list[dict[str, str | None]]:
+    """What AT billed, by currency: never added across."""
+    totals: dict[str | None, int] = {}
+    for row in sums:
+        if row.cost_micros:
+            totals[row.cost_currency] = totals.get(row.cost_currency, 0) + int(row.cost_micros)
+    return amounts(totals)
+
+
+def amounts(micros_by_currency: Mapping[str | None, int]) -> list[dict[str, str | None]]:
+    """Money in CONTRACT's shape, an entry for each currency of which there is any."""
+    totals = sorted(micros_by_currency.items(), key=str)
+    return [_money(micros, currency) or {} for currency, micros in totals if micros]
+
+
+def _money(micros: int | None, currency: str | None) -> dict[str, str | None] | None:
+    return None if micros is None else {"amount": f"{Decimal(micros) / MICRO:.4f}", "currency": currency}
+
+
+def _progress(batch: Row[Any], counts: dict[str, int]) -> float:
+    """The share that is no longer `queued` or `sending`; a batch that is still being received has none."""
+    if batch.status == "receiving":
+        return 0.0
+    total = sum(counts.values())
+    open_ones = sum(counts.get(status, 0) for status in UNSETTLED)
+    # Rounded down: 1 means that nothing is left.
+    return (total - open_ones) * 10_000 // total / 10_000 if total else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """`settled` of `total` are no longer queued or sending. `per_second` since the watch began; None: not known yet."""
+
+    status: str
+    reason: str | None
+    total: int
+    settled: int
+    per_second: float | None
+    seconds_left: float | None
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in ("finished", "cancelled") and self.settled >= self.total
+
+
+def watch(database: Database, batch_id: int) -> Iterator[Pace]:
+    """For a progress bar: each `next()` looks again, the caller waits between. Ends after a Pace that is over.
+
+    Raises NotFound at the first look.
+    """
+    began_at, settled_at_start = monotonic(), None
+    while True:
+        with database.read() as connection:
+            batch = require_batch(connection, batch_id)
+            # Never below 0: rows may have come in between the two looks.
+            settled = max(0, batch.total - _open_messages(connection, batch_id))
+        if settled_at_start is None:
+            settled_at_start = settled
+        pace = _pace(batch, settled, settled - settled_at_start, monotonic() - began_at)
+        yield pace
+        if pace.is_over:
+            return
+
+
+def _pace(batch: Row[Any], settled: int, since_start: int, seconds: float) -> Pace:
+    per_second = since_start / seconds if since_start > 0 and seconds > 0 else None
+    left = None if per_second is None else (batch.total - settled) / per_second
+    return Pace(batch.status, batch.reason, batch.total, settled, per_second, left)
+
+
+def _open_messages(connection: Connection, batch_id: int) -> int:
+    statement = select(func.count()).where(
+        tables.messages.c.batch_id == batch_id, tables.messages.c.status.in_(UNSETTLED)
+    )
+    return connection.execute(statement).scalar_one()

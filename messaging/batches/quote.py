@@ -1,0 +1,189 @@
+"""What a send would come to, before it is one: nothing is written, nothing sent."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import islice
+from typing import Any, BinaryIO
+
+from messaging.batches import upload_store
+from messaging.batches.phone_set import SeenNumbers
+from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow
+from messaging.consent import ledger
+from messaging.costs.prices import PriceBook, prefix_of
+from messaging.messages.accept import MOST_RECIPIENTS, validate_text
+from messaging.storage.database import Database
+from utils.csv_files import read_header, read_rows
+from utils.errors import InvalidInput, InvalidPhone, NoRecipients
+from utils.phone_numbers import parse_phone
+from utils.segments import EXTENDED, Segments, gsm7_alternative, measure
+from utils.sender_ids import validate_sender
+from utils.settings import Settings
+
+UNKNOWN = "unknown"
+MOST_SPILLS = 100
+MOST_REFUSED = 10_000
+ROWS_AT_ONCE = 500
+# A quote runs in a web thread: between two of these the others get the interpreter without a struggle.
+PAUSE_SECONDS = 0.002
+MICRO = Decimal(1_000_000)
+
+
+def quote_messages(
+    settings: Settings, database: Database, to: Sequence[str], text: str, sender_id: str | None = None
+) -> dict[str, Any]:
+    """One text to numbers as typed. The shape is CONTRACT's. Raises InvalidInput."""
+    validate_text(text)
+    validate_sender(sender_id)
+    if not to:
+        raise NoRecipients(field="to")
+    if len(to) > MOST_RECIPIENTS:
+        raise InvalidInput(
+            f"At most {MOST_RECIPIENTS} recipients in one call: quote a file instead",
+            code="too_many_recipients",
+            field="to",
+        )
+    return _quote(database, sender_id or settings.at_sender_id, _typed(to, text, settings.default_region))
+
+
+def quote_file(
+    settings: Settings, database: Database, file: BinaryIO, text: str, sender_id: str | None = None
+) -> dict[str, Any]:
+    """A text with placeholders and a CSV file. Raises InvalidInput, InvalidFile for the file as a whole."""
+    validate_text(text)
+    validate_sender(sender_id)
+    file.seek(0)
+    header = read_header(file.read(upload_store.PIECE_BYTES))
+    reader = BatchRows(text, header, settings.default_region)
+    file.seek(0)
+    chunks = reader.chunks(read_rows(file, header.delimiter), ROWS_AT_ONCE)
+    return _quote(database, sender_id or settings.at_sender_id, chunks)
+
+
+@dataclass(slots=True)
+class _Tally:
+    recipients: int = 0
+    refused: list[RefusedRow] = field(default_factory=list)
+    refused_total: int = 0
+    opted_out: int = 0
+    duplicates: int = 0
+    parts: int = 0
+    encodings: Counter[str] = field(default_factory=Counter)
+    spills: list[dict[str, Any]] = field(default_factory=list)
+    # By prefix: an example of its numbers, its texts and their parts.
+    examples: dict[str, str] = field(default_factory=dict)
+    texts_by_prefix: Counter[str] = field(default_factory=Counter)
+    parts_by_prefix: Counter[str] = field(default_factory=Counter)
+
+    def add(self, chunk: Chunk, opted_out: set[str]) -> None:
+        self.recipients += len(chunk.taken)
+        self.duplicates += chunk.duplicates
+        self.refused_total += chunk.refused_count
+        self.refused += chunk.refused[: MOST_REFUSED - len(self.refused)]
+        self.opted_out += len(opted_out)
+        measured: tuple[str, Segments] | None = None
+        for row in chunk.taken:
+            if row.recipient in opted_out:
+                continue
+            if measured is None or measured[0] != row.text:
+                measured = (row.text, measure(row.text))
+            self._add(row, measured[1])
+
+    def _add(self, row: TakenRow, segments: Segments) -> None:
+        self.parts += segments.parts
+        self.encodings[segments.encoding] += 1
+        prefix = prefix_of(row.recipient)
+        self.examples.setdefault(prefix, row.recipient)
+        self.texts_by_prefix[prefix] += 1
+        self.parts_by_prefix[prefix] += segments.parts
+        if segments.parts > 1 and len(self.spills) < MOST_SPILLS:
+            self.spills.append(_spill(row, segments))
+
+
+def _quote(database: Database, sender_id: str | None, chunks: Iterable[Chunk]) -> dict[str, Any]:
+    tally = _Tally()
+    for chunk in chunks:
+        with database.read() as connection:
+            phones = [row.recipient for row in chunk.taken]
+            blocked = ledger.suppressed(connection, phones, sender_id)
+        tally.add(chunk, blocked)
+        time.sleep(PAUSE_SECONDS)
+    with database.read() as connection:
+        book = PriceBook(connection, sender_id)
+    return _in_json(tally, book)
+
+
+def _typed(to: Sequence[str], text: str, default_region: str | None) -> Iterator[Chunk]:
+    seen, parts = SeenNumbers(), measure(text).parts
+    numbered = enumerate(to, 1)
+    while some := list(islice(numbered, ROWS_AT_ONCE)):
+        chunk = Chunk(rows=len(some))
+        for place, typed in some:
+            try:
+                phone = parse_phone(typed, default_region).e164
+            except InvalidPhone as error:
+                chunk.refused.append(RefusedRow(place, typed, error.code, error.message))
+                continue
+            if seen.add(phone):
+                chunk.taken.append(TakenRow(phone, text, parts))
+            else:
+                chunk.duplicates += 1
+        yield chunk
+
+
+def _spill(row: TakenRow, segments: Segments) -> dict[str, Any]:
+    """`character`: what makes the text longer than its letters: the first outside GSM-7, or one that counts twice
+    there. None where the text is simply long."""
+    character = segments.spill
+    if character is None and _parts_of(len(row.text)) < segments.parts:
+        character = next(one for one in row.text if one in EXTENDED)
+    suggestion = None if character is None or character in EXTENDED else gsm7_alternative(character)
+    return {
+        "to": row.recipient,
+        "parts": segments.parts,
+        "character": character,
+        "suggestion": suggestion,
+    }
+
+
+def _parts_of(septets: int) -> int:
+    return 1 if septets <= 160 else -(-septets // 153)
+
+
+def _in_json(tally: _Tally, book: PriceBook) -> dict[str, Any]:
+    costs, unpriced = _costs(tally, book)
+    is_known = len(costs) == 1 and not unpriced
+    return {
+        "recipients": tally.recipients,
+        "refused": [{"to": one.value, "code": one.code, "message": one.reason} for one in tally.refused],
+        "refused_total": tally.refused_total,
+        "opted_out": tally.opted_out,
+        "duplicates": tally.duplicates,
+        "parts": tally.parts,
+        "encodings": {name: tally.encodings[name] for name in ("GSM-7", "UCS-2")},
+        "spills": tally.spills,
+        "estimated_cost": _money(*costs[0]) if is_known else UNKNOWN,
+        "estimated_costs": [_money(*cost) for cost in costs],
+        "unpriced": unpriced,
+    }
+
+
+def _costs(tally: _Tally, book: PriceBook) -> tuple[list[tuple[str, int]], int]:
+    """By currency, in micros; and how many texts go where no price was ever seen."""
+    totals: Counter[str] = Counter()
+    unpriced = 0
+    for prefix, example in tally.examples.items():
+        price = book.price_for(example)
+        if price is None:
+            unpriced += tally.texts_by_prefix[prefix]
+        else:
+            totals[price.currency] += price.micros_per_part * tally.parts_by_prefix[prefix]
+    return sorted(totals.items()), unpriced
+
+
+def _money(currency: str, micros: int) -> dict[str, str]:
+    return {"amount": f"{Decimal(micros) / MICRO:.4f}", "currency": currency}

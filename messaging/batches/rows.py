@@ -1,0 +1,171 @@
+"""The rows of a file made into texts to numbers: read, refused with a reason, or known already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+from messaging.batches.phone_set import SeenNumbers
+from messaging.batches.placeholders import Placeholders
+from messaging.messages.accept import LONGEST_TEXT
+from utils.csv_files import Header, InvalidFile
+from utils.errors import InvalidInput, InvalidPhone
+from utils.phone_metadata import region_if_plainly_valid
+from utils.phone_numbers import read_phone
+from utils.segments import measure
+
+LONGEST_VALUE_KEPT = 100
+_SKIPPED_AT_ONCE = 1000
+# Of one file; more are counted.
+MOST_REFUSED_KEPT = 10_000
+ROWS_BEFORE_JUDGING = 10_000
+MOST_REFUSED_SHARE = 0.95
+
+
+class TakenRow(NamedTuple):
+    recipient: str
+    text: str
+    parts: int
+
+
+class RefusedRow(NamedTuple):
+    """`line`: where the row begins in the file. `value`: what stands in its phone column."""
+
+    line: int
+    value: str
+    code: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Chunk:
+    """`rows`: how many rows of the file it is made of. `refused_beyond`: refused ones that are only counted."""
+
+    rows: int = 0
+    taken: list[TakenRow] = field(default_factory=list)
+    refused: list[RefusedRow] = field(default_factory=list)
+    refused_beyond: int = 0
+    duplicates: int = 0
+
+    @property
+    def refused_count(self) -> int:
+        return len(self.refused) + self.refused_beyond
+
+
+class RowRefusal(InvalidInput):
+    """This row is not sent; the others are: empty_value, missing_value, extra_cells, text_too_long …"""
+
+    code = "refused_row"
+
+
+class BatchRows:
+    """One pass over a file. Raises InvalidFile at once where the text names a column that the file lacks.
+
+    `default_region`: for numbers without a country code.
+    """
+
+    def __init__(self, template: str, header: Header, default_region: str | None) -> None:
+        placeholders = Placeholders(template)
+        self._format = placeholders.format
+        self._names = placeholders.columns
+        self._columns = [header.index(name) for name in placeholders.columns]
+        self._phone = header.phone
+        self._width = len(header.names)
+        self._default_region = default_region
+        self._seen = SeenNumbers()
+        self._rows = 0
+        self._refused_count = 0
+        self._fixed = None if self._columns else self._measured(placeholders.fill(()))
+
+    def chunks(self, rows: Iterator[tuple[int, list[str]]], size: int) -> Iterator[Chunk]:
+        """All rows, up to `size` of them at a time."""
+        while chunk := self.read(rows, size):
+            yield chunk
+
+    def skip(self, rows: Iterator[tuple[int, list[str]]], count: int) -> int:
+        """Reads `count` rows again that are dealt with, to know their numbers; how many there were."""
+        done = 0
+        while done < count and (chunk := self.read(rows, min(count - done, _SKIPPED_AT_ONCE))):
+            done += chunk.rows
+        return done
+
+    def read(self, rows: Iterator[tuple[int, list[str]]], size: int) -> Chunk | None:
+        """The next rows, up to `size` of them; None where there are no more.
+
+        Raises InvalidFile where nearly all that came so far was refused: it is no list of phones.
+        """
+        self._require_some_sense()
+        chunk = Chunk()
+        for line, cells in islice(rows, size):
+            chunk.rows += 1
+            try:
+                self._add(chunk, cells)
+            except InvalidInput as error:
+                self._refuse(chunk, line, cells, error)
+        self._rows += chunk.rows
+        return chunk if chunk.rows else None
+
+    def _refuse(self, chunk: Chunk, line: int, cells: list[str], error: InvalidInput) -> None:
+        """4 MB of `x` on lines of their own would become 175 MB of refused rows."""
+        self._refused_count += 1
+        if self._refused_count > MOST_REFUSED_KEPT:
+            chunk.refused_beyond += 1
+        else:
+            chunk.refused.append(self._refused(line, cells, error))
+
+    def _require_some_sense(self) -> None:
+        if self._rows >= ROWS_BEFORE_JUDGING and self._refused_count > self._rows * MOST_REFUSED_SHARE:
+            raise InvalidFile(
+                f"Of the first {self._rows} rows {self._refused_count} were refused:"
+                " is the column `phone` the right one?",
+                code="nearly_all_refused",
+                field="file",
+            )
+
+    def _add(self, chunk: Chunk, cells: list[str]) -> None:
+        phone = self._read_phone(cells)
+        text, parts = self._fixed or self._fill(cells)
+        if self._seen.add(phone):
+            chunk.taken.append(TakenRow(phone, text, parts))
+        else:
+            chunk.duplicates += 1
+
+    def _read_phone(self, cells: list[str]) -> str:
+        if len(cells) > self._width and any(cells[self._width :]):
+            raise RowRefusal(
+                "This row has more cells than the header: does a text hold an unquoted separator?",
+                code="extra_cells",
+            )
+        phone = cells[self._phone] if len(cells) > self._phone else ""
+        if region_if_plainly_valid(phone):
+            return phone
+        if not phone.strip():
+            raise InvalidPhone("The phone column is empty here", code="missing_phone")
+        return read_phone(phone, self._default_region).e164
+
+    def _fill(self, cells: list[str]) -> tuple[str, int]:
+        try:
+            values = [cells[column].strip() for column in self._columns]
+        except IndexError:
+            raise RowRefusal(
+                "This row ends before the columns that the text names", code="empty_value"
+            ) from None
+        if not all(values):
+            name = self._names[values.index("")]
+            raise RowRefusal(f"The column {name!r} is empty here", code="empty_value")
+        return self._measured(self._format % tuple(values))
+
+    def _measured(self, text: str) -> tuple[str, int]:
+        if len(text) > LONGEST_TEXT:
+            sentence = f"The text has {len(text)} characters; at most {LONGEST_TEXT} can be sent"
+            raise RowRefusal(sentence, code="text_too_long", field="text")
+        if "\0" in text:
+            raise RowRefusal("The text holds a character that no phone can show", code="invalid_text")
+        return text, measure(text).parts
+
+    def _refused(self, line: int, cells: list[str], error: InvalidInput) -> RefusedRow:
+        value = cells[self._phone] if len(cells) > self._phone else ""
+        kept = value[:LONGEST_VALUE_KEPT].replace("\0", "\N{REPLACEMENT CHARACTER}")
+        return RefusedRow(line, kept, error.code, error.message)

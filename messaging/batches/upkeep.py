@@ -1,0 +1,104 @@
+"""What time and workers make of batches: begun, finished, the rest of a cancelled one cancelled.
+
+Looked at every second by each worker, never on the way of a POST: a batch of a million pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, not_, select, update
+
+from messaging import statuses
+from messaging.batch_statuses import CANCELLED, FINISHED, PAUSED, RECEIVING, SCHEDULED, SENDING
+from messaging.batches.control import cancel_rest
+from messaging.forwarding import events
+from messaging.storage import tables
+from messaging.storage.bulk import one_of
+from messaging.storage.database import Database
+
+# Each text of its own that the API took is a batch, so there may be very many: one look sees these.
+WINDOW = 1000
+# Of one look: the worker's heartbeat waits behind it.
+CANCELLING_SECONDS = 0.5
+
+
+def _has(status: str) -> ColumnElement[bool]:
+    """One look into ix_messages_batch, whose order is named: for EXISTS PostgreSQL drops the order, expects to
+    meet such a row soon and reads a table of millions from its beginning."""
+    one = (
+        select(tables.messages.c.status)
+        .where(tables.messages.c.batch_id == tables.batches.c.id, tables.messages.c.status == status)
+        .order_by(tables.messages.c.cost_currency)
+        .limit(1)
+    )
+    return one.scalar_subquery().is_not(None)
+
+
+_OPEN_BATCHES = (
+    select(
+        tables.batches.c.id,
+        tables.batches.c.status,
+        tables.batches.c.send_at,
+        _has(statuses.QUEUED).label("has_queued"),
+        _has(statuses.SENDING).label("has_sending"),
+    )
+    .where(tables.UNFINISHED, tables.batches.c.status != RECEIVING)
+    .order_by(tables.batches.c.id)
+    .limit(WINDOW)
+)
+# Asked again in the write: a text may have come back into the queue since the look.
+_IS_DONE = and_(not_(_has(statuses.QUEUED)), not_(_has(statuses.SENDING)))
+_FINISH = update(tables.batches).where(one_of(tables.batches.c.id, "ids"), tables.UNFINISHED, _IS_DONE)
+_BEGIN = (
+    update(tables.batches)
+    .where(one_of(tables.batches.c.id, "ids"), tables.batches.c.status == SCHEDULED)
+    .values(status=SENDING)
+)
+
+
+@dataclass(slots=True)
+class BatchUpkeep:
+    """One per worker: it remembers where the last look ended."""
+
+    database: Database
+    _after_id: int = field(default=0)
+
+    def look(self) -> None:
+        with self.database.read() as connection:
+            now = self.database.now(connection)
+            rows = connection.execute(_OPEN_BATCHES.where(tables.batches.c.id > self._after_id)).all()
+        self._after_id = rows[-1].id if len(rows) == WINDOW else 0
+        self._move(rows, now)
+        self._cancel([row.id for row in rows if row.status == CANCELLED and row.has_queued])
+
+    def _move(self, rows: Any, now: datetime) -> None:
+        begun = [row.id for row in rows if row.status == SCHEDULED and _is_due(row, now)]
+        done = [row.id for row in rows if not row.has_queued and not row.has_sending]
+        if begun or done:
+            with self.database.write() as connection:
+                _write(connection, begun, done, self.database.now(connection))
+
+    def _cancel(self, batch_ids: list[int]) -> None:
+        deadline = time.monotonic() + CANCELLING_SECONDS
+        for batch_id in batch_ids:
+            if time.monotonic() < deadline:
+                cancel_rest(self.database, batch_id, until=deadline)
+
+
+def _is_due(row: Row[Any], now: datetime) -> bool:
+    return row.send_at is None or row.send_at <= now
+
+
+def _write(connection: Connection, begun: list[int], done: list[int], now: datetime) -> None:
+    connection.execute(_BEGIN, {"ids": begun})
+    sent = tables.batches.c.status.in_((SENDING, SCHEDULED, PAUSED))
+    finished = _FINISH.where(sent).values(status=FINISHED, reason=None, finished_at=now)
+    ended = _FINISH.where(tables.batches.c.status == CANCELLED).values(finished_at=now)
+    ids: list[int] = []
+    for statement in (finished, ended):
+        ids += connection.execute(statement.returning(tables.batches.c.id), {"ids": done}).scalars()
+    events.note_batches(connection, sorted(ids), now)

@@ -1,0 +1,186 @@
+"""A file of recipients taken in: durable, with a batch that says `receiving`, when `receive` returns.
+
+The file itself is kept, as rows of pieces, and made into messages behind the answer: in the web process that
+would take the interpreter away from callbacks, and a crash in the middle would lose what was promised.
+The batch is written after the last piece, so that an upload cut off leaves no batch at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, BinaryIO
+
+from sqlalchemy import Connection, insert
+
+from messaging.batches import upload_store
+from messaging.batches.rows import BatchRows
+from messaging.messages import idempotency
+from messaging.messages.accept import SendAnswer, validate_on_unknown, validate_text, validate_times
+from messaging.storage import tables
+from messaging.storage.database import Database, wake_after_commit
+from utils.csv_files import InvalidFile, check_encoding, read_header
+from utils.errors import InvalidInput
+from utils.money import Money, parse_money
+from utils.sender_ids import validate_sender
+from utils.settings import Settings
+
+ROUTE = "batches"
+LONGEST_NAME = 200
+LONGEST_MONEY = 100
+LEAST_AMOUNT, LARGEST_AMOUNT = Decimal("0.000001"), 10**12
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """As a caller gave it. `text` may hold `{{column}}`; `max_cost` is written like AT's money, `KES 5000.00`,
+    or as the API's, in JSON."""
+
+    text: str
+    sender_id: str | None = None
+    name: str | None = None
+    send_at: datetime | None = None
+    expires_at: datetime | None = None
+    on_unknown: str = "hold"
+    max_cost: str | None = None
+
+    def as_json(self) -> list[Any]:
+        times = [None if at is None else at.isoformat() for at in (self.send_at, self.expires_at)]
+        return [self.text, self.sender_id, self.name, *times, self.on_unknown, self.max_cost]
+
+
+def receive(
+    settings: Settings,
+    database: Database,
+    request: BatchRequest,
+    file: BinaryIO,
+    idempotency_key: str | None = None,
+    *,
+    is_mine: bool = False,
+) -> SendAnswer:
+    """`file`: at its beginning, and it can seek. `is_mine`: the caller imports it too, and where it dies the batch
+    is cancelled, for whoever typed the command will type it again.
+
+    The body is `{"id", "status": "receiving"}`. Raises InvalidInput (InvalidFile, EmptyMessage …), KeyReused.
+    """
+    max_cost = _validate(settings, request, file)
+    mark = idempotency.fingerprint([*request.as_json(), _digest(file)])
+    answered = None if idempotency_key is None else _earlier(database, idempotency_key, mark)
+    if answered is not None:
+        return answered
+    upload_id = upload_store.store(database, _pieces(file))
+    with database.write(settled=True) as connection:
+        now = database.now(connection)
+        validate_times(request.send_at, request.expires_at, now)
+        earlier = None
+        if idempotency_key is not None:
+            earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
+        if earlier is None:
+            body = _write(settings, database, connection, request, max_cost, upload_id, now, is_mine)
+            if idempotency_key is not None:
+                idempotency.finish(connection, ROUTE, idempotency_key, body)
+            return SendAnswer(body)
+    upload_store.forget(database, upload_id)
+    return SendAnswer(earlier.answer or {}, is_replay=True)
+
+
+def default_template(file: BinaryIO) -> str | None:
+    """For a file that brings its texts: the placeholder of its column `text` or `message`, None without one."""
+    file.seek(0)
+    names = read_header(file.read(upload_store.PIECE_BYTES)).names
+    return next((f"{{{{{name}}}}}" for name in ("text", "message") if name in names), None)
+
+
+def _validate(settings: Settings, request: BatchRequest, file: BinaryIO) -> Money | None:
+    """Everything that can be known before a row is read."""
+    validate_text(request.text)
+    validate_on_unknown(request.on_unknown)
+    validate_sender(request.sender_id)
+    if request.name is not None and (len(request.name) > LONGEST_NAME or "\0" in request.name):
+        raise InvalidInput(f"A batch's name has at most {LONGEST_NAME} characters", field="name")
+    file.seek(0)
+    beginning = file.read(upload_store.PIECE_BYTES)
+    if not beginning.strip():
+        raise InvalidFile("The file is empty", code="empty_file", field="file")
+    BatchRows(request.text, read_header(beginning), settings.default_region)
+    return None if request.max_cost is None else _read_max_cost(request.max_cost)
+
+
+def _read_max_cost(text: str) -> Money:
+    found = parse_money(_as_words(text))
+    if found is None or found.currency is None or not LEAST_AMOUNT <= found.amount < LARGEST_AMOUNT:
+        raise InvalidInput(
+            "max_cost is an amount above 0 behind its currency, like KES 5000.00",
+            code="invalid_money",
+            field="max_cost",
+        )
+    return found
+
+
+def _as_words(text: str) -> str:
+    """`{"amount": "5000.00", "currency": "KES"}`, as answers write money, in AT's way; anything else as it is."""
+    try:
+        found = json.loads(text[:LONGEST_MONEY])
+    except ValueError:
+        return text
+    is_money = isinstance(found, dict) and set(found) == {"amount", "currency"}
+    return f"{found['currency']} {found['amount']}" if is_money else text
+
+
+def _digest(file: BinaryIO) -> str:
+    """Of the whole file, once all of it is known to be UTF-8."""
+    digest = hashlib.sha256()
+    for piece in check_encoding(_pieces(file)):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    file.seek(0)
+    while piece := file.read(upload_store.PIECE_BYTES):
+        yield piece
+
+
+def _earlier(database: Database, key: str, mark: bytes) -> SendAnswer | None:
+    """The answer to an earlier call, without the file being stored again. Raises KeyReused."""
+    with database.read() as connection:
+        earlier = idempotency.look(connection, ROUTE, key, mark)
+    if earlier is None or earlier.answer is None:
+        return None
+    return SendAnswer(earlier.answer, is_replay=True)
+
+
+def _write(
+    settings: Settings,
+    database: Database,
+    connection: Connection,
+    request: BatchRequest,
+    max_cost: Money | None,
+    upload_id: str,
+    now: datetime,
+    is_mine: bool,
+) -> dict[str, Any]:
+    batch_id = database.reserve_ids(connection, tables.batches, 1)[0]
+    row = {
+        "id": batch_id,
+        "name": request.name,
+        "status": "receiving",
+        "template": request.text,
+        "sender_id": request.sender_id or settings.at_sender_id,
+        "send_at": request.send_at,
+        "expires_at": request.expires_at,
+        "max_cost_micros": None if max_cost is None else int(max_cost.amount.scaleb(6)),
+        "max_cost_currency": None if max_cost is None else max_cost.currency,
+        "on_unknown": request.on_unknown,
+        "upload_id": upload_id,
+        "reason": tables.READ_BY_COMMAND if is_mine else None,
+        "importer_seen_at": now if is_mine else None,
+        "created_at": now,
+    }
+    connection.execute(insert(tables.batches).values(**row))
+    wake_after_commit(connection)
+    return {"id": batch_id, "status": "receiving"}

@@ -1,0 +1,138 @@
+"""The texts that came, as every skin shows them, and what a person decides about those that got no answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, TextClause, select, update
+
+from messaging.consent import ledger
+from messaging.conversations import replies
+from messaging.conversations.replies import FAILED, HELD, QUEUED, WAITING, Outcome, Reply
+from messaging.storage import tables
+from messaging.storage.database import Database, wake_after_commit
+from messaging.storage.time_ranges import within
+from utils.errors import Conflict, NotFound, OptedOut
+from utils.json_shapes import LARGEST_ID, decode_cursor, money, page, rfc3339
+from utils.provider_codes import find_network
+
+
+class NotHeld(Conflict):
+    code = "not_held"
+    sentence = "Only a text whose answer is held, or whose handler failed, can be released"
+
+
+@dataclass(frozen=True, slots=True)
+class InboundFilters:
+    """`sender` is E.164 or as it came; `reply` one of the outcomes; `since` is included, `until` is not."""
+
+    sender: str | None = None
+    recipient: str | None = None
+    meaning: str | None = None
+    reply: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def list_inbound(
+    database: Database, filters: InboundFilters, cursor: str | None = None, limit: int = 50
+) -> dict[str, Any]:
+    """A page, newest first. Raises InvalidInput for a bad cursor."""
+    before = decode_cursor(cursor)
+    with database.read() as connection:
+        conditions = _conditions(connection, filters)
+        if before is not None:
+            conditions.append(tables.inbound_messages.c.id < before)
+        statement = (
+            select(tables.inbound_messages).where(*conditions).order_by(tables.inbound_messages.c.id.desc())
+        )
+        rows = connection.execute(statement.limit(limit + 1)).all()
+    return page([inbound_in_json(row) for row in rows], limit)
+
+
+def _conditions(connection: Connection, filters: InboundFilters) -> list[ColumnElement[bool] | TextClause]:
+    equal = {
+        tables.inbound_messages.c.sender: filters.sender,
+        tables.inbound_messages.c.recipient: filters.recipient,
+        tables.inbound_messages.c.meaning: filters.meaning,
+        tables.inbound_messages.c.reply_outcome: filters.reply,
+    }
+    conditions: list[ColumnElement[bool] | TextClause] = [
+        column == wanted for column, wanted in equal.items() if wanted is not None
+    ]
+    if filters.reply in (HELD, FAILED):
+        # In the words of their index, which has only these few.
+        conditions.append(tables.NOT_ANSWERED)
+    received_at = tables.inbound_messages.c.received_at
+    conditions += within(connection, tables.inbound_messages, received_at, filters.since, filters.until)
+    return conditions
+
+
+def inbound_in_json(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "provider_inbound_id": row.provider_inbound_id,
+        "from": row.sender,
+        "to": row.recipient,
+        "text": row.text,
+        "meaning": row.meaning,
+        "link_id": row.link_id,
+        "network": network_name(row.network),
+        "cost": money(row.cost_text),
+        "provider_date": row.provider_date,
+        "received_at": rfc3339(row.received_at),
+        "callback_id": row.callback_id,
+        "reply": row.reply_outcome,
+        "reply_tries": row.reply_tries,
+        "reply_error": row.reply_error,
+        "held_texts": replies.as_texts(row.held_texts),
+    }
+
+
+def network_name(code: str | None) -> str | None:
+    network = None if code is None else find_network(code)
+    return code if network is None else network.name
+
+
+def release(database: Database, inbound_id: int) -> dict[str, Any]:
+    """Sends what the loop breaker holds, or gives a failed text to its handler again; the text as it is then.
+
+    Raises NotFound, NotHeld, OptedOut.
+    """
+    with database.write(settled=True) as connection:
+        row = _find(connection, inbound_id)
+        if row.reply_outcome == HELD:
+            _send_held(database, connection, row)
+        elif row.reply_outcome == FAILED:
+            _try_again(database, connection, row)
+        else:
+            raise NotHeld
+        return inbound_in_json(_find(connection, inbound_id))
+
+
+def _find(connection: Connection, inbound_id: int) -> Row[Any]:
+    wanted = tables.inbound_messages.c.id == min(inbound_id, LARGEST_ID)
+    row = connection.execute(select(tables.inbound_messages).where(wanted).with_for_update()).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no inbound message {inbound_id}")
+    return row
+
+
+def _send_held(database: Database, connection: Connection, row: Row[Any]) -> None:
+    if ledger.suppressed(connection, [row.sender], row.recipient):
+        raise OptedOut
+    texts = tuple(replies.as_texts(row.held_texts))
+    reply = Reply(row.id, row.sender, row.recipient, texts, row.link_id)
+    replies.put_in_queue(database, connection, [reply])
+    replies.note(connection, [Outcome(row.id, QUEUED)])
+
+
+def _try_again(database: Database, connection: Connection, row: Row[Any]) -> None:
+    replies.note(connection, [Outcome(row.id, WAITING, due_at=database.now(connection))])
+    # A try from before that still hangs may then carry a number that comes again; even so only one records.
+    connection.execute(
+        update(tables.inbound_messages).where(tables.inbound_messages.c.id == row.id).values(reply_tries=0)
+    )
+    wake_after_commit(connection)

@@ -1,0 +1,298 @@
+"""Texts that people send to us: kept once each, obeyed where they say STOP or START, answered otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from messaging.consent import keywords, ledger
+from messaging.consent.keywords import HELP, MESSAGE, START, STOP, Keyword
+from messaging.conversations import default_reply as echo
+from messaging.conversations import replies as replying
+from messaging.conversations import same_text, threads
+from messaging.conversations.handlers import require_handlers
+from messaging.conversations.replies import Outcome, Reply
+from messaging.forwarding import events
+from messaging.storage import tables
+from messaging.storage.database import Database, wake_after_commit
+from utils import sender_ids
+from utils.errors import InvalidPhone
+from utils.phone_numbers import require_e164
+from utils.settings import Settings
+
+SAME_ID = "this inbound id came before"
+OTHER_WORDS = "this inbound id came before with other words; the STOP or START in these counts"
+FETCHED_BEFORE = "this text was fetched from the inbox before"
+
+_INSERTS = {
+    name: insert(tables.inbound_messages)
+    .on_conflict_do_nothing(index_elements=[tables.inbound_messages.c.provider_inbound_id])
+    .returning(tables.inbound_messages.c.id, tables.inbound_messages.c.provider_inbound_id)
+    for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
+
+
+class InboundText(NamedTuple):
+    """`sender` is E.164 where it is a phone's; `recipient` is the number of ours that it came to."""
+
+    provider_inbound_id: str
+    sender: str
+    recipient: str
+    text: str
+    link_id: str | None = None
+    network: str | None = None
+    cost_text: str | None = None
+    provider_date: str | None = None
+    # More numbers that the sender may be, where AT's spelling does not tell; a STOP counts for all of them.
+    other_readings: tuple[str, ...] = ()
+
+
+class FiledText(NamedTuple):
+    callback_id: int
+    received_at: datetime
+    inbound: InboundText
+
+
+class _New(NamedTuple):
+    """A text that we did not have. `phone` is None where its sender is no phone."""
+
+    id: int
+    filed: FiledText
+    phone: str | None
+    keyword: Keyword
+
+    @property
+    def text(self) -> str:
+        return self.filed.inbound.text
+
+
+class _FromPhone(NamedTuple):
+    """One that may be answered. `has_changed`: its STOP or START has just made or lifted a block."""
+
+    new: _New
+    phone: str
+    has_changed: bool
+
+
+def receive_texts(
+    settings: Settings, database: Database, connection: Connection, filed: Sequence[FiledText]
+) -> dict[int, str]:
+    """An id that came before makes no second row and gets no second reply.
+
+    Only a STOP or START counts though its id came with other words before: the first body may have been cut short.
+    Returns, by callback id, why a text was not taken as a new one.
+    """
+    arrived = _without_fetched(connection, filed)
+    new = _insert(settings, connection, arrived)
+    changed = _obey(settings, database, connection, new)
+    said_again = _obeyed_again(settings, database, connection, arrived, new)
+    refused = [Outcome(one.id, why) for one in new if (why := _refusal(settings, one))]
+    not_answered = {one.inbound_id for one in refused}
+    people = [
+        _FromPhone(one, one.phone, one.id in changed)
+        for one in new
+        if one.phone is not None and one.id not in not_answered
+    ]
+    people += [
+        _FromPhone(one, one.phone, has_changed=True)
+        for one in said_again
+        if one.phone is not None and _refusal(settings, one) is None
+    ]
+    outcomes = refused + _answer(settings, database, connection, people)
+    replying.note(connection, outcomes)
+    threads.heard(
+        connection,
+        [
+            threads.Heard(one.phone, one.filed.inbound.recipient, one.id, one.filed.received_at)
+            for one in new
+            if one.phone is not None
+        ],
+    )
+    kept = {one.filed.callback_id for one in new}
+    arrived_ids = {one.callback_id for one in arrived}
+    notes = {one.callback_id: FETCHED_BEFORE for one in filed if one.callback_id not in arrived_ids}
+    notes |= dict.fromkeys(arrived_ids - kept, SAME_ID)
+    return notes | {one.filed.callback_id: OTHER_WORDS for one in said_again}
+
+
+def _without_fetched(connection: Connection, filed: Sequence[FiledText]) -> list[FiledText]:
+    """Without those whose text `sms fetch-inbound` has brought already, under another id."""
+    same_text.share_lock(connection)
+    arrived = {one.inbound.provider_inbound_id: one for one in filed}
+    joined = same_text.join_callbacks(connection, arrived)
+    return [one for one in filed if one.inbound.provider_inbound_id not in joined]
+
+
+def _insert(settings: Settings, connection: Connection, filed: Sequence[FiledText]) -> list[_New]:
+    first: dict[str, FiledText] = {}
+    for one in filed:
+        first.setdefault(one.inbound.provider_inbound_id, one)
+    meanings = {
+        provider_id: keywords.read_keyword(one.inbound.text, settings) for provider_id, one in first.items()
+    }
+    # In one order, so that two groups with ids in common cannot wait for each other.
+    rows = [_row(first[provider_id], meanings[provider_id].meaning) for provider_id in sorted(first)]
+    inserted = connection.execute(_INSERTS[connection.dialect.name], rows).all() if rows else []
+    ids = {row.provider_inbound_id: row.id for row in inserted}
+    events.note_inbound(connection, list(ids.values()))
+    return [
+        _new(ids[provider_id], one, meanings[provider_id])
+        for provider_id, one in first.items()
+        if provider_id in ids
+    ]
+
+
+def _obeyed_again(
+    settings: Settings,
+    database: Database,
+    connection: Connection,
+    arrived: Sequence[FiledText],
+    new: Sequence[_New],
+) -> list[_New]:
+    """Those of known ids whose STOP or START has just made or lifted a block."""
+    kept = {one.filed.callback_id for one in new}
+    spoken = [
+        (one, keyword)
+        for one in arrived
+        if one.callback_id not in kept
+        and (keyword := keywords.read_keyword(one.inbound.text, settings)).meaning in (STOP, START)
+    ]
+    if not spoken:
+        return []
+    before = _texts_before(connection, [one.inbound.provider_inbound_id for one, _ in spoken])
+    obeyed = []
+    for one, keyword in spoken:
+        inbound_id, text = before[one.inbound.provider_inbound_id]
+        again = _new(inbound_id, one, keyword)
+        # The same words in another spelling of the form are no news: a START may have followed them.
+        if text != one.inbound.text and _obey(settings, database, connection, [again]):
+            obeyed.append(again)
+    return obeyed
+
+
+def _texts_before(connection: Connection, provider_ids: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """By AT's id: ours, and the text that came with it first."""
+    known = tables.inbound_messages.c.provider_inbound_id
+    wanted = select(known, tables.inbound_messages.c.id, tables.inbound_messages.c.text).where(
+        known.in_(set(provider_ids))
+    )
+    return {row.provider_inbound_id: (row.id, row.text) for row in connection.execute(wanted)}
+
+
+def _row(filed: FiledText, meaning: str) -> dict[str, Any]:
+    return {
+        **{name: value for name, value in filed.inbound._asdict().items() if name != "other_readings"},
+        **same_text.marks(filed.inbound.provider_inbound_id),
+        "meaning": meaning,
+        "callback_id": filed.callback_id,
+        "received_at": filed.received_at,
+    }
+
+
+def _new(inbound_id: int, filed: FiledText, keyword: Keyword) -> _New:
+    try:
+        phone = require_e164(filed.inbound.sender).e164
+    except InvalidPhone:
+        phone = None
+    return _New(inbound_id, filed, phone, keyword)
+
+
+def _obey(
+    settings: Settings, database: Database, connection: Connection, new: Sequence[_New]
+) -> frozenset[int]:
+    """The ids of those that made or lifted a block."""
+    spoken = [
+        (one, phone)
+        for one in new
+        if one.keyword.meaning in (STOP, START)
+        for phone in _spoken_for(one.filed.inbound)
+    ]
+    ledger.lock_phones(connection, [phone for _, phone in spoken])
+    return frozenset(
+        [one.id for one, phone in spoken if _obey_one(settings, database, connection, one, phone)]
+    )
+
+
+def _spoken_for(inbound: InboundText) -> tuple[str, ...]:
+    """Every number that its sender may be. What is no number is blocked as the string it is."""
+    return tuple(
+        phone for phone in (inbound.sender, *inbound.other_readings) if len(phone) <= ledger.LONGEST_PHONE
+    )
+
+
+def _obey_one(settings: Settings, database: Database, connection: Connection, one: _New, phone: str) -> bool:
+    inbound, callback_id = one.filed.inbound, one.filed.callback_id
+    number, opposite = inbound.recipient, STOP if one.keyword.meaning == START else START
+    if same_text.is_overtaken(
+        connection, inbound.provider_inbound_id, inbound.sender, inbound.provider_date, opposite
+    ):
+        return False
+    if one.keyword.meaning == START:
+        return ledger.record_start(database, connection, phone, number, callback_id) > 0
+    return ledger.record_stop(
+        database, connection, phone, settings.stop_scope, number, ledger.KEYWORD, callback_id
+    )
+
+
+def _refusal(settings: Settings, one: _New) -> str | None:
+    """Why this text certainly gets no reply; None where it may."""
+    inbound = one.filed.inbound
+    ours = (settings.at_shortcode, settings.at_sender_id, inbound.recipient)
+    if sender_ids.sender_key(inbound.sender) in {sender_ids.sender_key(own) for own in ours if own}:
+        return "own_number"
+    if same_text.is_late(inbound.provider_inbound_id, inbound.provider_date, one.filed.received_at):
+        return "late"
+    return "not_a_phone" if one.phone is None else None
+
+
+def _answer(
+    settings: Settings, database: Database, connection: Connection, people: Sequence[_FromPhone]
+) -> list[Outcome]:
+    standing = {one.new.id: _standing_reply(settings, one) for one in people}
+    handlers = require_handlers(settings)
+    outcomes, replies = [], []
+    for one in people:
+        text = standing[one.new.id]
+        if text is not None:
+            replies.append(_reply(one, text, is_standing=True))
+        elif one.new.keyword.meaning == STOP:
+            outcomes.append(Outcome(one.new.id, STOP))
+        elif handlers.want(one.new.text):
+            # The row is the job: a worker runs the handler, and what hangs there keeps no callback waiting.
+            outcomes.append(Outcome(one.new.id, replying.WAITING, due_at=database.now(connection)))
+            wake_after_commit(connection)
+        else:
+            replies.append(_reply(one, default_reply(settings, one.new.text)))
+    return outcomes + replying.send(settings, database, connection, replies)
+
+
+def _standing_reply(settings: Settings, one: _FromPhone) -> str | None:
+    """What confirms a STOP or a START that changed something, or helps; None where the text is to go on.
+
+    A person who says STOP again has been told, and a START of somebody who is not stopped is an ordinary text.
+    """
+    meaning = one.new.keyword.meaning
+    if meaning == MESSAGE or (meaning != HELP and not one.has_changed):
+        return None
+    return keywords.reply_to(one.new.keyword, settings) or (None if meaning in (STOP, HELP) else "")
+
+
+def default_reply(settings: Settings, text: str) -> str:
+    return echo.reply_to(settings.reply_template, text)
+
+
+def _reply(one: _FromPhone, text: str, *, is_standing: bool = False) -> Reply:
+    inbound = one.new.filed.inbound
+    return Reply(
+        one.new.id,
+        one.phone,
+        inbound.recipient,
+        (text,) if text.strip() else (),
+        # A linkId bills its owner for content: nobody pays for being told that they have left.
+        None if is_standing else inbound.link_id,
+        confirms_stop=one.new.keyword.meaning == STOP,
+    )

@@ -1,0 +1,220 @@
+"""A request to send, made into rows: recipients read and deduplicated, refused ones named, all in one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, insert
+
+from messaging.messages import idempotency
+from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY, NewMessage, enqueue
+from messaging.storage import tables
+from messaging.storage.database import Database
+from utils.errors import EmptyMessage, InvalidInput, InvalidPhone, NoRecipients
+from utils.phone_numbers import parse_phone
+from utils.segments import measure
+from utils.sender_ids import validate_sender
+from utils.settings import Settings
+from utils.texts import is_text
+
+ROUTE = "messages"
+MOST_RECIPIENTS = 10_000
+# "1600 characters" is repeated by three third parties (PROVIDER section 2); AT's documents name no limit.
+LONGEST_TEXT = 1600
+# A handful of texts is somebody waiting; more is a campaign, which singles and replies overtake.
+MOST_URGENT = 10
+FURTHEST = timedelta(days=366)
+ON_UNKNOWN = ("hold", "resend", "fail")
+
+
+class NobodyAccepted(InvalidInput):
+    """Every recipient was refused; `details["refused"]` says why."""
+
+    code = "no_valid_recipients"
+    sentence = "None of the recipients can be used"
+
+
+@dataclass(frozen=True, slots=True)
+class SendRequest:
+    """As a caller gave it. `to`: phone numbers as typed. Times are aware."""
+
+    to: Sequence[str]
+    text: str
+    sender_id: str | None = None
+    send_at: datetime | None = None
+    expires_at: datetime | None = None
+    on_unknown: str = "hold"
+    origin: str = "api"
+
+    def as_json(self) -> list[Any]:
+        times = [None if at is None else at.isoformat() for at in (self.send_at, self.expires_at)]
+        return [list(self.to), self.text, self.sender_id, *times, self.on_unknown]
+
+
+@dataclass(frozen=True, slots=True)
+class SendAnswer:
+    """`body`: the answer in the contract's shape. `is_replay`: an earlier call with this key made it."""
+
+    body: dict[str, Any]
+    is_replay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipients:
+    phones: list[str]
+    refused: list[dict[str, str]]
+    duplicates: int
+
+
+def accept(
+    settings: Settings, database: Database, request: SendRequest, idempotency_key: str | None = None
+) -> SendAnswer:
+    """Everything or nothing, durable when it returns.
+
+    Raises InvalidInput (EmptyMessage, NoRecipients, NobodyAccepted …), KeyReused.
+    """
+    _validate(request)
+    recipients = _read(request.to, settings.default_region)
+    with database.write(settled=True) as connection:
+        now = database.now(connection)
+        validate_times(request.send_at, request.expires_at, now)
+        if idempotency_key is not None:
+            mark = idempotency.fingerprint(request.as_json())
+            earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
+            if earlier is not None and earlier.answer is not None:
+                return SendAnswer(earlier.answer, is_replay=True)
+        body = _write(settings, database, connection, request, recipients, now)
+        if idempotency_key is not None:
+            idempotency.finish(connection, ROUTE, idempotency_key, body)
+    return SendAnswer(body)
+
+
+def _validate(request: SendRequest) -> None:
+    validate_text(request.text)
+    if not request.to:
+        raise NoRecipients(field="to")
+    if len(request.to) > MOST_RECIPIENTS:
+        raise InvalidInput(
+            f"At most {MOST_RECIPIENTS} recipients in one call: upload a batch instead",
+            code="too_many_recipients",
+            field="to",
+        )
+    validate_on_unknown(request.on_unknown)
+    validate_sender(request.sender_id)
+
+
+def validate_text(text: str) -> None:
+    """As a person wrote it, with placeholders or without. Raises EmptyMessage, InvalidInput."""
+    if not text.strip():
+        raise EmptyMessage(field="text")
+    if len(text) > LONGEST_TEXT:
+        raise InvalidInput(
+            f"The text has {len(text)} characters; at most {LONGEST_TEXT} can be sent",
+            code="text_too_long",
+            field="text",
+        )
+    if not is_text(text):
+        raise InvalidInput("The text holds a character that no phone can show", field="text")
+
+
+def validate_on_unknown(on_unknown: str) -> None:
+    if on_unknown not in ON_UNKNOWN:
+        raise InvalidInput(f"on_unknown is one of {', '.join(ON_UNKNOWN)}", field="on_unknown")
+
+
+def validate_times(send_at: datetime | None, expires_at: datetime | None, now: datetime) -> None:
+    if send_at is not None and send_at > now + FURTHEST:
+        raise InvalidInput("send_at is more than a year away", code="invalid_time", field="send_at")
+    if expires_at is not None and expires_at <= max(now, send_at or now):
+        raise InvalidInput(
+            "expires_at must lie after now and after send_at", code="invalid_time", field="expires_at"
+        )
+
+
+def _read(to: Sequence[str], default_region: str | None) -> _Recipients:
+    seen: dict[str, None] = {}
+    refused: list[dict[str, str]] = []
+    duplicates = 0
+    for typed in to:
+        try:
+            phone = parse_phone(typed, default_region).e164
+        except InvalidPhone as error:
+            refused.append({"to": typed, "code": error.code, "message": error.message})
+            continue
+        if phone in seen:
+            duplicates += 1
+        seen[phone] = None
+    if not seen:
+        raise (
+            NobodyAccepted(field="to", details={"refused": refused})
+            if len(to) > 1
+            else InvalidPhone(refused[0]["message"], code=refused[0]["code"], field="to")
+        )
+    return _Recipients(list(seen), refused, duplicates)
+
+
+def _write(
+    settings: Settings,
+    database: Database,
+    connection: Connection,
+    request: SendRequest,
+    recipients: _Recipients,
+    now: datetime,
+) -> dict[str, Any]:
+    sender_id = request.sender_id or settings.at_sender_id
+    batch_id = _write_batch(database, connection, request, recipients, sender_id, now)
+    priority = SINGLE_PRIORITY if len(recipients.phones) <= MOST_URGENT else BATCH_PRIORITY
+    parts = measure(request.text).parts
+    new = [
+        NewMessage(
+            phone,
+            request.text,
+            sender_id,
+            origin=request.origin,
+            priority=priority,
+            on_unknown=request.on_unknown,
+            due_at=request.send_at,
+            expires_at=request.expires_at,
+            batch_id=batch_id,
+            estimated_parts=parts,
+        )
+        for phone in recipients.phones
+    ]
+    ids = enqueue(database, connection, new)
+    return {
+        "batch_id": batch_id,
+        "accepted": len(new),
+        "refused": recipients.refused,
+        "duplicates": recipients.duplicates,
+        "messages": [
+            {"id": message_id, "to": phone, "status": "queued"}
+            for message_id, phone in zip(ids, recipients.phones, strict=True)
+        ],
+    }
+
+
+def _write_batch(
+    database: Database,
+    connection: Connection,
+    request: SendRequest,
+    recipients: _Recipients,
+    sender_id: str | None,
+    now: datetime,
+) -> int:
+    batch_id = database.reserve_ids(connection, tables.batches, 1)[0]
+    row = {
+        "id": batch_id,
+        "status": "scheduled" if request.send_at and request.send_at > now else "sending",
+        "sender_id": sender_id,
+        "send_at": request.send_at,
+        "expires_at": request.expires_at,
+        "total": len(recipients.phones),
+        "refused": len(recipients.refused),
+        "duplicates": recipients.duplicates,
+        "created_at": now,
+    }
+    connection.execute(insert(tables.batches).values(**row))
+    return batch_id

@@ -1,0 +1,66 @@
+"""The history of one message: its start, each POST, each change, each report, in the order they happened."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from messaging import statuses
+from messaging.messages.report_effects import ADOPTED, MOVED, words_of
+from messaging.storage import tables
+from utils.json_shapes import rfc3339
+
+TRIGGER_ORIGIN = "trigger"
+_Entry = tuple[datetime, dict[str, Any]]
+
+
+def history_of(connection: Connection, message: Row[Any]) -> list[dict[str, Any]]:
+    events = connection.execute(
+        select(tables.message_events)
+        .where(tables.message_events.c.message_id == message.id)
+        .order_by(tables.message_events.c.id)
+    ).all()
+    attempt_ids = {row.attempt_id for row in events} | {message.attempt_id}
+    entries = [
+        _entry(message.created_at, statuses.QUEUED, message.origin, None),
+        *_posts(connection, attempt_ids - {None}),
+        *(_entry(row.at, row.status, row.source, row.detail) for row in events),
+        *_reports(connection, message.id),
+    ]
+    # Stable: of two things in one microsecond the one named first above comes first.
+    return [entry for _, entry in sorted(entries, key=lambda pair: pair[0])]
+
+
+def _posts(connection: Connection, attempt_ids: set[int]) -> list[_Entry]:
+    statement = select(tables.attempts).where(
+        tables.attempts.c.id.in_(attempt_ids), tables.attempts.c.posting_at.is_not(None)
+    )
+    return [
+        _entry(
+            row.posting_at,
+            statuses.SENDING,
+            TRIGGER_ORIGIN if row.is_trigger else "worker",
+            f"posted to the provider, attempt {row.id}",
+        )
+        for row in connection.execute(statement)
+    ]
+
+
+def _reports(connection: Connection, message_id: int) -> list[_Entry]:
+    """Those that changed nothing; the others stand in the history as what they changed."""
+    statement = select(tables.delivery_reports).where(
+        tables.delivery_reports.c.message_id == message_id,
+        tables.delivery_reports.c.effect.not_in((MOVED, ADOPTED)),
+    )
+    rows = connection.execute(statement.order_by(tables.delivery_reports.c.id))
+    return [_entry(row.received_at, None, "report", _report_detail(row)) for row in rows]
+
+
+def _report_detail(row: Row[Any]) -> str:
+    return f"{words_of(row.word, row.failure_reason)} ({row.effect})"
+
+
+def _entry(at: datetime, status: str | None, source: str, detail: str | None) -> _Entry:
+    return at, {"at": rfc3339(at), "status": status, "source": source, "detail": detail}

@@ -1,0 +1,101 @@
+"""The way in: every text that this service will ever send becomes a row here first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Connection, insert
+
+from messaging import statuses
+from messaging.storage import tables
+from messaging.storage.database import Database, wake_after_commit
+
+# Lower goes first: a person waits for a reply, nobody waits for row 70,000 of a batch.
+REPLY_PRIORITY = 0
+SINGLE_PRIORITY = 1
+BATCH_PRIORITY = 5
+
+INSERT_CHUNK = 1000
+_INSERT = insert(tables.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """One text to one recipient, not yet written. `recipient` is E.164; `sender_id` None means AT's default."""
+
+    recipient: str
+    text: str
+    sender_id: str | None = None
+    origin: str = "api"
+    priority: int = SINGLE_PRIORITY
+    on_unknown: str = "hold"
+    due_at: datetime | None = None
+    expires_at: datetime | None = None
+    link_id: str | None = None
+    batch_id: int | None = None
+    inbound_id: int | None = None
+    resend_of: int | None = None
+    passes_opt_out: bool = False
+    estimated_parts: int | None = None
+
+
+def enqueue(
+    database: Database,
+    connection: Connection,
+    new_messages: Sequence[NewMessage],
+    *,
+    status: str = statuses.QUEUED,
+    attempt_id: int | None = None,
+) -> Sequence[int]:
+    """Writes the rows into the caller's transaction and returns their ids, in order.
+
+    The commit wakes a worker. The caller has validated recipients and text.
+    """
+    if not new_messages:
+        return []
+    now = database.now(connection)
+    ids = database.reserve_ids(connection, tables.messages, len(new_messages))
+    rows = (
+        _row(new, message_id, now, status, attempt_id)
+        for new, message_id in zip(new_messages, ids, strict=True)
+    )
+    for chunk in _chunks(rows, INSERT_CHUNK):
+        connection.execute(_INSERT, chunk)
+    if status == statuses.QUEUED:
+        wake_after_commit(connection)
+    return ids
+
+
+def _row(
+    new: NewMessage, message_id: int, now: datetime, status: str, attempt_id: int | None
+) -> dict[str, Any]:
+    return {
+        "id": message_id,
+        "batch_id": new.batch_id,
+        "recipient": new.recipient,
+        "text": new.text,
+        "sender_id": new.sender_id,
+        "link_id": new.link_id,
+        "origin": new.origin,
+        "priority": new.priority,
+        "status": status,
+        "on_unknown": new.on_unknown,
+        "due_at": new.due_at or now,
+        "expires_at": new.expires_at,
+        "attempt_id": attempt_id,
+        "inbound_id": new.inbound_id,
+        "resend_of": new.resend_of,
+        "passes_opt_out": new.passes_opt_out,
+        "estimated_parts": new.estimated_parts,
+        "created_at": now,
+    }
+
+
+def _chunks(rows: Iterable[dict[str, Any]], size: int) -> Iterable[list[dict[str, Any]]]:
+    iterator = iter(rows)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,129 @@
+"""What happened to messages, as every skin shows it. Reads only; shapes as in CONTRACT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, select
+
+from messaging import statuses
+from messaging.messages.history import history_of
+from messaging.storage import tables
+from messaging.storage.database import Database
+from messaging.storage.time_ranges import within
+from utils.errors import NotFound
+from utils.json_shapes import LARGEST_ID, decode_cursor, money, page, rfc3339
+from utils.provider_codes import FAILURE_REASONS, STATUS_CODES, find_network
+
+_ANSWER_REMEDIES = {entry.reason: entry.remedy for entry in STATUS_CODES.values() if entry.remedy}
+_REPORT_REMEDIES = {entry.reason: entry.remedy for entry in FAILURE_REASONS.values()}
+
+
+@dataclass(frozen=True, slots=True)
+class MessageFilters:
+    """`to` is E.164; `since` is included, `until` is not (both aware); `q` is searched in the text."""
+
+    to: str | None = None
+    status: str | None = None
+    batch_id: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    q: str | None = None
+
+    @property
+    def is_by_key(self) -> bool:
+        """Whether an index leads to the first page; a text or a rare status may be looked for in every row."""
+        return self.q is None and (self.status is None or self.batch_id is not None)
+
+
+def list_messages(
+    database: Database, filters: MessageFilters, cursor: str | None = None, limit: int = 50
+) -> dict[str, Any]:
+    """A page, newest first, without histories. Raises InvalidInput for a bad cursor."""
+    before = decode_cursor(cursor)
+    with database.read() as connection:
+        conditions = _conditions(connection, filters)
+        if before is not None:
+            conditions.append(tables.messages.c.id < before)
+        newest_first = tables.messages.c.id.desc()
+        # The ids first, from an index alone: SQLite sorts all that fits, and whole rows of a large batch, texts
+        # and all, took thirty times as long.
+        ids = select(tables.messages.c.id).where(*conditions).order_by(newest_first).limit(limit + 1)
+        statement = select(tables.messages).where(tables.messages.c.id.in_(ids)).order_by(newest_first)
+        rows = connection.execute(statement).all()
+    return page([message_in_json(row) for row in rows], limit)
+
+
+def get_message(database: Database, message_id: int) -> dict[str, Any]:
+    """One message with its history, oldest first. Raises NotFound."""
+    with database.read() as connection:
+        row = None
+        if 0 < message_id <= LARGEST_ID:
+            row = connection.execute(
+                select(tables.messages).where(tables.messages.c.id == message_id)
+            ).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no message {message_id}")
+        return message_in_json(row) | {"history": history_of(connection, row)}
+
+
+def message_in_json(row: Row[Any]) -> dict[str, Any]:
+    shape = {
+        "id": row.id,
+        "batch_id": row.batch_id,
+        "to": row.recipient,
+        "text": row.text,
+        "sender_id": row.sender_id,
+        "origin": row.origin,
+        "status": row.status,
+        "reason": row.reason,
+        "remedy": _remedy(row.status, row.reason),
+        "provider_message_id": row.provider_message_id,
+        "cost": money(row.cost_text),
+        "parts": row.parts,
+        "estimated_parts": row.estimated_parts,
+        "network": _network_name(row.network),
+        "inbound_id": row.inbound_id,
+        "resend_of": row.resend_of,
+        "created_at": rfc3339(row.created_at),
+        "sent_at": rfc3339(row.sent_at),
+        "finished_at": rfc3339(row.finished_at),
+    }
+    return {name: value for name, value in shape.items() if value is not None or name not in _OPTIONAL}
+
+
+_OPTIONAL = frozenset({"reason", "remedy"})
+
+
+def _remedy(status: str, reason: str | None) -> str | None:
+    """What a person can do. Our own block is not AT's, so AT's advice would mislead there."""
+    if reason is None or status in (statuses.BLOCKED, statuses.CANCELLED):
+        return None
+    tables: Sequence[dict[Any, str]] = (_ANSWER_REMEDIES, _REPORT_REMEDIES)
+    if status == statuses.FAILED:
+        tables = (_REPORT_REMEDIES, _ANSWER_REMEDIES)
+    return next((table[reason] for table in tables if reason in table), None)
+
+
+def _network_name(code: str | None) -> str | None:
+    network = None if code is None else find_network(code)
+    return code if network is None else network.name
+
+
+def _conditions(connection: Connection, filters: MessageFilters) -> list[ColumnElement[bool]]:
+    equal = {
+        tables.messages.c.recipient: filters.to,
+        tables.messages.c.status: filters.status,
+        tables.messages.c.batch_id: filters.batch_id,
+    }
+    conditions: list[ColumnElement[bool]] = [
+        column == wanted for column, wanted in equal.items() if wanted is not None
+    ]
+    if filters.q is not None:
+        conditions.append(tables.messages.c.text.icontains(filters.q, autoescape=True))
+    return conditions + within(
+        connection, tables.messages, tables.messages.c.created_at, filters.since, filters.until
+    )

@@ -1,0 +1,206 @@
+"""What an operator asks first when something seems wrong: each part of the set-up, looked at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from messaging.consent import ledger
+from messaging.forwarding.outbox import FAILED
+from messaging.forwarding.views import OFF, ON, PAUSED, standing_of
+from messaging.operations import heartbeats
+from messaging.operations.account_check import SIMULATOR
+from messaging.operations.health import queue_problem, require_migrated
+from messaging.operations.metrics import Gauges
+from messaging.service import Service
+from messaging.storage import tables
+from messaging.storage.upsert import insert_for
+from utils.errors import ProviderError, ServiceError
+from utils.private_files import find_open
+from utils.setting_types import is_loopback, sqlite_path
+from utils.settings import Settings
+
+BALANCE_PATIENCE_SECONDS = 10.0
+COMMITS_TRIED = 10
+MOST_NAMED = 20
+# A commit this slow (a network disk, a far database) makes callbacks wait longer than AT may.
+SLOW_COMMIT_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`is_well` False needs somebody to act; `says` tells what was found, or what to do."""
+
+    part: str
+    is_well: bool
+    says: str
+
+
+def examine(service: Service) -> Iterator[Finding]:
+    yield _settings(service.settings)
+    yield from _addresses(service.settings)
+    yield _files(service.settings)
+    try:
+        require_migrated(service.database)
+        yield from _books(service)
+    except ServiceError as error:
+        yield Finding("database", False, error.message)
+    except SQLAlchemyError as error:
+        yield Finding("database", False, str(error).splitlines()[0])
+    problem = queue_problem(service.settings.queue_url)
+    yield Finding("queue", problem is None, f"the task queue {problem or 'answers'}")
+    yield _balance(service)
+
+
+def _settings(settings: Settings) -> Finding:
+    if settings.is_offline:
+        return Finding("settings", True, f"offline: texts go to the simulator at {settings.provider_host}")
+    account = f"account {settings.provider_username} at {settings.provider_host}"
+    if settings.at_sender_id is None:
+        account += f"; bulk texts leave as {settings.effective_sender_id}: set AT_SENDER_ID to your own"
+    return Finding("settings", True, account)
+
+
+def _addresses(settings: Settings) -> Iterator[Finding]:
+    is_reachable = settings.is_offline or not is_loopback(urlsplit(settings.public_url).hostname or "")
+    for name, url in settings.callback_urls.items():
+        advice = "" if is_reachable else " (only this machine can reach it: set PUBLIC_URL)"
+        yield Finding(f"callback {name}", is_reachable, url + advice)
+
+
+def _files(settings: Settings) -> Finding:
+    paths = [path for url in (settings.database_url, settings.queue_url) if (path := sqlite_path(url))]
+    found = sorted({str(one) for path in paths for one in find_open(path)})
+    if found:
+        return Finding("files", False, f"open to other users of this machine (chmod go=): {', '.join(found)}")
+    return Finding("files", True, "no other user of this machine may open them")
+
+
+def _books(service: Service) -> Iterator[Finding]:
+    parts: tuple[Callable[[Service], Finding], ...] = (
+        _database,
+        _identity,
+        _worker,
+        _pauses,
+        _waiting,
+        _opt_outs,
+        _pace,
+        _forwarding,
+    )
+    for part in parts:
+        yield part(service)
+
+
+def _database(service: Service) -> Finding:
+    kind = "SQLite" if service.database.is_sqlite else "PostgreSQL"
+    return Finding("database", True, f"{kind}, migrated")
+
+
+def _identity(service: Service) -> Finding:
+    """Only looks: the first start of the service records whose books these are."""
+    with service.database.read() as connection:
+        recorded = connection.execute(select(tables.service_identity.c.account)).scalar_one_or_none()
+    settings = service.settings
+    account = SIMULATOR[0] if settings.is_offline else settings.provider_username
+    if recorded is None:
+        return Finding("identity", True, f"these books are new; the first start gives them to {account}")
+    return Finding(
+        "identity", recorded == account, f"these books belong to {recorded}; the settings name {account}"
+    )
+
+
+def _worker(service: Service) -> Finding:
+    if heartbeats.is_worker_alive(service.database):
+        return Finding("worker", True, "seen within the last half minute")
+    return Finding(
+        "worker", False, "none seen lately, so nothing leaves: start one (make run, python -m worker)"
+    )
+
+
+def _pauses(service: Service) -> Finding:
+    with service.database.read() as connection:
+        rows = connection.execute(
+            select(tables.pauses.c.name, tables.pauses.c.reason).order_by(tables.pauses.c.name)
+        ).all()
+    says = ", ".join(f"{row.name} ({row.reason})" for row in rows)
+    return Finding("pauses", not rows, says or "none")
+
+
+def _waiting(service: Service) -> Finding:
+    told = (
+        "sms_queue_depth",
+        "sms_unknown",
+        "sms_parked_reports",
+        "sms_quarantined_callbacks",
+        "sms_unapplied_callbacks",
+    )
+    numbers = {
+        gauge.name: gauge.values[""] for gauge in Gauges(service.database).read() if gauge.name in told
+    }
+    words = [f"{numbers[name]:.0f} {name.removeprefix('sms_').replace('_', ' ')}" for name in told]
+    return Finding("waiting", numbers["sms_unapplied_callbacks"] == 0, ", ".join(words))
+
+
+def _opt_outs(service: Service) -> Finding:
+    with service.database.read() as connection:
+        found = ledger.without_number(connection, MOST_NAMED)
+    if not found:
+        return Finding("opt-outs", True, "each has a phone number")
+    entries = ", ".join(str(entry_id) for entry_id, _ in found)
+    return Finding("opt-outs", False, f"no phone number could be read in these: {entries} (see sms audit)")
+
+
+def _pace(service: Service) -> Finding:
+    """Both sides of the road: how fast texts leave, and what storing the reports that they cause costs."""
+    seconds = _seconds_per_commit(service)
+    settings = service.settings
+    return Finding(
+        "pace",
+        seconds < SLOW_COMMIT_SECONDS,
+        f"at most {settings.at_max_messages_per_second:g} texts in {settings.at_max_requests_per_second:g}"
+        f" POSTs a second; a commit takes {seconds * 1000:.1f} ms here, and the reports that come back share"
+        " commits",
+    )
+
+
+def _forwarding(service: Service) -> Finding:
+    with service.database.read() as connection:
+        standing = standing_of(service.settings, connection)
+    if standing["state"] == OFF:
+        return Finding("forwarding", True, "off: FORWARD_URL is not set")
+    words = ", ".join(f"{number} {state}" for state, number in standing["counts"].items())
+    says = f"{standing['state']} to {standing['receiver']}: {words}"
+    if standing["reason"]:
+        says += f"; {standing['reason']}"
+    if standing["state"] == PAUSED:
+        says += " (when it is mended: sms forwarding resume)"
+    return Finding("forwarding", standing["state"] == ON and not standing["counts"][FAILED], says)
+
+
+def _seconds_per_commit(service: Service) -> float:
+    began = time.monotonic()
+    for _ in range(COMMITS_TRIED):
+        with service.database.write() as connection:
+            _count_commit(connection)
+    return (time.monotonic() - began) / COMMITS_TRIED
+
+
+def _count_commit(connection: Connection) -> None:
+    """A commit without a change would cost nothing and show nothing."""
+    statement = insert_for(connection, tables.counters).values(name="doctor_commits", value=1)
+    added = {"value": tables.counters.c.value + 1}
+    connection.execute(statement.on_conflict_do_update(index_elements=[tables.counters.c.name], set_=added))
+
+
+def _balance(service: Service) -> Finding:
+    """AT's answer to a question that sends nothing: shows that host, account and key fit."""
+    try:
+        balance = service.provider.fetch_balance(deadline_seconds=BALANCE_PATIENCE_SECONDS)
+    except ProviderError as error:
+        return Finding("provider", False, error.message)
+    return Finding("provider", balance.amount > 0, f"answers; balance {balance}")

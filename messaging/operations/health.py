@@ -1,0 +1,120 @@
+"""Whether this service can do its work now, and what is wrong where it cannot."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+
+import psycopg
+import redis
+from sqlalchemy import select
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from messaging.operations import heartbeats
+from messaging.service import Service
+from messaging.storage import migrations, tables
+from messaging.storage.database import Database
+from utils.errors import ServiceError, StorageUnavailable
+from utils.setting_types import sqlite_path
+
+OK = "ok"
+QUEUE_PATIENCE_SECONDS = 2
+# An unreachable server, a full or read-only disk, a lock that never came free, a pool with nothing to lend.
+STORAGE_ERRORS: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeout)
+QUEUE_ERRORS = (sqlite3.Error, psycopg.Error, redis.RedisError, OSError)
+
+logger = logging.getLogger(__name__)
+Check = Callable[[], str | None]
+
+
+class NotMigrated(ServiceError):
+    code = "not_migrated"
+    sentence = "The database is not migrated: run `flask --app app sms migrate`"
+
+
+def require_migrated(database: Database) -> None:
+    """Raises NotMigrated; StorageUnavailable where the database cannot be used at all."""
+    try:
+        with database.read() as connection:
+            is_current = migrations.is_current(connection)
+    except STORAGE_ERRORS as error:
+        raise StorageUnavailable(f"The database cannot be used: {_first_line(error)}") from error
+    if not is_current:
+        raise NotMigrated
+
+
+def explain_storage_error(database: Database, error: SQLAlchemyError) -> ServiceError:
+    """The error a person is told: tables that are not there yet look like any other failed statement."""
+    if isinstance(error, (OperationalError, ProgrammingError)):
+        try:
+            require_migrated(database)
+        except ServiceError as found:
+            return found
+    return StorageUnavailable(f"The database cannot be used: {_first_line(error)}")
+
+
+def readiness(service: Service) -> dict[str, str]:
+    """What each part says: `ok`, or what is wrong with it."""
+    checks: dict[str, Check] = {
+        "database": partial(_database_problem, service.database),
+        "queue": partial(queue_problem, service.settings.queue_url),
+        "worker": partial(_worker_problem, service.database),
+        "inbox": partial(_inbox_problem, service),
+    }
+    return {name: check() or OK for name, check in checks.items()}
+
+
+def _database_problem(database: Database) -> str | None:
+    try:
+        with database.read() as connection:
+            connection.execute(select(tables.messages.c.id).limit(1))
+    except SQLAlchemyError:
+        logger.warning("the database cannot be used", exc_info=True)
+        return "cannot be used"
+    return None
+
+
+def queue_problem(url: str) -> str | None:
+    """None where the task engine's store answers."""
+    try:
+        _reach_queue(url)
+    except QUEUE_ERRORS:
+        logger.warning("the task queue cannot be reached", exc_info=True)
+        return "cannot be reached"
+    return None
+
+
+def _reach_queue(url: str) -> None:
+    path = sqlite_path(url)
+    if path is not None:
+        with contextlib.closing(sqlite3.connect(path, timeout=QUEUE_PATIENCE_SECONDS)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+    elif url.startswith("postgresql://"):
+        psycopg.connect(url, connect_timeout=QUEUE_PATIENCE_SECONDS).close()
+    else:
+        patience = {
+            "socket_timeout": QUEUE_PATIENCE_SECONDS,
+            "socket_connect_timeout": QUEUE_PATIENCE_SECONDS,
+        }
+        with redis.Redis.from_url(url, **patience) as client:
+            client.ping()
+
+
+def _worker_problem(database: Database) -> str | None:
+    try:
+        is_alive = heartbeats.is_worker_alive(database)
+    except SQLAlchemyError:
+        return "not known: the database cannot be used"
+    return None if is_alive else f"none seen for {heartbeats.LATELY.total_seconds():.0f} seconds"
+
+
+def _inbox_problem(service: Service) -> str | None:
+    return None if service.inbox.is_alive() else "the thread that stores callbacks has ended"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

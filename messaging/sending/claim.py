@@ -1,0 +1,246 @@
+"""The first small write round a POST: rows become `sending`, held by an attempt with a lease."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    insert,
+    text,
+    update,
+)
+
+from messaging import statuses
+from messaging.consent import ledger
+from messaging.costs.budgets import Budget, open_budgets, pause_used_up
+from messaging.messages.queue import BATCH_PRIORITY
+from messaging.messages.status_events import settle
+from messaging.sending import circuit_breaker, pauses
+from messaging.sending.due import POSTS_PER_CLAIM, DueRow, due_rows
+from messaging.sending.sending_hours import NO_WINDOWS, SendingWindows
+from messaging.storage import tables
+from messaging.storage.bulk import as_array, as_json_rows, one_of
+from messaging.storage.database import Database, wake_after_commit
+from messaging.storage.retrying import PATIENCE_SECONDS
+
+LEASE_AFTER_TIMEOUT = timedelta(seconds=PATIENCE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One POST to be: equal text, equal sender, each recipient once. `recipients` maps E.164 to message id."""
+
+    attempt_id: int
+    text: str
+    sender_id: str | None
+    link_id: str | None
+    recipients: dict[str, int]
+    urgent: bool
+    is_trigger: bool = False
+    # Taken as the one POST of a backoff step: it may leave though the road is narrow.
+    narrow: bool = False
+    # Of a batch with a max_cost, and what of it is held back for this POST.
+    budget: tuple[int, int, str] | None = None
+
+
+@dataclass(slots=True)
+class _Group:
+    text: str
+    sender_id: str | None
+    link_id: str | None
+    urgent: bool
+    budget: Budget | None = None
+    held_back: int = 0
+    recipients: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def budget_of_claim(self) -> tuple[int, int, str] | None:
+        if self.budget is None:
+            return None
+        return self.budget.batch_id, self.held_back, self.budget.currency
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimLimits:
+    recipients_per_post: int
+    lease: timedelta
+    posts: int = POSTS_PER_CLAIM
+    windows: SendingWindows = NO_WINDOWS
+
+
+def take(
+    database: Database,
+    connection: Connection,
+    worker: str,
+    limits: ClaimLimits,
+    now: datetime,
+    *,
+    urgent_only: bool = False,
+) -> list[Claim]:
+    """Claims due rows for up to `limits.posts` POSTs; empty where nothing may be sent now."""
+    paused = pauses.current(connection)
+    lane = circuit_breaker.current(connection, now)
+    if paused.account or lane.waits(now):
+        return []
+    if lane.narrow:
+        limits = replace(limits, recipients_per_post=1, posts=1)
+    rows = due_rows(connection, now, paused, limits.recipients_per_post, urgent_only)
+    sendable = _in_their_window(connection, _sendable(connection, rows, now), limits.windows, now)
+    budgets = open_budgets(connection, sendable)
+    groups = _groups(sendable, limits, budgets)
+    pause_used_up(connection, budgets.values())
+    if groups:
+        circuit_breaker.take_narrow_turn(connection, lane, now)
+    elif len(sendable) < len(rows):
+        # All of them were too late or opted out: what is due behind them need not wait for the ticker.
+        wake_after_commit(connection)
+    claims = _write_attempts(database, connection, groups, worker, now, limits.lease)
+    return [replace(one, narrow=lane.narrow) for one in claims]
+
+
+def _sendable(connection: Connection, rows: list[DueRow], now: datetime) -> list[DueRow]:
+    """Without the rows that came too late or whose owner opted out: those are settled here."""
+    late = {row.id for row in rows if row.expires_at is not None and row.expires_at <= now}
+    settle(connection, sorted(late), statuses.EXPIRED, "too_late", now)
+    in_time = [row for row in rows if row.id not in late] if late else rows
+    blocked = _opted_out(connection, in_time)
+    settle(connection, sorted(blocked), statuses.BLOCKED, "opted_out", now)
+    return [row for row in in_time if row.id not in blocked] if blocked else in_time
+
+
+def _in_their_window(
+    connection: Connection, rows: list[DueRow], windows: SendingWindows, now: datetime
+) -> list[DueRow]:
+    """Without those whose network lets no such sender in at this hour: they wait for the opening.
+
+    The confirmation of a STOP is nobody's advertisement.
+    """
+    if not windows.classes:
+        return rows
+    waiting: dict[datetime, list[int]] = {}
+    for row in rows:
+        opening = windows.opening_for(row.sender_id, row.recipient, now)
+        if opening is not None and not row.passes_opt_out:
+            waiting.setdefault(opening, []).append(row.id)
+    for opening, ids in waiting.items():
+        values = {"due_at": opening, "reason": "sending_window"}
+        connection.execute(
+            update(tables.messages).where(one_of(tables.messages.c.id, "ids")).values(**values), {"ids": ids}
+        )
+    later = {message_id for ids in waiting.values() for message_id in ids}
+    return [row for row in rows if row.id not in later]
+
+
+def _opted_out(connection: Connection, rows: list[DueRow]) -> set[int]:
+    asked: dict[tuple[str | None, bool], list[DueRow]] = {}
+    for row in rows:
+        asked.setdefault((row.sender_id, row.passes_opt_out), []).append(row)
+    blocked: set[int] = set()
+    for (sender_id, passes), mine in asked.items():
+        recipients = [row.recipient for row in mine]
+        phones = ledger.suppressed(connection, recipients, sender_id, confirms_stop=passes)
+        if phones:
+            blocked.update(row.id for row in mine if row.recipient in phones)
+    return blocked
+
+
+def _groups(rows: Iterable[DueRow], limits: ClaimLimits, budgets: Mapping[int, Budget]) -> list[_Group]:
+    """Rows that can share a POST, in the order they are due. A number twice goes into two POSTs."""
+    groups: list[_Group] = []
+    open_groups: dict[tuple[Any, ...], _Group] = {}
+    for row in rows:
+        budget = budgets.get(row.batch_id) if row.batch_id is not None else None
+        # A POST holds back money of one batch only.
+        key = (row.text, row.sender_id, row.link_id, row.priority, budget and budget.batch_id)
+        group = open_groups.get(key)
+        is_new = (
+            group is None
+            or row.recipient in group.recipients
+            or len(group.recipients) >= limits.recipients_per_post
+        )
+        if is_new and len(groups) >= limits.posts:
+            continue
+        held_back = budget.admit(row.recipient, row.text, row.estimated_parts) if budget else 0
+        if held_back is None:
+            continue
+        if group is None or is_new:
+            is_urgent = row.priority < BATCH_PRIORITY
+            group = _Group(row.text, row.sender_id, row.link_id, is_urgent, budget)
+            groups.append(group)
+            # An answer to an on-demand text belongs to one linkId and one person.
+            if row.link_id is None:
+                open_groups[key] = group
+        group.recipients[row.recipient] = row.id
+        group.held_back += held_back
+    return groups
+
+
+def _write_attempts(
+    database: Database,
+    connection: Connection,
+    groups: list[_Group],
+    worker: str,
+    now: datetime,
+    lease: timedelta,
+) -> list[Claim]:
+    if not groups:
+        return []
+    attempt_ids = database.reserve_ids(connection, tables.attempts, len(groups))
+    claims = [
+        Claim(
+            attempt_id,
+            group.text,
+            group.sender_id,
+            group.link_id,
+            group.recipients,
+            group.urgent,
+            budget=group.budget_of_claim,
+        )
+        for attempt_id, group in zip(attempt_ids, groups, strict=True)
+    ]
+    connection.execute(insert(tables.attempts), [attempt_row(one, worker, now, lease) for one in claims])
+    _hold(connection, [(one.attempt_id, mine) for one in claims for mine in one.recipients.values()])
+    return claims
+
+
+_HOLD = """
+    UPDATE messages SET status = 'sending', attempt_id = held.attempt_id
+    FROM (SELECT json_extract(value, '$[0]') AS attempt_id, json_extract(value, '$[1]') AS id
+          FROM json_each(?)) AS held
+    WHERE messages.id = held.id
+"""
+_HOLD_ALL = text(
+    """
+    UPDATE messages SET status = 'sending', attempt_id = held.attempt_id
+    FROM unnest(CAST(:attempt_ids AS bigint[]), CAST(:ids AS bigint[])) AS held(attempt_id, id)
+    WHERE messages.id = held.id
+    """
+)
+
+
+def _hold(connection: Connection, pairs: list[tuple[int, int]]) -> None:
+    """`pairs`: attempt and message."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(_HOLD, (as_json_rows(pairs),))
+    else:
+        attempt_ids, ids = zip(*pairs, strict=True)
+        connection.execute(_HOLD_ALL, {"attempt_ids": as_array(attempt_ids), "ids": as_array(ids)})
+
+
+def attempt_row(one: Claim, worker: str, now: datetime, lease: timedelta) -> dict[str, Any]:
+    return {
+        "id": one.attempt_id,
+        "state": "claimed",
+        "worker": worker,
+        "is_trigger": one.is_trigger,
+        "sender_id": one.sender_id,
+        "message_count": len(one.recipients),
+        "claimed_at": now,
+        "lease_until": now + lease,
+        "budget_batch_id": one.budget and one.budget[0],
+        "reserved_micros": one.budget and one.budget[1],
+    }

@@ -1,0 +1,203 @@
+"""The last check: just before the bytes leave, everything that could forbid the POST is asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, exists, func, literal_column, or_, select, update
+
+from messaging import statuses
+from messaging.batch_statuses import MAY_SEND
+from messaging.consent import ledger
+from messaging.messages.status_events import settle
+from messaging.sending import pauses
+from messaging.sending.claim import Claim
+from messaging.storage import tables
+from messaging.storage.bulk import one_of
+from messaging.storage.database import wake_after_commit
+from utils import sender_ids
+
+# The word itself, not a parameter: for a parameter SQLite does not take the index of what is sending.
+IS_SENDING = tables.messages.c.status == literal_column("'sending'")
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """No: the lease ended, sending was paused, the road narrowed, or nobody is left to send to."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the database says of several claims; attempts by id."""
+
+    alive: Set[int]
+    unchanged: Set[int]
+    paused: pauses.Pauses
+    is_narrow: bool
+    now: datetime
+
+
+def allow(connection: Connection, claim: Claim, look: Look) -> Claim | Released:
+    if claim.attempt_id not in look.alive:
+        return Released("lease_ended")
+    if reason := _forbidden(claim, look):
+        release(connection, claim.attempt_id)
+        return Released(reason)
+    if claim.attempt_id in look.unchanged:
+        return claim
+    claim = _still_wanted(connection, claim, look.now)
+    if not claim.recipients:
+        release(connection, claim.attempt_id)
+        return Released("nobody_left")
+    return claim
+
+
+def release(connection: Connection, attempt_id: int) -> int:
+    """Gives what is still `sending` under a claimed attempt back to the queue; returns how many rows."""
+    if not let_go(connection, attempt_id):
+        return 0
+    back = connection.execute(
+        update(tables.messages)
+        .where(tables.messages.c.attempt_id == attempt_id, IS_SENDING)
+        .values(status=statuses.QUEUED, attempt_id=None)
+    )
+    if back.rowcount:
+        wake_after_commit(connection)
+    return back.rowcount
+
+
+def let_go(connection: Connection, attempt_id: int, **values: object) -> bool:
+    """Whether the attempt was only claimed: of one that is posting, the texts may be on their way."""
+    claimed = tables.attempts.c.id == attempt_id, tables.attempts.c.state == "claimed"
+    ended = connection.execute(update(tables.attempts).where(*claimed).values(state="released", **values))
+    return ended.rowcount == 1
+
+
+_ALIVE = (
+    select(tables.attempts.c.id)
+    .where(
+        one_of(tables.attempts.c.id, "ids"),
+        tables.attempts.c.state == "claimed",
+        tables.attempts.c.lease_until > bindparam("now"),
+    )
+    .order_by(tables.attempts.c.id)
+    .with_for_update()
+)
+
+
+def find_alive(connection: Connection, wanted: Sequence[Claim], now: datetime) -> Set[int]:
+    ids = [one.attempt_id for one in wanted]
+    return set(connection.execute(_ALIVE, {"ids": ids, "now": now}).scalars())
+
+
+# How many of each attempt's texts may still leave, without fetching them: nearly always all of them.
+_WANTED = (
+    select(tables.messages.c.attempt_id, func.count().label("wanted"))
+    .outerjoin(tables.batches, tables.batches.c.id == tables.messages.c.batch_id)
+    .where(one_of(tables.messages.c.attempt_id, "ids"), IS_SENDING)
+    .where(or_(tables.messages.c.expires_at.is_(None), tables.messages.c.expires_at > bindparam("now")))
+    .where(or_(tables.batches.c.status.is_(None), tables.batches.c.status.in_(MAY_SEND)))
+    # The confirmation of a STOP meets its block here too: the slower look knows that it may pass.
+    .where(
+        ~exists().where(
+            tables.suppressions.c.phone == tables.messages.c.recipient,
+            tables.suppressions.c.sender_id.in_((bindparam("everything"), bindparam("sender"))),
+        )
+    )
+    .group_by(tables.messages.c.attempt_id)
+)
+
+
+def find_unchanged(connection: Connection, asked_for: Sequence[Claim], now: datetime) -> Set[int]:
+    """Attempts all of whose texts may leave as they were claimed."""
+    by_sender: dict[str, list[Claim]] = {}
+    for one in asked_for:
+        by_sender.setdefault(sender_ids.sender_key(one.sender_id), []).append(one)
+    unchanged: set[int] = set()
+    for sender, mine in by_sender.items():
+        asked = {"ids": [one.attempt_id for one in mine], "now": now}
+        asked |= {"everything": ledger.EVERYTHING, "sender": sender}
+        wanted = {row.attempt_id: row.wanted for row in connection.execute(_WANTED, asked)}
+        unchanged.update(one.attempt_id for one in mine if wanted.get(one.attempt_id) == len(one.recipients))
+    return unchanged
+
+
+def _forbidden(claim: Claim, look: Look) -> str | None:
+    """A person's trigger always tries: its success is what lifts a pause."""
+    if claim.is_trigger:
+        return None
+    if look.paused.holds(claim.sender_id):
+        return "paused"
+    # A narrow claim is the very POST that its turn makes the others wait for.
+    return "narrowed" if look.is_narrow and not claim.narrow else None
+
+
+def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:
+    """Without those who opted out, came too late, or whose batch was paused or cancelled since the claim."""
+    statement = (
+        select(
+            tables.messages.c.recipient,
+            tables.messages.c.id,
+            tables.messages.c.passes_opt_out,
+            tables.messages.c.expires_at,
+            tables.batches.c.status.label("batch_status"),
+        )
+        .outerjoin(tables.batches, tables.batches.c.id == tables.messages.c.batch_id)
+        .where(tables.messages.c.attempt_id == claim.attempt_id, IS_SENDING)
+    )
+    found: Sequence[Any] = connection.execute(statement).all()
+    rows = [row for row in found if row.batch_status in (None, *MAY_SEND)]
+    _give_back(connection, [row for row in found if row.batch_status not in (None, *MAY_SEND)], now)
+    blocked = _opted_out(connection, rows, claim.sender_id)
+    late = [
+        row.id
+        for row in rows
+        if row.expires_at is not None and row.expires_at <= now and row.id not in blocked
+    ]
+    settle(connection, blocked, statuses.BLOCKED, "opted_out", now)
+    settle(connection, late, statuses.EXPIRED, "too_late", now)
+    if len(rows) == len(claim.recipients) and not blocked and not late:
+        return claim
+    gone = {*blocked, *late}
+    recipients = {row.recipient: row.id for row in rows if row.id not in gone}
+    counted = {"attempt_id": claim.attempt_id, "new_message_count": len(recipients)}
+    connection.execute(_COUNT_AGAIN, counted)
+    return replace(claim, recipients=recipients)
+
+
+_COUNT_AGAIN = (
+    update(tables.attempts)
+    .where(tables.attempts.c.id == bindparam("attempt_id"))
+    .values(message_count=bindparam("new_message_count"))
+)
+
+
+def _give_back(connection: Connection, rows: Sequence[Any], now: datetime) -> None:
+    """Texts of a batch that was paused wait with it; those of one that was cancelled go the same way."""
+    cancelled = [row.id for row in rows if row.batch_status == "cancelled"]
+    settle(connection, cancelled, statuses.CANCELLED, "batch_cancelled", now, source="operator")
+    back = [row.id for row in rows if row.batch_status != "cancelled"]
+    if back:
+        connection.execute(_QUEUE_AGAIN, {"ids": back})
+
+
+_QUEUE_AGAIN = (
+    update(tables.messages)
+    .where(one_of(tables.messages.c.id, "ids"))
+    .values(status=statuses.QUEUED, attempt_id=None)
+)
+
+
+def _opted_out(connection: Connection, rows: Sequence[Any], sender_id: str | None) -> list[int]:
+    blocked = []
+    for passes in {row.passes_opt_out for row in rows}:
+        mine = [row for row in rows if row.passes_opt_out == passes]
+        asked = [row.recipient for row in mine]
+        phones = ledger.suppressed(connection, asked, sender_id, confirms_stop=passes)
+        blocked += [row.id for row in mine if row.recipient in phones]
+    return blocked

@@ -1,0 +1,76 @@
+"""What is paused now, why, and since when. A pause keeps rows `queued`: no recipient is burnt by a bad account."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, delete, or_, select, update
+
+from messaging.storage import tables
+from messaging.storage.database import Database, wake_after_commit
+from messaging.storage.upsert import insert_or_ignore
+
+ACCOUNT = "account"
+SENDER_PREFIX = "sender:"
+PROBE_INTERVAL = timedelta(minutes=1)
+
+_NAMES = select(tables.pauses.c.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    names: Set[str]
+
+    @property
+    def account(self) -> bool:
+        return ACCOUNT in self.names
+
+    def holds(self, sender_id: str | None) -> bool:
+        return self.account or sender_name(sender_id) in self.names
+
+
+def sender_name(sender_id: str | None) -> str:
+    return SENDER_PREFIX + (sender_id or "").upper()
+
+
+def current(connection: Connection) -> Pauses:
+    return Pauses(frozenset(connection.execute(_NAMES).scalars()))
+
+
+def pause(connection: Connection, name: str, reason: str, detail: str | None, now: datetime) -> None:
+    """Keeps the first reason: it is the one that began the pause."""
+    row = {"name": name, "reason": reason, "detail": detail, "since": now, "probed_at": now}
+    insert_or_ignore(connection, tables.pauses, row)
+
+
+def resume(connection: Connection, name: str | None = None) -> int:
+    """Lifts one pause, or all; returns how many. The commit wakes a worker."""
+    statement = (
+        delete(tables.pauses) if name is None else delete(tables.pauses).where(tables.pauses.c.name == name)
+    )
+    lifted = connection.execute(statement).rowcount
+    if lifted:
+        wake_after_commit(connection)
+    return lifted
+
+
+def resume_now(database: Database, sender_id: str | None) -> int:
+    """A person's decision: one sender id, or everything that is paused."""
+    with database.write(settled=True) as connection:
+        return resume(connection, None if sender_id is None else sender_name(sender_id))
+
+
+def take_probe(database: Database) -> bool:
+    """Whether the account is paused and this caller is the one to ask AT now (one probe a minute, all workers)."""
+    with database.write() as connection:
+        now = database.now(connection)
+        statement = (
+            update(tables.pauses)
+            .where(tables.pauses.c.name == ACCOUNT)
+            # The second: a clock that was stepped back must not stop the probes.
+            .where(or_(tables.pauses.c.probed_at <= now - PROBE_INTERVAL, tables.pauses.c.probed_at > now))
+            .values(probed_at=now)
+        )
+        return connection.execute(statement).rowcount > 0

@@ -1,0 +1,114 @@
+"""Account-wide token buckets in the database: one pace over all workers on all machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, Row, bindparam, case, select, update
+
+from messaging.storage import tables
+from messaging.storage.upsert import insert_or_ignore
+
+REQUESTS = "requests"
+MESSAGES = "messages"
+MICRO = 1_000_000
+# What a bucket holds after a rest: a whole second's worth would let two seconds' worth leave within one.
+BURST_SECONDS = 0.1
+URGENT_DEBT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    requests_per_second: float
+    messages_per_second: float
+
+
+def take(connection: Connection, pace: Pace, message_count: int, now: datetime, *, urgent: bool) -> float:
+    """Seconds to wait before one POST of `message_count` messages may leave; 0 means the tokens are taken.
+
+    A bucket holds a tenth of a second's worth. A POST larger than that waits for a full one and leaves a debt.
+    An urgent POST (a single text, a reply) does not wait behind bulk: it may go into one second of debt.
+    """
+    return take_many(connection, pace, [(message_count, urgent)], now)[0]
+
+
+def take_many(
+    connection: Connection, pace: Pace, posts: Sequence[tuple[int, bool]], now: datetime
+) -> list[float]:
+    """`take` for several POSTs, (message_count, urgent) each, with one look at the buckets."""
+    rates = {REQUESTS: pace.requests_per_second, MESSAGES: pace.messages_per_second}
+    buckets = _refilled(connection, rates, now)
+    waits = [_take(buckets, rates, {REQUESTS: 1, MESSAGES: count}, urgent) for count, urgent in posts]
+    if not all(waits):
+        _write(connection, buckets, now)
+    return waits
+
+
+def _take(buckets: dict[str, int], rates: dict[str, float], wanted: dict[str, int], urgent: bool) -> float:
+    wait = max(_seconds_short(buckets[name], rates[name], wanted[name], urgent) for name in wanted)
+    if wait > 0:
+        return wait
+    for name, count in wanted.items():
+        buckets[name] -= count * MICRO
+    return 0.0
+
+
+_FIND = (
+    select(tables.rate_buckets)
+    .where(tables.rate_buckets.c.name.in_((MESSAGES, REQUESTS)))
+    .order_by(tables.rate_buckets.c.name)
+    .with_for_update()
+)
+# One statement for both: they are written with every POST.
+_SET = (
+    update(tables.rate_buckets)
+    .where(tables.rate_buckets.c.name.in_((MESSAGES, REQUESTS)))
+    .values(
+        tokens_micros=case(
+            (tables.rate_buckets.c.name == MESSAGES, bindparam(MESSAGES, type_=BigInteger())),
+            else_=bindparam(REQUESTS, type_=BigInteger()),
+        ),
+        refilled_at=bindparam("new_refilled_at"),
+    )
+)
+
+
+def _write(connection: Connection, buckets: dict[str, int], now: datetime) -> None:
+    """All buckets at once; they are locked."""
+    connection.execute(_SET, {**buckets, "new_refilled_at": now})
+
+
+def _refilled(connection: Connection, rates: dict[str, float], now: datetime) -> dict[str, int]:
+    found = {row.name: row for row in connection.execute(_FIND)}
+    for name in sorted(rates.keys() - found.keys()):
+        full = {
+            "name": name,
+            "tokens_micros": int(_capacity(rates[name]) * MICRO),
+            "refilled_at": now,
+        }
+        insert_or_ignore(connection, tables.rate_buckets, full)
+        found = {row.name: row for row in connection.execute(_FIND)}
+    # A clock that was stepped back: count from here, or nothing would be sent until it has caught up.
+    if any(row.refilled_at > now for row in found.values()):
+        _write(connection, {name: _refill(row, rates[name], now) for name, row in found.items()}, now)
+    return {name: _refill(found[name], rates[name], now) for name in rates}
+
+
+def _refill(row: Row[Any], rate: float, now: datetime) -> int:
+    elapsed = max(now - row.refilled_at, timedelta(0))
+    refill = int(min(elapsed.total_seconds(), 3600.0) * rate * MICRO)
+    return int(min(row.tokens_micros + refill, _capacity(rate) * MICRO))
+
+
+def _capacity(rate: float) -> float:
+    return max(rate * BURST_SECONDS, 1.0)
+
+
+def _seconds_short(tokens_micros: int, rate: float, count: int, urgent: bool) -> float:
+    needed = min(count, _capacity(rate))
+    if urgent:
+        needed -= max(rate * URGENT_DEBT_SECONDS, 1.0)
+    return max(needed - tokens_micros / MICRO, 0.0) / rate

@@ -1,0 +1,281 @@
+"""A send inside the request (the card's GET triggers): its rows are never the worker's.
+
+Recorded before the POST and after it. Not sent: `failed`, and the caller may retry. Died while claimed:
+`cancelled`; died while posting: `unknown` (the sweep finds both).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from messaging import statuses
+from messaging.consent import ledger
+from messaging.messages import idempotency, status_events
+from messaging.messages.queue import SINGLE_PRIORITY, NewMessage, enqueue
+from messaging.sending import claim as claims
+from messaging.sending import last_check, start_post
+from messaging.sending.claim import Claim
+from messaging.sending.rate_limit import Pace
+from messaging.sending.sender import ask_provider, worker_name, write_outcome
+from messaging.storage import tables
+from messaging.storage.database import Database
+from utils.deadlines import boot_clock
+from utils.errors import (
+    Busy,
+    EmptyMessage,
+    InvalidInput,
+    NoRecipients,
+    OptedOut,
+    OutcomeUnknown,
+    ProviderError,
+    ServiceError,
+)
+from utils.provider_answers import SendAnswer
+from utils.settings import Settings
+from utils.sms_utils import ProviderClient
+
+DEADLINE_SECONDS = 20.0
+LEASE = timedelta(seconds=DEADLINE_SECONDS) + claims.LEASE_AFTER_TIMEOUT
+LONGEST_NAP_SECONDS = 0.1
+# With less time left an answer would hardly come, and its outcome be unknown for nothing.
+LEAST_POST_SECONDS = 1.0
+# Kept of the deadline for the record of the answer, which goes on behind the caller's back where it takes longer.
+RECORD_SECONDS = 0.5
+ROUTE = "trigger"
+WAITED_TOO_LONG = "This call waited too long for its turn and was not sent; try again in a moment"
+
+
+logger = logging.getLogger(__name__)
+
+
+class RecipientsRejected(ServiceError):
+    """AT answered and took none of the recipients; `response` is its answer."""
+
+    code = "rejected"
+    sentence = "Africa's Talking took none of the recipients"
+
+    def __init__(self, message: str | None, response: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerResult:
+    response: dict[str, Any]
+    accepted: list[str]
+    blocked: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    claim: Claim | None
+    blocked: list[str]
+    earlier: idempotency.Earlier | None = None
+
+
+class TriggerSender:
+    def __init__(self, settings: Settings, database: Database, provider: ProviderClient) -> None:
+        self._settings = settings
+        self._database = database
+        self._provider = provider
+        self._pace = Pace(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
+
+    def send_now(
+        self,
+        text: str,
+        recipients: Sequence[str],
+        sender_id: str | None,
+        idempotency_key: str | None = None,
+    ) -> TriggerResult:
+        """One POST, now, within 20 seconds. `recipients` are E.164.
+
+        Raises InvalidInput, OptedOut, Busy, RecipientsRejected and the ProviderError tree; with a key that was
+        used before, what the first call came to (StillRunning, KeyReused, OutcomeUnknown …).
+        """
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        unique = list(dict.fromkeys(recipients))
+        self._validate(text, unique)
+        accepted = self._accept(text, unique, sender_id, idempotency_key)
+        if accepted.earlier is not None:
+            return self._answer_again(accepted.earlier, accepted.blocked)
+        if accepted.claim is None:
+            raise OptedOut(_opted_out_sentence(unique), details={"recipients": unique})
+        posting = self._wait_for_turn(accepted.claim, deadline)
+        seconds_left = deadline - RECORD_SECONDS - time.monotonic()
+        outcome = ask_provider(self._provider, posting, seconds_left)
+        self._record(posting, outcome, deadline)
+        if isinstance(outcome, ProviderError):
+            raise _as_rejection(outcome)
+        return _result(outcome, accepted.blocked)
+
+    def _validate(self, text: str, recipients: Sequence[str]) -> None:
+        if not text.strip():
+            raise EmptyMessage(field="message")
+        if not recipients:
+            raise NoRecipients(field="phone")
+        if len(recipients) > self._settings.at_max_recipients:
+            raise InvalidInput(
+                f"At most {self._settings.at_max_recipients} numbers in one call: send a batch instead",
+                code="too_many_recipients",
+                field="phone",
+            )
+
+    def _accept(self, text: str, recipients: list[str], sender_id: str | None, key: str | None) -> _Accepted:
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            if key is not None:
+                mark = idempotency.fingerprint([text, recipients, sender_id])
+                earlier = idempotency.begin(connection, ROUTE, key, mark, now)
+                if earlier is not None and not _may_send_again(connection, earlier):
+                    return _Accepted(None, [], earlier)
+            suppressed = ledger.suppressed(connection, recipients, sender_id)
+            blocked = [one for one in recipients if one in suppressed]
+            free = [one for one in recipients if one not in suppressed]
+            self._write_blocked(connection, text, blocked, sender_id, now)
+            claim = self._write_claim(connection, text, free, sender_id, now) if free else None
+            if key is not None:
+                attempt_id = None if claim is None else claim.attempt_id
+                idempotency.finish(connection, ROUTE, key, {"blocked": blocked}, attempt_id)
+            return _Accepted(claim, blocked)
+
+    def _write_blocked(
+        self, connection: Connection, text: str, blocked: list[str], sender_id: str | None, now: datetime
+    ) -> None:
+        rows = [_new_message(one, text, sender_id) for one in blocked]
+        ids = enqueue(self._database, connection, rows, status=statuses.SENDING)
+        status_events.settle(connection, list(ids), statuses.BLOCKED, "opted_out", now)
+
+    def _write_claim(
+        self, connection: Connection, text: str, free: list[str], sender_id: str | None, now: datetime
+    ) -> Claim:
+        attempt_id = self._database.reserve_ids(connection, tables.attempts, 1)[0]
+        rows = [_new_message(one, text, sender_id) for one in free]
+        ids = enqueue(self._database, connection, rows, status=statuses.SENDING, attempt_id=attempt_id)
+        recipients = dict(zip(free, ids, strict=True))
+        claim = Claim(attempt_id, text, sender_id, None, recipients, urgent=True, is_trigger=True)
+        connection.execute(insert(tables.attempts), [claims.attempt_row(claim, worker_name(), now, LEASE)])
+        return claim
+
+    def _wait_for_turn(self, claim: Claim, deadline: float) -> start_post.Posting:
+        while True:
+            patience_seconds = deadline - time.monotonic() - LEAST_POST_SECONDS
+            turn = start_post.begin_posting(self._database, claim, self._pace, LEASE, patience_seconds)
+            if isinstance(turn, last_check.Released):
+                raise _not_posted(turn, list(claim.recipients))
+            seconds_left = deadline - LEAST_POST_SECONDS - time.monotonic()
+            if isinstance(turn, start_post.Posting):
+                if seconds_left >= 0:
+                    return turn
+                self._give_up(claim, is_marked=True)
+                raise Busy(WAITED_TOO_LONG)
+            if turn.seconds > seconds_left:
+                self._give_up(claim, is_marked=False)
+                raise Busy("The pace to Africa's Talking is used up; try again in a moment")
+            time.sleep(min(turn.seconds, LONGEST_NAP_SECONDS))
+
+    def _record(
+        self, posting: start_post.Posting, outcome: SendAnswer | ProviderError, deadline: float
+    ) -> None:
+        """Waits until it is written down, or the caller has to hear what AT said: that is true in any case.
+
+        A database that went away is tried until the lease ends. The thread is no daemon: a process that is asked
+        to stop waits for it.
+        """
+        thread = threading.Thread(target=self._write_down, args=(posting, outcome), name="trigger-record")
+        thread.start()
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _write_down(self, posting: start_post.Posting, outcome: SendAnswer | ProviderError) -> None:
+        try:
+            write_outcome(self._database, posting, outcome, max(0.0, posting.not_after - boot_clock()))
+        except (SQLAlchemyError, ServiceError):
+            # The caller has AT's answer. Here a sweep will call these texts unknown.
+            logger.exception(
+                "what a trigger sent is not recorded", extra={"attempt_id": posting.claim.attempt_id}
+            )
+
+    def _give_up(self, claim: Claim, *, is_marked: bool) -> None:
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            start_post.cancel(connection, claim.attempt_id, "busy", now, is_marked=is_marked)
+
+    def _answer_again(self, earlier: idempotency.Earlier, blocked: list[str]) -> TriggerResult:
+        blocked = (earlier.answer or {}).get("blocked", blocked)
+        if earlier.attempt_id is None:
+            raise OptedOut(_opted_out_sentence(blocked), details={"recipients": blocked})
+        with self._database.read() as connection:
+            row = _attempt(connection, earlier.attempt_id)
+        if row.state in ("claimed", "posting"):
+            raise idempotency.StillRunning(field="Idempotency-Key")
+        if row.answer is None:
+            raise OutcomeUnknown(reason=row.reason or "worker_died", http_status=row.http_status)
+        again = json.loads(row.answer)
+        return _result_of(again["response"], again["accepted"], again["unknown"], blocked)
+
+
+def _may_send_again(connection: Connection, earlier: idempotency.Earlier) -> bool:
+    """A first call that certainly sent nothing leaves its key free for the retry."""
+    if earlier.attempt_id is None:
+        return False
+    row = _attempt(connection, earlier.attempt_id)
+    if row.state != "recorded" or row.answer is None:
+        return bool(row.state == "released" or row.outcome == "not_sent")
+    kept = json.loads(row.answer)
+    return not kept["accepted"] and not kept["unknown"]
+
+
+def _attempt(connection: Connection, attempt_id: int) -> Any:
+    return connection.execute(select(tables.attempts).where(tables.attempts.c.id == attempt_id)).one()
+
+
+def _new_message(recipient: str, text: str, sender_id: str | None) -> NewMessage:
+    return NewMessage(recipient, text, sender_id, origin="trigger", priority=SINGLE_PRIORITY)
+
+
+def _not_posted(turn: last_check.Released, recipients: list[str]) -> ServiceError:
+    if turn.reason == "nobody_left":
+        return OptedOut(_opted_out_sentence(recipients), details={"recipients": recipients})
+    return Busy(WAITED_TOO_LONG)
+
+
+def _opted_out_sentence(recipients: Sequence[str]) -> str:
+    if len(recipients) == 1:
+        return f"{recipients[0]} opted out and is not texted"
+    return f"All {len(recipients)} recipients opted out and are not texted"
+
+
+def _as_rejection(error: ProviderError) -> ServiceError:
+    """AT answered 201 and took nobody: that is its verdict on these recipients, not trouble on the way."""
+    if error.outcome == "not_sent" and error.http_status == 201 and error.response is not None:
+        return RecipientsRejected(error.message, error.response)
+    return error
+
+
+def _result(answer: SendAnswer, blocked: list[str]) -> TriggerResult:
+    return _result_of(
+        answer.raw, _with_outcome(answer, "accepted"), _with_outcome(answer, "unknown"), blocked
+    )
+
+
+def _with_outcome(answer: SendAnswer, outcome: str) -> list[str]:
+    return [one for one, theirs in answer.recipients.items() if theirs.outcome == outcome]
+
+
+def _result_of(
+    response: dict[str, Any], accepted: list[str], unknown: list[str], blocked: list[str]
+) -> TriggerResult:
+    if accepted:
+        return TriggerResult(response, accepted, blocked)
+    if unknown:
+        raise OutcomeUnknown(reason="missing_from_answer", http_status=201, response=response)
+    raise RecipientsRejected(None, response)

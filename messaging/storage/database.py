@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Table, create_engine, event, func, select, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
+
+from messaging.storage.bulk import as_array
+from messaging.storage.commit_tokens import leave_token, was_committed
+from messaging.storage.group_commit import GroupWrites
+from messaging.storage.read_limits import within_limit
+from messaging.storage.sqlite_write_lock import WriteTurns
+from utils.errors import StorageUnavailable
+from utils.private_files import make_private, make_private_folder
+
+SQLITE_BUSY_SECONDS = 30
+# 64 MB, after which a commit writes SQLite's log back into the file. messaging.batches.checkpoints.
+LONGEST_LOG_PAGES = 16_000
+# A machine that freezes or drops off the network in mid-transaction leaves its session, and its locks, to
+# PostgreSQL for as long as TCP takes to notice: two hours, in which nobody could claim or record anything.
+IDLE_IN_TRANSACTION_SECONDS = 20
+WAKES_WORKER = "wakes_worker"
+FORWARDS = "forwards"
+CLOCK = text("SELECT clock_timestamp()")
+RESERVE = text("SELECT nextval(:sequence) FROM generate_series(1, :count)")
+LOCK = text(
+    "SELECT pg_advisory_xact_lock(hashtextextended(key, 0))"
+    " FROM (SELECT unnest(CAST(:keys AS text[])) AS key ORDER BY 1) AS wanted"
+)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _wake_nobody() -> None:
+    return None
+
+
+class Database:
+    """The engine, and the two ways in: `read()` and `write()`, each one transaction.
+
+    On SQLite a write takes a process-wide lock and `BEGIN IMMEDIATE`: threads queue here in turn, which
+    SQLite's own busy wait (polling, p99 303 ms against 20 ms) does badly. Processes take turns: `WriteTurns`.
+    """
+
+    def __init__(self, sqlalchemy_url: str, pool_size: int = 20) -> None:
+        url = make_url(sqlalchemy_url)
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        self.wake: Callable[[], None] = _wake_nobody
+        # Whether facts are also written as events for the operator's own system.
+        self.forwards = False
+        self._write_lock = threading.Lock()
+        self._turns: WriteTurns | None = None
+        self.grouped = GroupWrites(self.write)
+        if self.is_sqlite:
+            path = Path(url.database or "")
+            make_private_folder(path.parent)
+            self._turns = WriteTurns(path.with_name(f"{path.name}-turns"))
+        self.engine = create_engine(
+            url,
+            poolclass=QueuePool,
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            # The warm ones first: taken in turn, each would fill its page cache, 16 MB on SQLite.
+            pool_use_lifo=True,
+            # An error of the store would quote numbers and texts, and errors are logged.
+            hide_parameters=True,
+            # A server that restarted leaves dead connections in the pool: one look before use.
+            pool_pre_ping=not self.is_sqlite,
+            connect_args=_connect_arguments(self.is_sqlite),
+        )
+        if self.is_sqlite:
+            event.listen(self.engine, "do_connect", lambda *_: make_private(path))
+            event.listen(self.engine, "connect", _prepare_sqlite_connection)
+            event.listen(self.engine, "begin", _begin_sqlite_transaction)
+        self._writer = self.engine.execution_options(immediate=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        with self.engine.connect() as connection, within_limit(connection):
+            yield connection
+
+    @contextmanager
+    def write(self, *, settled: bool = False) -> Iterator[Connection]:
+        """One transaction, committed at the end. Wakes a worker afterwards where `wake_after_commit` was called.
+
+        `settled`: for what must not be done twice. Where the connection ends at COMMIT, it is found out whether it
+        was done: it returns, or raises StorageUnavailable, or AcceptanceUnknown where that cannot
+        be found out. It costs PostgreSQL one more insert. SQLite itself tells whether a commit was done.
+        """
+        token: str | None = None
+        is_waking = is_at_commit = False
+        try:
+            with self.write_turn(), self._writer.begin() as connection:
+                connection.info.pop(WAKES_WORKER, None)
+                connection.info[FORWARDS] = self.forwards
+                if settled and not self.is_sqlite:
+                    token = leave_token(connection)
+                yield connection
+                is_waking = bool(connection.info.pop(WAKES_WORKER, None))
+                is_at_commit = True
+        except DBAPIError as error:
+            # A server that refuses a commit says so on a connection that lives on.
+            if token is None or not is_at_commit or not error.connection_invalidated:
+                raise
+            if not was_committed(self.engine, token):
+                raise StorageUnavailable from error
+        if is_waking:
+            self.wake()
+
+    @contextmanager
+    def write_turn(self) -> Iterator[None]:
+        """On SQLite no other thread or process writes meanwhile."""
+        if self._turns is None:
+            yield
+            return
+        with self._write_lock, self._turns.taken():
+            yield
+
+    def now(self, connection: Connection) -> datetime:
+        """The clock that leases and due times are read by: PostgreSQL's own, else this machine's."""
+        if self.is_sqlite:
+            return utc_now()
+        clock: datetime = connection.execute(CLOCK).scalar_one()
+        return clock.astimezone(UTC)
+
+    def reserve_ids(self, connection: Connection, table: Table, count: int) -> Sequence[int]:
+        """`count` new ids, known before the insert: no RETURNING, so rows go in by `executemany`.
+
+        On SQLite the caller holds the only write transaction, and these tables never lose their last row.
+        """
+        if self.is_sqlite:
+            last = connection.execute(select(func.max(table.c.id))).scalar() or 0
+            return range(last + 1, last + 1 + count)
+        rows = connection.execute(RESERVE, {"sequence": f"{table.name}_id_seq", "count": count})
+        return [row[0] for row in rows]
+
+    def close(self) -> None:
+        self.engine.dispose()
+        if self._turns is not None:
+            self._turns.close()
+
+
+def wake_after_commit(connection: Connection) -> None:
+    connection.info[WAKES_WORKER] = True
+
+
+def _connect_arguments(is_sqlite: bool) -> dict[str, Any]:
+    if is_sqlite:
+        return {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
+    options = f"-c timezone=UTC -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s"
+    return {"connect_timeout": 10, "options": options}
+
+
+def _prepare_sqlite_connection(connection: Any, _record: Any) -> None:
+    # The sqlite3 module's own BEGIN is deferred and comes late; ours is explicit (see below).
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # FULL: a commit survives a power cut. NORMAL gained nothing where it was measured.
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA cache_size=-16000")
+    cursor.execute(f"PRAGMA wal_autocheckpoint={LONGEST_LOG_PAGES}")
+    cursor.close()
+
+
+def _begin_sqlite_transaction(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("immediate")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def lock_keys(connection: Connection, keys: Sequence[str]) -> None:
+    """Until the transaction ends, nobody else holds these keys. On SQLite the write transaction is that lock."""
+    if connection.dialect.name == "sqlite":
+        return
+    # Sorted, so that two transactions with several keys in common cannot wait for each other.
+    connection.execute(LOCK, {"keys": as_array(sorted(set(keys)))})

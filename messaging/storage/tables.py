@@ -1,0 +1,504 @@
+"""The tables. What a row means stands in DESIGN's words; who may write it stands in the module named beside it."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from messaging.storage.column_types import Id, UtcDateTime
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# messaging.batches
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", Text),
+    Column("status", String(12), nullable=False),
+    Column("reason", Text),
+    Column("template", Text),
+    Column("sender_id", String(32)),
+    Column("send_at", UtcDateTime),
+    Column("expires_at", UtcDateTime),
+    Column("max_cost_micros", BigInteger),
+    Column("max_cost_currency", String(3)),
+    # Only where there is a max_cost: what was billed or may have been. messaging.costs.budgets.
+    Column("spent_micros", BigInteger, nullable=False, server_default=text("0")),
+    Column("total", Integer, nullable=False, server_default=text("0")),
+    Column("refused", Integer, nullable=False, server_default=text("0")),
+    Column("duplicates", Integer, nullable=False, server_default=text("0")),
+    Column("on_unknown", String(6), nullable=False, server_default=text("'hold'")),
+    # Of a file: where its bytes are, how much of it is rows by now, and when an importer was last seen at it.
+    Column("upload_id", String(32)),
+    Column("rows_read", Integer, nullable=False, server_default=text("0")),
+    Column("importer_seen_at", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+)
+# The reason of one that is still being received: no worker takes it over.
+READ_BY_COMMAND = "read_by_command"
+RECEIVING = text("status = 'receiving'")
+Index("ix_batches_receiving", batches.c.id, postgresql_where=RECEIVING, sqlite_where=RECEIVING)
+
+# A batch's file as it was uploaded, until its rows are messages. messaging.batches.upload_store.
+upload_pieces = Table(
+    "upload_pieces",
+    metadata,
+    Column("upload_id", String(32), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+    Column("stored_at", UtcDateTime, nullable=False),
+)
+
+# What of a file was not taken, and why. messaging.batches.importer.
+refused_rows = Table(
+    "refused_rows",
+    metadata,
+    Column("batch_id", Id, ForeignKey("batches.id"), primary_key=True),
+    Column("line", Integer, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("code", String(24), nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+# Those that something may still happen to: messaging.batches.upkeep.
+UNFINISHED = text("finished_at IS NULL")
+Index("ix_batches_unfinished", batches.c.id, postgresql_where=UNFINISHED, sqlite_where=UNFINISHED)
+
+# messaging.messages.queue inserts; claims, records, reports and sweeps move the status.
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("batch_id", Id, ForeignKey("batches.id")),
+    Column("recipient", String(20), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("sender_id", String(32)),
+    Column("link_id", Text),
+    Column("origin", String(10), nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("status", String(10), nullable=False),
+    Column("reason", Text),
+    Column("on_unknown", String(6), nullable=False),
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("tries", SmallInteger, nullable=False, server_default=text("0")),
+    Column("unknown_resends", SmallInteger, nullable=False, server_default=text("0")),
+    Column("attempt_id", Id),
+    Column("provider_message_id", Text),
+    Column("cost_text", Text),
+    Column("cost_micros", BigInteger),
+    Column("cost_currency", String(3)),
+    Column("estimated_parts", SmallInteger),
+    Column("parts", SmallInteger),
+    Column("network", Text),
+    Column("inbound_id", Id),
+    Column("resend_of", Id),
+    # The one text that may pass the block it confirms: the answer to STOP.
+    Column("passes_opt_out", Boolean, nullable=False, server_default=text("false")),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("sent_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+)
+# Two roads to what is due: singles and replies by priority, and each batch by itself, so that a paused or
+# later batch of a million rows is never walked over to find one text that may go now.
+URGENT = text("status = 'queued' AND priority < 5")
+Index(
+    "ix_messages_urgent",
+    messages.c.priority,
+    messages.c.due_at,
+    messages.c.id,
+    postgresql_where=URGENT,
+    sqlite_where=URGENT,
+)
+BULK = text("status = 'queued' AND priority = 5")
+Index(
+    "ix_messages_bulk",
+    messages.c.batch_id,
+    messages.c.due_at,
+    messages.c.id,
+    postgresql_where=BULK,
+    sqlite_where=BULK,
+)
+SENDING = text("status = 'sending'")
+Index("ix_messages_sending", messages.c.attempt_id, postgresql_where=SENDING, sqlite_where=SENDING)
+ACCEPTED = text("status = 'accepted'")
+Index("ix_messages_accepted", messages.c.sent_at, postgresql_where=ACCEPTED, sqlite_where=ACCEPTED)
+EXPIRING = text("status = 'queued' AND expires_at IS NOT NULL")
+Index("ix_messages_expiring", messages.c.expires_at, postgresql_where=EXPIRING, sqlite_where=EXPIRING)
+UNSETTLED = text("status IN ('unknown', 'sending')")
+Index("ix_messages_unsettled", messages.c.recipient, postgresql_where=UNSETTLED, sqlite_where=UNSETTLED)
+WITH_PROVIDER_ID = text("provider_message_id IS NOT NULL")
+# Not unique: a provider that hands out one id twice must not make us lose the answer. The audit names it.
+Index(
+    "ix_messages_provider_message_id",
+    messages.c.provider_message_id,
+    postgresql_where=WITH_PROVIDER_ID,
+    sqlite_where=WITH_PROVIDER_ID,
+)
+Index("ix_messages_recipient", messages.c.recipient, messages.c.id)
+IN_BATCH = text("batch_id IS NOT NULL")
+# All that a batch's progress adds up, so that a million rows are read from the index alone.
+Index(
+    "ix_messages_batch",
+    messages.c.batch_id,
+    messages.c.status,
+    messages.c.cost_currency,
+    messages.c.cost_micros,
+    messages.c.parts,
+    postgresql_where=IN_BATCH,
+    sqlite_where=IN_BATCH,
+)
+
+# One row per POST to the provider: messaging.sending.claim writes it before, messaging.sending.record after.
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("state", String(8), nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("is_trigger", Boolean, nullable=False, server_default=text("false")),
+    Column("sender_id", String(32)),
+    Column("message_count", Integer, nullable=False),
+    Column("claimed_at", UtcDateTime, nullable=False),
+    Column("lease_until", UtcDateTime, nullable=False),
+    Column("posting_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+    Column("outcome", String(10)),
+    Column("reason", Text),
+    Column("http_status", Integer),
+    Column("provider_message", Text),
+    # What the POST may cost, held back from the max_cost of this batch until it is recorded.
+    Column("budget_batch_id", Id),
+    Column("reserved_micros", BigInteger),
+    # AT's whole answer, kept for triggers only: a repeated call with the same key gets it again.
+    Column("answer", Text),
+)
+OPEN = text("state IN ('claimed', 'posting')")
+Index("ix_attempts_open", attempts.c.lease_until, postgresql_where=OPEN, sqlite_where=OPEN)
+
+# Append-only: every change of a message's status, whatever made it. `sending` is told by the attempt.
+message_events = Table(
+    "message_events",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("message_id", Id, ForeignKey("messages.id"), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("status", String(10), nullable=False),
+    Column("source", String(10), nullable=False),
+    Column("attempt_id", Id),
+    Column("detail", Text),
+    Index("ix_message_events_message_id", "message_id"),
+)
+
+# The journal: every callback as it came. messaging.callbacks.journal.
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("content_type", Text),
+    Column("digest", LargeBinary(16), nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("outcome", String(12), nullable=False),
+    Column("detail", Text),
+    Column("received_at", UtcDateTime, nullable=False),
+    Column("last_seen_at", UtcDateTime, nullable=False),
+    UniqueConstraint("kind", "digest"),
+)
+TO_LOOK_AT = text("outcome IN ('quarantined', 'unapplied')")
+Index("ix_callbacks_to_look_at", callbacks.c.id, postgresql_where=TO_LOOK_AT, sqlite_where=TO_LOOK_AT)
+
+inbound_messages = Table(
+    "inbound_messages",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("provider_inbound_id", Text, nullable=False, unique=True),
+    Column("sender", Text, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("link_id", Text),
+    Column("network", Text),
+    Column("cost_text", Text),
+    Column("provider_date", Text),
+    # The number that AT's inbox gives it, which no callback tells; known once `sms fetch-inbound` has seen it.
+    Column("inbox_id", BigInteger),
+    # Came from AT's inbox: its callback may still come, with an id of its own.
+    Column("awaits_callback", Boolean, nullable=False, server_default=text("false")),
+    Column("meaning", String(8), nullable=False),
+    Column("reply_outcome", Text),
+    # While it waits for a reply handler: when it is due; a claim moves that behind its lease.
+    Column("reply_due_at", UtcDateTime),
+    Column("reply_tries", SmallInteger, nullable=False, server_default=text("0")),
+    Column("reply_error", Text),
+    # What the loop breaker holds: a JSON list of texts.
+    Column("held_texts", Text),
+    Column("callback_id", Id, ForeignKey("callbacks.id")),
+    Column("received_at", UtcDateTime, nullable=False),
+    Index("ix_inbound_messages_sender", "sender", "id"),
+)
+WAITING = text("reply_outcome = 'waiting'")
+Index(
+    "ix_inbound_messages_waiting",
+    inbound_messages.c.reply_due_at,
+    postgresql_where=WAITING,
+    sqlite_where=WAITING,
+)
+NOT_ANSWERED = text("reply_outcome IN ('held', 'failed')")
+Index(
+    "ix_inbound_messages_not_answered",
+    inbound_messages.c.id,
+    postgresql_where=NOT_ANSWERED,
+    sqlite_where=NOT_ANSWERED,
+)
+
+SEEN_IN_INBOX = text("inbox_id IS NOT NULL")
+Index(
+    "ix_inbound_messages_inbox_id",
+    inbound_messages.c.inbox_id,
+    unique=True,
+    postgresql_where=SEEN_IN_INBOX,
+    sqlite_where=SEEN_IN_INBOX,
+)
+AWAITING = text("awaits_callback")
+Index(
+    "ix_inbound_messages_awaiting",
+    inbound_messages.c.sender,
+    postgresql_where=AWAITING,
+    sqlite_where=AWAITING,
+)
+
+# One row per phone that ever wrote to us. messaging.conversations.threads.
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("phone", String(20), primary_key=True),
+    # The number of ours that it wrote to last.
+    Column("number", String(32), nullable=False),
+    Column("last_inbound_id", Id, nullable=False),
+    Column("last_at", UtcDateTime, nullable=False),
+    Column("unread", Integer, nullable=False),
+    Index("ix_conversations_last_inbound_id", "last_inbound_id"),
+)
+UNREAD = text("unread > 0")
+Index(
+    "ix_conversations_unread",
+    conversations.c.last_inbound_id,
+    postgresql_where=UNREAD,
+    sqlite_where=UNREAD,
+)
+
+# Every report as it was understood; one without message_id is parked.
+delivery_reports = Table(
+    "delivery_reports",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("callback_id", Id, ForeignKey("callbacks.id"), nullable=False),
+    Column("message_id", Id, ForeignKey("messages.id")),
+    Column("provider_message_id", Text, nullable=False),
+    Column("recipient", Text),
+    Column("word", Text, nullable=False),
+    Column("failure_reason", Text),
+    Column("network", Text),
+    Column("retry_count", Text),
+    Column("effect", String(12), nullable=False),
+    Column("received_at", UtcDateTime, nullable=False),
+)
+JOINED = text("message_id IS NOT NULL")
+# Without the parked ones: SQLite would take it for them, and read them all, where their own index has the few.
+Index(
+    "ix_delivery_reports_message_id",
+    delivery_reports.c.message_id,
+    postgresql_where=JOINED,
+    sqlite_where=JOINED,
+)
+PARKED = text("message_id IS NULL")
+Index(
+    "ix_delivery_reports_parked",
+    delivery_reports.c.provider_message_id,
+    postgresql_where=PARKED,
+    sqlite_where=PARKED,
+)
+Index(
+    "ix_delivery_reports_parked_recipient",
+    delivery_reports.c.recipient,
+    postgresql_where=PARKED,
+    sqlite_where=PARKED,
+)
+
+# The ledger, append-only (messaging.consent.ledger), and what it means now: one row per block in force.
+opt_outs = Table(
+    "opt_outs",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("phone", String(20), nullable=False),
+    Column("action", String(6), nullable=False),
+    Column("scope", String(6), nullable=False),
+    Column("sender_id", String(32), nullable=False, server_default=text("''")),
+    Column("source", String(16), nullable=False),
+    Column("callback_id", Id, ForeignKey("callbacks.id")),
+    Column("detail", Text),
+    Column("at", UtcDateTime, nullable=False),
+    Index("ix_opt_outs_phone", "phone"),
+)
+suppressions = Table(
+    "suppressions",
+    metadata,
+    Column("phone", String(20), primary_key=True),
+    # Empty: everything we send.
+    Column("sender_id", String(32), primary_key=True),
+    Column("opt_out_id", Id, ForeignKey("opt_outs.id"), nullable=False),
+)
+
+# What is paused now: 'account' or 'sender:NAME'. messaging.sending.pauses.
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text),
+    Column("since", UtcDateTime, nullable=False),
+    Column("probed_at", UtcDateTime),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("route", String(40), primary_key=True),
+    Column("fingerprint", LargeBinary(32), nullable=False),
+    Column("answer", Text),
+    Column("attempt_id", Id),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("ix_idempotency_keys_created_at", "created_at"),
+)
+
+# What a part last cost, by sender and by the first digits of a number, which tell its network. messaging.costs.prices.
+prices = Table(
+    "prices",
+    metadata,
+    Column("sender_id", String(32), primary_key=True),
+    Column("prefix", String(8), primary_key=True),
+    Column("country", String(2)),
+    Column("currency", String(3), nullable=False),
+    Column("micros_per_part", BigInteger, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+)
+
+# Account-wide token buckets, one row each. messaging.sending.rate_limit.
+rate_buckets = Table(
+    "rate_buckets",
+    metadata,
+    Column("name", String(20), primary_key=True),
+    Column("tokens_micros", BigInteger, nullable=False),
+    Column("refilled_at", UtcDateTime, nullable=False),
+)
+
+# One row: how wide the road to the provider is after lost answers. messaging.sending.circuit_breaker.
+lanes = Table(
+    "lanes",
+    metadata,
+    Column("name", String(20), primary_key=True),
+    Column("step", Integer, nullable=False),
+    Column("next_post_at", UtcDateTime, nullable=False),
+    Column("narrowed_at", UtcDateTime, nullable=False),
+    Column("answered_at", UtcDateTime, nullable=False),
+)
+
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("worker", Text, primary_key=True),
+    Column("seen_at", UtcDateTime, nullable=False),
+)
+
+# One row: which AT account and host these books belong to. messaging.operations.account_check.
+service_identity = Table(
+    "service_identity",
+    metadata,
+    Column("id", SmallInteger, primary_key=True),
+    Column("account", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("recorded_at", UtcDateTime, nullable=False),
+)
+
+# The outbox to the operator's own system, written with the fact it tells of. messaging.forwarding.events inserts,
+# messaging.forwarding.outbox moves the state: waiting, then delivered or failed.
+forward_events = Table(
+    "forward_events",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("event_id", String(40), nullable=False, unique=True),
+    Column("type", String(32), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    # When the next attempt is due; a claim moves it behind its lease.
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("http_status", Integer),
+    Column("last_error", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    Index("ix_forward_events_created_at", "created_at"),
+)
+TO_FORWARD = text("state = 'waiting'")
+Index(
+    "ix_forward_events_waiting",
+    forward_events.c.due_at,
+    forward_events.c.id,
+    postgresql_where=TO_FORWARD,
+    sqlite_where=TO_FORWARD,
+)
+NOT_FORWARDED = text("state = 'failed'")
+Index(
+    "ix_forward_events_failed",
+    forward_events.c.id,
+    postgresql_where=NOT_FORWARDED,
+    sqlite_where=NOT_FORWARDED,
+)
+
+# One row: how the receiver of forwarded events is doing. messaging.forwarding.receiver_state.
+forward_state = Table(
+    "forward_state",
+    metadata,
+    Column("id", SmallInteger, primary_key=True),
+    # A digest of its URL: with another URL everything below begins anew.
+    Column("receiver", String(64), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("next_post_at", UtcDateTime, nullable=False),
+    Column("succeeded_at", UtcDateTime),
+    Column("failing_since", UtcDateTime),
+    Column("paused_at", UtcDateTime),
+    Column("reason", Text),
+)
+
+# Refused callbacks (wrong token) are only counted.
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)

@@ -1,0 +1,47 @@
+"""The shapes of batches in `/v1`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from routes.api.models import Money
+
+BatchStatus = Literal["receiving", "scheduled", "sending", "paused", "cancelled", "finished"]
+
+
+class Batch(BaseModel):
+    id: int
+    name: str | None
+    status: BatchStatus
+    reason: str | None = Field(
+        None,
+        description="Why it is paused or cancelled: `by_hand`, `max_cost`, `interrupted` …; `read_by_command`"
+        " while `sms bulk` reads its file; else absent",
+    )
+    total: int = Field(description="Messages taken, each number once")
+    refused: int = Field(description="Rows that could not be used")
+    duplicates: int = Field(description="Rows whose number stood there before")
+    counts: dict[str, int] = Field(
+        description="Messages by status", examples=[{"delivered": 480, "queued": 20}]
+    )
+    cost: Money | None = Field(
+        description="What was billed; null before anything was, or where `costs` has several"
+    )
+    costs: list[Money] | None = Field(None, description="By currency, where there are several")
+    parts: int = Field(description="Billed pieces, as Africa's Talking counted them")
+    progress: float = Field(description="Share that is no longer queued or sending", ge=0, le=1)
+    max_cost: Money | None = Field(None, description="The batch is paused before it would pass this")
+    send_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
+    expires_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
+    created_at: str = Field(json_schema_extra={"format": "date-time"})
+    finished_at: str | None
+
+
+class CancelledBatch(Batch):
+    cancelled: int = Field(description="Messages that will not be sent")
+    to_be_cancelled: int = Field(description="More of them: the worker is at it")
+    already_sent: int = Field(description="Africa's Talking has them; they stay as they are")
+    under_way: int = Field(description="Were just being sent; some may come out as sent")
+    message: str = Field(description="The same in a sentence")

@@ -1,0 +1,65 @@
+"""The JSON API: batches, how far they are, and holding or ending them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask_openapi.blueprint import APIBlueprint
+from flask_openapi.models.tag import Tag
+from pydantic import BaseModel, Field
+
+from messaging.batches import control, progress
+from routes.api.batch_models import Batch, CancelledBatch
+from routes.api.common import name_operation
+from routes.api.models import ErrorAnswer
+from routes.guards import check_api_key
+from routes.service import current_database
+
+CALLERS = "Holders of an API key."
+BATCHES = Tag(name="Batches", description="Messages that were asked for together.")
+
+batches_api = APIBlueprint(
+    "batches",
+    __name__,
+    url_prefix="/v1",
+    abp_security=[{"key": []}],
+    abp_responses={401: ErrorAnswer, 503: ErrorAnswer},
+    operation_id_callback=name_operation,
+)
+batches_api.before_request(check_api_key)
+
+
+class BatchPath(BaseModel):
+    id: int = Field(description="The batch's id")
+
+
+@batches_api.get("/batches/<int:id>", tags=[BATCHES], responses={200: Batch, 404: ErrorAnswer})
+def show_batch(path: BatchPath) -> dict[str, Any]:
+    """How far a batch has come."""
+    return progress.get_batch(current_database(), path.id)
+
+
+@batches_api.post(
+    "/batches/<int:id>/pause", tags=[BATCHES], responses={200: Batch, 404: ErrorAnswer, 409: ErrorAnswer}
+)
+def pause_batch(path: BatchPath) -> dict[str, Any]:
+    """Holds a batch: no POST of it begins any more. Harmless to repeat."""
+    return control.pause(current_database(), path.id)
+
+
+@batches_api.post(
+    "/batches/<int:id>/resume", tags=[BATCHES], responses={200: Batch, 404: ErrorAnswer, 409: ErrorAnswer}
+)
+def resume_batch(path: BatchPath) -> dict[str, Any]:
+    """Lets a paused batch go on. Harmless to repeat."""
+    return control.resume(current_database(), path.id)
+
+
+@batches_api.post(
+    "/batches/<int:id>/cancel",
+    tags=[BATCHES],
+    responses={200: CancelledBatch, 404: ErrorAnswer, 409: ErrorAnswer},
+)
+def cancel_batch(path: BatchPath) -> dict[str, Any]:
+    """Ends a batch. What Africa's Talking already has is not undone. Harmless to repeat."""
+    return control.cancel(current_database(), path.id)

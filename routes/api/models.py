@@ -1,0 +1,192 @@
+"""The shapes of `/v1`: queries as they are read, answers as the OpenAPI document describes them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from flask import request
+from flask_openapi.models.media_type import MediaType
+from flask_openapi.models.request_body import RequestBody
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from utils.json_shapes import LARGEST_ID
+
+Status = Literal[
+    "queued",
+    "sending",
+    "accepted",
+    "delivered",
+    "failed",
+    "expired",
+    "rejected",
+    "unknown",
+    "blocked",
+    "cancelled",
+    "no_report",
+]
+# `fetched` came from AT's inbox, not by a callback.
+CallbackKind = Literal["inbound", "report", "opt_out", "subscription", "fetched"]
+CallbackOutcome = Literal["applied", "quarantined", "unapplied"]
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)
+# In a query a raw `+` is a space: 2026-11-24T10:00:00 03:00.
+_LOST_PLUS = re.compile(r" (?=\d\d:?\d\d$)")
+_WITHOUT_ZONE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?")
+
+
+def _blank_is_absent(value: Any) -> Any:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _read_time(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = _LOST_PLUS.sub("+", value.strip())
+    return f"{text}T00:00:00Z" if len(text) == 10 else f"{text}Z" if _WITHOUT_ZONE.fullmatch(text) else text
+
+
+def _within_reach(value: datetime) -> datetime:
+    """Both stores can compare it, and an hour more or less is still a date."""
+    return min(max(value, EARLIEST), LATEST)
+
+
+def _without_null_character(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("a text cannot hold the null character")
+    return value
+
+
+Text = Annotated[str, Field(max_length=1600), AfterValidator(_without_null_character)]
+Time = Annotated[AwareDatetime, BeforeValidator(_read_time), AfterValidator(_within_reach)]
+Blank = BeforeValidator(_blank_is_absent)
+
+
+class OptionalBody(BaseModel):
+    """A body whose every field may be absent, and so may the body. One that is no JSON is still refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _absent_is_empty(cls, value: Any) -> Any:
+        return {} if value is None and not request.get_data() else value
+
+
+def optional_body(model: type[OptionalBody]) -> RequestBody:
+    """For the document, where a body is required by default."""
+    schema = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+    return RequestBody(required=False, content={"application/json": MediaType.model_validate(schema)})
+
+
+class Query(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    cursor: Annotated[Text | None, Blank] = Field(None, description="`next_cursor` of the page before")
+    limit: Annotated[int | None, Blank] = Field(
+        None, ge=1, le=200, description="Items on a page; 50 unless told"
+    )
+
+
+class MessageQuery(Query):
+    to: Annotated[Text | None, Blank] = Field(None, description="The recipient's number")
+    status: Annotated[Status | None, Blank] = Field(None, description="Only messages that stand here")
+    batch_id: Annotated[int | None, Blank] = Field(None, ge=1, le=LARGEST_ID, description="Only this batch")
+    since: Annotated[Time | None, Blank] = Field(None, description="Created at this time or later (RFC 3339)")
+    until: Annotated[Time | None, Blank] = Field(None, description="Created before this time (RFC 3339)")
+    q: Annotated[Text | None, Blank] = Field(None, description="Part of the text, in any case")
+
+
+class CallbackQuery(Query):
+    kind: Annotated[CallbackKind | None, Blank] = Field(None, description="Which of the routes it came to")
+    outcome: Annotated[CallbackOutcome | None, Blank] = Field(None, description="What became of it")
+
+
+class MessagePath(BaseModel):
+    id: int = Field(description="The message's id")
+
+
+class Money(BaseModel):
+    amount: str = Field(examples=["0.8000"])
+    currency: str | None = Field(description="Null where Africa's Talking named none", examples=["KES"])
+
+
+class HistoryEntry(BaseModel):
+    at: str = Field(json_schema_extra={"format": "date-time"})
+    status: Status | None = Field(description="What the message became; null where this changed nothing")
+    source: str = Field(description="Who said so: `provider`, `report`, `worker`, `sweep` …")
+    detail: str | None
+
+
+class MessageItem(BaseModel):
+    id: int
+    batch_id: int | None
+    to: str = Field(examples=["+254711000001"])
+    text: str
+    sender_id: str | None = Field(description="Null: Africa's Talking's default sender")
+    origin: str = Field(description="How it came here: `trigger`, `api`, `reply` …")
+    status: Status
+    reason: str | None = Field(None, description="Why it stands here; absent where there is nothing to say")
+    remedy: str | None = Field(
+        None, description="What a person can do about the reason; absent where unknown"
+    )
+    provider_message_id: str | None
+    cost: Money | None
+    parts: int | None = Field(description="Billed pieces, as Africa's Talking counted them")
+    estimated_parts: int | None = Field(description="Billed pieces, as we counted them")
+    network: str | None
+    inbound_id: int | None = Field(description="The inbound message this answers")
+    resend_of: int | None = Field(description="The message that this one repeats")
+    created_at: str = Field(json_schema_extra={"format": "date-time"})
+    sent_at: str | None
+    finished_at: str | None
+
+
+class Message(MessageItem):
+    history: list[HistoryEntry] = Field(description="Everything that happened to it, oldest first")
+
+
+class MessagePage(BaseModel):
+    items: list[MessageItem]
+    next_cursor: str | None = Field(description="Null on the last page")
+
+
+class CallbackItem(BaseModel):
+    id: int
+    kind: CallbackKind
+    outcome: CallbackOutcome = Field(
+        description="`quarantined` lacks a field it needs; `unapplied` failed: it is tried again by itself for a"
+        " day, and by `sms replay`"
+    )
+    detail: str | None
+    count: int = Field(description="How often the same body came")
+    content_type: str | None
+    body: str | None = Field(description="The raw body; null where it is not UTF-8")
+    body_base64: str | None = Field(description="The raw body where it is not UTF-8")
+    received_at: str = Field(json_schema_extra={"format": "date-time"})
+    last_seen_at: str = Field(json_schema_extra={"format": "date-time"})
+
+
+class CallbackPage(BaseModel):
+    items: list[CallbackItem]
+    next_cursor: str | None = Field(description="Null on the last page")
+
+
+class ErrorBody(BaseModel):
+    code: str = Field(description="For programs", examples=["not_found"])
+    message: str = Field(description="For people")
+    field: str | None = Field(None, description="The input at fault; absent where none is")
+    details: dict[str, Any] | None = Field(None, description="Whatever else can be acted on; often absent")
+
+
+class ErrorAnswer(BaseModel):
+    error: ErrorBody

@@ -1,0 +1,112 @@
+"""The JSON API: files taken in as batches, quoted beforehand, and what became of them as files again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from typing import Any
+
+from flask import Response, jsonify
+from flask_openapi.blueprint import APIBlueprint
+from flask_openapi.models.media_type import MediaType
+from flask_openapi.models.request_body import RequestBody
+
+from messaging.batches import bill, exports, upload
+from messaging.batches import quote as quotes
+from routes.api.batches import BATCHES, BatchPath
+from routes.api.common import name_operation
+from routes.api.messages import MESSAGES
+from routes.api.models import ErrorAnswer
+from routes.api.send_models import IdempotencyHeader
+from routes.api.upload_models import Bill, QuoteAnswer, QuoteFile, QuoteMessages, ReceivedBatch, UploadBatch
+from routes.expensive_calls import expensive_download, expensive_read
+from routes.guards import check_api_key
+from routes.service import current_database, current_service
+from routes.uploads import MULTIPART, begin_upload, limit_silence
+
+CALLERS = "Holders of an API key."
+
+intake_api = APIBlueprint(
+    "intake",
+    __name__,
+    url_prefix="/v1",
+    abp_security=[{"key": []}],
+    abp_responses={401: ErrorAnswer, 503: ErrorAnswer},
+    operation_id_callback=name_operation,
+)
+intake_api.before_request(check_api_key)
+intake_api.before_request(begin_upload)
+
+UPLOAD_ANSWERS: dict[str | int | HTTPStatus, Any] = {
+    202: ReceivedBatch,
+    400: ErrorAnswer,
+    413: ErrorAnswer,
+    422: ErrorAnswer,
+}
+CSV_ANSWERS: dict[str | int | HTTPStatus, Any] = {
+    200: {"description": "OK", "content": {"text/csv": {"schema": {"type": "string"}}}},
+    404: ErrorAnswer,
+}
+SCHEMAS = "#/components/schemas"
+QUOTE_BODY = RequestBody(
+    required=True,
+    content={
+        "application/json": MediaType.model_validate({"schema": {"$ref": f"{SCHEMAS}/QuoteMessages"}}),
+        MULTIPART: MediaType.model_validate({"schema": {"$ref": f"{SCHEMAS}/QuoteFile"}}),
+    },
+)
+
+
+@intake_api.post("/batches", tags=[BATCHES], responses=UPLOAD_ANSWERS)
+def upload_batch(form: UploadBatch, header: IdempotencyHeader) -> tuple[Response, int]:
+    """Takes in a CSV file of recipients. Durable when it answers; sent once all of it is read."""
+    service, key = current_service(), header.idempotency_key
+    answer = upload.receive(service.settings, service.database, form.as_request(), form.stream, key)
+    response = jsonify(answer.body)
+    if answer.is_replay:
+        response.headers["Idempotent-Replay"] = "true"
+    return response, 202
+
+
+@intake_api.post(
+    "/quote",
+    tags=[MESSAGES],
+    request_body=QUOTE_BODY,
+    responses={200: QuoteAnswer, 400: ErrorAnswer, 413: ErrorAnswer},
+)
+def quote(form: QuoteFile, body: QuoteMessages) -> dict[str, Any]:
+    """Says what a send would come to, as messages (JSON) or as a batch (a form). Nothing is sent."""
+    service = current_service()
+    if body is None:
+        given = form.as_request()
+        return quotes.quote_file(service.settings, service.database, form.stream, given.text, given.sender_id)
+    with expensive_read():
+        return quotes.quote_messages(service.settings, service.database, body.to, body.text, body.sender_id)
+
+
+@intake_api.get("/batches/<int:id>/bill", tags=[BATCHES], responses={200: Bill, 404: ErrorAnswer})
+def show_bill(path: BatchPath) -> dict[str, Any]:
+    """Parts and costs as we estimate them beside those that Africa's Talking billed."""
+    with expensive_read():
+        return bill.bill(current_database(), path.id)
+
+
+@intake_api.get("/batches/<int:id>/refused.csv", tags=[BATCHES], responses=CSV_ANSWERS)
+def export_refused(path: BatchPath) -> Response:
+    """The rows that were not taken: line, value, code and reason."""
+    database = current_database()
+    return _csv(lambda: exports.refused_csv(database, path.id), f"batch-{path.id}-refused.csv")
+
+
+@intake_api.get("/batches/<int:id>/messages.csv", tags=[BATCHES], responses=CSV_ANSWERS)
+def export_messages(path: BatchPath) -> Response:
+    """All messages of a batch, in the order of its file."""
+    database = current_database()
+    return _csv(lambda: exports.messages_csv(database, path.id), f"batch-{path.id}-messages.csv")
+
+
+def _csv(start: Callable[[], Iterator[str]], name: str) -> Response:
+    limit_silence()
+    answer = expensive_download(start)
+    answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return answer

@@ -1,0 +1,605 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from click.testing import Result
+from flask_openapi.openapi import OpenAPI
+from sqlalchemy import insert, select, text, update
+from sqlalchemy.exc import OperationalError
+
+from app import create_app
+from messaging import statuses
+from messaging.batches import control, importer, progress
+from messaging.consent import ledger
+from messaging.messages.queue import NewMessage, enqueue
+from messaging.operations import heartbeats
+from messaging.operations.account_check import claim_identity
+from messaging.sending import due
+from messaging.storage import tables
+from messaging.storage.database import Database
+from messaging.storage.migrations import SCRIPTS
+from tests.support.fake_provider import FakeProvider
+from utils.settings import Settings
+
+ALICE = "+254711000001"
+Sms = Callable[..., Result]
+
+
+@pytest.fixture
+def migrated(database: Database) -> Iterator[Database]:
+    """The tables are there already; this writes down that they are the newest."""
+    with database.engine.connect() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(SCRIPTS))
+        config.attributes["connection"] = connection
+        command.stamp(config, "head")
+        connection.commit()
+    yield database
+    with database.write() as connection:
+        connection.execute(text("DROP TABLE alembic_version"))
+
+
+@pytest.fixture
+def provider() -> Iterator[FakeProvider]:
+    provider = FakeProvider()
+    yield provider
+    provider.close()
+
+
+@pytest.fixture
+def settings(database_url: str, provider: FakeProvider, tmp_path: Path) -> Settings:
+    queue_url = f"sqlite:///{tmp_path}/queue.db"
+    return Settings(
+        database_url=database_url, at_base_url=provider.url, queue_url=queue_url, log_level="ERROR"
+    )
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[OpenAPI]:
+    app = create_app(settings)
+    yield app
+    app.extensions["sms"].inbox.stop()
+    app.extensions["sms"].database.close()
+
+
+@pytest.fixture
+def sms(app: OpenAPI) -> Sms:
+    def call(*arguments: str) -> Result:
+        return app.test_cli_runner().invoke(args=["sms", *arguments])
+
+    return call
+
+
+def parsed(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+def error_of(result: Result) -> str:
+    """The one sentence on standard error of a command that failed."""
+    assert result.exit_code != 0
+    assert "Traceback" not in result.output
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def interrupt(*_arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def put(database: Database, **values: Any) -> int:
+    with database.write() as connection:
+        (message_id,) = enqueue(database, connection, [NewMessage(ALICE, "Hello [red]you[/red]")])
+        if values:
+            connection.execute(update(tables.messages).values(**values))
+    return message_id
+
+
+COMMANDS = [
+    ("migrate",),
+    ("start",),
+    ("send",),
+    ("status",),
+    ("resend",),
+    ("close",),
+    ("resume",),
+    ("replay",),
+    ("audit",),
+    ("batch",),
+    ("bulk",),
+    ("doctor",),
+    ("quote",),
+    ("fetch-inbound",),
+    ("forwarding",),
+    ("opt-outs",),
+    ("opt-outs", "list"),
+    ("opt-outs", "add"),
+    ("opt-outs", "lift"),
+    ("opt-outs", "export"),
+    ("opt-outs", "import"),
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(sms: Sms, words: tuple[str, ...]) -> None:
+    result = sms(*words, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.stdout
+    if words not in {("start",), ("batch",), ("opt-outs",), ("forwarding",)}:
+        assert "--json" in result.stdout
+
+
+def test_no_command_is_missing_from_this_list(app: OpenAPI) -> None:
+    group: Any = app.cli.commands["sms"]
+    nested: Any = group.commands["opt-outs"]
+    known = {(name,) for name in group.commands} | {("opt-outs", name) for name in nested.commands}
+    assert known == set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("status", "1"), ("audit",), ("replay", "--unapplied"), ("opt-outs", "list"), ("send", ALICE, "Hello")],
+    ids=" ".join,
+)
+def test_before_the_migration_every_command_says_what_to_do(tmp_path: Path, words: tuple[str, ...]) -> None:
+    app = create_app(Settings(database_url=f"sqlite:///{tmp_path}/new.db", log_level="ERROR"))
+    result = app.test_cli_runner().invoke(args=["sms", *words])
+    assert error_of(result) == "Error: The database is not migrated: run `flask --app app sms migrate`"
+    app.extensions["sms"].database.close()
+
+
+def test_migrate_makes_the_tables_and_may_be_repeated(tmp_path: Path) -> None:
+    app = create_app(Settings(database_url=f"sqlite:///{tmp_path}/new.db", log_level="ERROR"))
+    runner = app.test_cli_runner()
+    for _ in range(2):
+        result = runner.invoke(args=["sms", "migrate", "--json"])
+        assert (result.exit_code, parsed(result)) == (0, {"migrated": True})
+    assert runner.invoke(args=["sms", "audit"]).exit_code == 0
+    app.extensions["sms"].database.close()
+
+
+@pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:1/none", "sqlite:///{folder}"])
+@pytest.mark.parametrize("words", [("migrate",), ("status", "1"), ("send", ALICE, "Hello")], ids=" ".join)
+def test_a_database_that_cannot_be_used_is_one_sentence(
+    tmp_path: Path, url: str, words: tuple[str, ...]
+) -> None:
+    database_url, queue_url = url.format(folder=tmp_path), f"sqlite:///{tmp_path}/queue.db"
+    app = create_app(Settings(database_url=database_url, queue_url=queue_url, log_level="CRITICAL"))
+    assert "The database cannot be used" in error_of(app.test_cli_runner().invoke(args=["sms", *words]))
+
+
+def test_send_queues_the_text_for_the_worker(sms: Sms, migrated: Database) -> None:
+    result = sms("send", "+254 711-000 001", "Hello", "--sender-id", "CLINIC", "--json")
+    assert result.exit_code == 0, result.output
+    assert parsed(result)["messages"] == [{"id": 1, "to": ALICE, "status": "queued"}]
+    with migrated.read() as connection:
+        row = connection.execute(select(tables.messages)).one()
+    assert (row.recipient, row.text, row.sender_id, row.origin) == (ALICE, "Hello", "CLINIC", "cli")
+
+
+def test_send_answers_a_person_in_a_sentence(sms: Sms, migrated: Database) -> None:
+    assert sms("send", ALICE, "Hello").stdout == f"Message 1 to {ALICE} is queued.\n"
+
+
+def test_send_twice_with_one_key_queues_once(sms: Sms, migrated: Database) -> None:
+    first, second = (sms("send", ALICE, "Hello", "--idempotency-key", "visit-7", "--json") for _ in range(2))
+    assert parsed(first) == parsed(second)
+    with migrated.read() as connection:
+        assert len(connection.execute(select(tables.messages)).all()) == 1
+
+
+@pytest.mark.parametrize(
+    ("to", "words", "expected"),
+    [
+        ("0711000001", "Hello", "country code"),
+        ("hello", "Hello", "only digits"),
+        (ALICE, "  ", "cannot be empty"),
+        (ALICE, "a" * 2000, "at most 1600"),
+    ],
+)
+def test_send_refuses_in_one_sentence(
+    sms: Sms, migrated: Database, to: str, words: str, expected: str
+) -> None:
+    assert expected in error_of(sms("send", to, words))
+
+
+def test_send_refuses_the_books_of_another_account(sms: Sms, settings: Settings, migrated: Database) -> None:
+    claim_identity(migrated, settings.model_copy(update={"at_username": "clinic"}))
+    assert "serves the account clinic" in error_of(sms("send", ALICE, "Hello"))
+    assert "serves the account clinic" in error_of(sms("start"))
+
+
+def test_a_mistake_in_the_reply_handlers_stops_the_start_with_its_line(
+    settings: Settings, migrated: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "replies.py"
+    file.write_text("def balance(message) -> str\n    return 'x'\n")
+    app = create_app(settings.model_copy(update={"replies_file": str(file)}))
+    result = app.test_cli_runner().invoke(args=["sms", "start"])
+    app.extensions["sms"].inbox.stop()
+    app.extensions["sms"].database.close()
+    assert "replies.py cannot be used: line 1: SyntaxError: expected ':'" in error_of(result)
+
+
+def test_status_shows_the_message_and_its_history(sms: Sms, migrated: Database) -> None:
+    message_id = put(migrated, status=statuses.REJECTED, reason="no_route", cost_text="KES 0.8000")
+    result = sms("status", str(message_id))
+    assert result.exit_code == 0
+    assert "Hello [red]you[/red]" in result.stdout
+    assert "KES 0.8000" in result.stdout
+    assert "Check that the sender id may send" in result.stdout
+    assert "queued" in result.stdout
+    assert parsed(sms("status", str(message_id), "--json"))["history"][0]["status"] == "queued"
+
+
+@pytest.mark.parametrize("message_id", ["77", "0", str(2**70)])
+def test_status_of_a_message_that_is_not_there(sms: Sms, migrated: Database, message_id: str) -> None:
+    assert error_of(sms("status", message_id)) == f"Error: There is no message {message_id}"
+
+
+def test_audit_of_right_books_is_zero(sms: Sms, migrated: Database) -> None:
+    put(migrated)
+    assert sms("audit").exit_code == 0
+    assert parsed(sms("audit", "--json"))["ok"] is True
+
+
+def test_audit_of_wrong_books_is_one(sms: Sms, migrated: Database) -> None:
+    put(migrated, cost_text="KES 0.8000", cost_micros=1)
+    assert sms("audit").exit_code == 1
+    (problem,) = parsed(sms("audit", "--json"))["problems"]
+    assert problem["kind"] == "cost_differs"
+
+
+def journal(database: Database, outcome: str) -> int:
+    body = b"from=%2B254711000001&to=20880&text=Hello&id=inbound-1"
+    with database.write() as connection:
+        now = database.now(connection)
+        row = {"kind": "inbound", "body": body, "digest": b"0" * 16, "count": 1, "outcome": outcome}
+        row |= {"received_at": now, "last_seen_at": now}
+        connection.execute(insert(tables.callbacks), row)
+        return int(connection.execute(select(tables.callbacks.c.id)).scalar_one())
+
+
+@pytest.mark.parametrize("words", [("--unapplied",), ("1",), ("--since", "2020-01-01T00:00Z")], ids=" ".join)
+def test_replay_applies_what_could_not_be_applied_and_nothing_twice(
+    sms: Sms, migrated: Database, words: tuple[str, ...]
+) -> None:
+    assert journal(migrated, "unapplied") == 1
+    first, again = sms("replay", *words, "--json"), sms("replay", *words, "--json")
+    assert (first.exit_code, parsed(first)["applied"]) == (0, 1)
+    assert (again.exit_code, parsed(again)["applied"]) == (0, 0)
+    with migrated.read() as connection:
+        assert len(connection.execute(select(tables.messages)).all()) == 1
+
+
+def test_replay_of_everything_by_mistake_is_refused(sms: Sms, migrated: Database) -> None:
+    result = sms("replay")
+    assert result.exit_code == 2
+    assert "--unapplied" in result.stderr
+
+
+def test_replay_since_no_time_is_refused(sms: Sms, migrated: Database) -> None:
+    assert "is not a time" in error_of(sms("replay", "--since", "yesterday"))
+
+
+def test_doctor_is_content_where_all_is_well(sms: Sms, migrated: Database) -> None:
+    heartbeats.beat(migrated, "worker-1")
+    result = sms("doctor")
+    assert result.exit_code == 0, result.stdout
+    for words in ("/sms/delivery-reports", "seen within", "answers; balance KES 120.5000", "texts in"):
+        assert words in result.stdout
+
+
+def test_doctor_names_every_part_that_is_ill(
+    sms: Sms, migrated: Database, provider: FakeProvider, settings: Settings
+) -> None:
+    claim_identity(migrated, settings.model_copy(update={"at_username": "clinic"}))
+    with migrated.write() as connection:
+        row = {"name": "account", "reason": "insufficient_balance", "since": migrated.now(connection)}
+        connection.execute(insert(tables.pauses), row)
+    journal(migrated, "unapplied")
+    provider.close()
+
+    result = sms("doctor", "--json")
+
+    assert result.exit_code == 1
+    ill = {finding["part"] for finding in parsed(result) if not finding["ok"]}
+    assert ill == {"identity", "worker", "pauses", "waiting", "provider"}
+
+
+def test_doctor_changes_nothing_of_whose_books_these_are(
+    sms: Sms, migrated: Database, settings: Settings
+) -> None:
+    sms("doctor")
+    claim_identity(migrated, settings.model_copy(update={"at_username": "clinic"}))
+
+
+def test_doctor_of_a_database_that_is_not_there_says_so(tmp_path: Path) -> None:
+    app = create_app(
+        Settings(
+            database_url="postgresql://nobody@127.0.0.1:1/none",
+            queue_url="redis://127.0.0.1:1/0",
+            at_base_url="http://127.0.0.1:1",
+            log_level="CRITICAL",
+        )
+    )
+    result = app.test_cli_runner().invoke(args=["sms", "doctor", "--json"])
+    assert result.exit_code == 1
+    ill = {finding["part"] for finding in parsed(result) if not finding["ok"]}
+    assert ill == {"database", "queue", "provider"}
+
+
+def test_an_opt_out_is_added_listed_lifted_and_exported(sms: Sms, migrated: Database) -> None:
+    added = parsed(sms("opt-outs", "add", ALICE, "--detail", "=by phone", "--json"))
+    assert (added["phone"], added["added"], added["blocks"][0]["source"]) == (ALICE, True, "operator")
+    assert parsed(sms("opt-outs", "add", ALICE, "--json"))["added"] is False
+    assert [entry["in_force"] for entry in parsed(sms("opt-outs", "list", "--json"))] == [True]
+    assert sms("opt-outs", "lift", ALICE).stdout == f"{ALICE} may be texted again.\n"
+    assert error_of(sms("opt-outs", "lift", ALICE)) == f"Error: Nothing stops texts to {ALICE}"
+
+    exported = list(csv.DictReader(io.StringIO(sms("opt-outs", "export").stdout)))
+
+    assert [(row["phone"], row["action"], row["source"]) for row in exported] == [
+        (ALICE, "lift", "operator"),
+        (ALICE, "stop", "operator"),
+    ]
+    assert exported[1]["detail"] == "'=by phone"
+    assert len(parsed(sms("opt-outs", "export", "--json"))) == 2
+
+
+def test_an_opt_out_for_one_sender_is_listed_by_phone(sms: Sms, migrated: Database) -> None:
+    sms("opt-outs", "add", ALICE, "--sender-id", "Clinic")
+    sms("opt-outs", "add", "+254711000002")
+    (entry,) = parsed(sms("opt-outs", "list", "--phone", ALICE, "--json"))
+    assert (entry["scope"], entry["sender_id"]) == ("sender", "CLINIC")
+    assert ALICE in sms("opt-outs", "list").stdout
+
+
+def test_lifting_what_the_network_blocks_too_says_what_the_recipient_can_dial(
+    sms: Sms, migrated: Database
+) -> None:
+    with migrated.write() as connection:
+        ledger.record_stop(migrated, connection, ALICE, "sender", "CLINIC", "refused_406")
+    assert "*456*9#" in sms("opt-outs", "lift", ALICE).stdout
+
+
+def test_opt_outs_are_imported_once_and_bad_lines_are_named(
+    sms: Sms, migrated: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "stops.csv"
+    lines = [
+        "\ufeffphone,sender_id,reason",
+        f"{ALICE},,letter",
+        f"{ALICE},,letter",
+        "nobody,,",
+        f"{ALICE},Clinic,",
+    ]
+    file.write_text("\n".join([*lines, *(f"+2547120{number:05d},," for number in range(1200))]), "utf-8")
+    first, again = (sms("opt-outs", "import", str(file), "--json") for _ in range(2))
+    assert (first.exit_code, again.exit_code) == (1, 1)
+    assert (parsed(first)["added"], parsed(again)["added"], parsed(again)["known"]) == (1202, 0, 1203)
+    assert [(one["line"], one["code"]) for one in parsed(first)["refused"]] == [(4, "invalid_phone")]
+    entries = parsed(sms("opt-outs", "list", "--phone", ALICE, "--json"))
+    assert [(one["sender_id"], one["source"], one["detail"]) for one in entries] == [
+        ("CLINIC", "import", None),
+        (None, "import", "letter"),
+    ]
+    assert sms("audit").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ('+254711090001,"asked to stop\n+254711090002,called us\n', "Line 2"),
+        ('+254711090001,fine\n+254711090002,"asked to stop\n+254711090003,called" us\n', "Line 3"),
+    ],
+)
+def test_an_opt_out_file_with_a_stray_quote_is_refused_whole(
+    sms: Sms, migrated: Database, tmp_path: Path, rows: str, line: str
+) -> None:
+    """It said "1 added", and the people in the rows that the quote had swallowed were texted again."""
+    file = tmp_path / "stops.csv"
+    file.write_text(f"phone,reason\n{rows}")
+    assert line in error_of(sms("opt-outs", "import", str(file), "--json"))
+    assert parsed(sms("opt-outs", "list", "--json")) == []
+
+
+def test_an_opt_out_row_that_may_hide_another_is_named_and_not_guessed_at(
+    sms: Sms, migrated: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "stops.csv"
+    file.write_text(
+        'phone,reason\n+254711090001,"asked\n+254711090002,called"\n+254711090003,a,b\n+254711090004,\n'
+    )
+    result = sms("opt-outs", "import", str(file), "--json")
+    assert result.exit_code == 1
+    done = parsed(result)
+    assert [(one["line"], one["code"]) for one in done["refused"]] == [(2, "line_break"), (4, "extra_cells")]
+    assert (done["added"], done["refused_count"]) == (1, 2)
+
+
+@pytest.mark.parametrize("head", ["Phone;Reason", "\ufeffPHONE\treason", "reason,phone"])
+def test_opt_outs_are_imported_as_spreadsheets_write_them(
+    sms: Sms, migrated: Database, tmp_path: Path, head: str
+) -> None:
+    mark = next(one for one in ";\t," if one in head)
+    cells = {"phone": ALICE, "reason": "letter"}
+    line = mark.join(cells[name.strip("\ufeff").casefold()] for name in head.split(mark))
+    file = tmp_path / "stops.csv"
+    file.write_text(f"{head}\r\n{line}\r\n{mark}\r\n", "utf-8")
+    done = parsed(sms("opt-outs", "import", str(file), "--json"))
+    assert (done["added"], done["refused"]) == (1, [])
+    (entry,) = parsed(sms("opt-outs", "list", "--json"))
+    assert (entry["phone"], entry["detail"]) == (ALICE, "letter")
+
+
+@pytest.mark.parametrize("content", [b"number\n+254711000001\n", b"", "phone\n1\n".encode("utf-16")])
+def test_a_file_that_is_no_list_of_phones_is_refused(
+    sms: Sms, migrated: Database, tmp_path: Path, content: bytes
+) -> None:
+    file = tmp_path / "stops.csv"
+    file.write_bytes(content)
+    assert error_of(sms("opt-outs", "import", str(file), "--json"))
+
+
+def test_an_exported_entry_names_its_evidence(sms: Sms, migrated: Database) -> None:
+    callback_id = journal(migrated, "unapplied")
+    with migrated.write() as connection:
+        ledger.record_stop(migrated, connection, ALICE, "all", None, "callback", callback_id)
+    (row,) = csv.DictReader(io.StringIO(sms("opt-outs", "export").stdout))
+    assert (row["callback_id"], row["callback_digest"]) == ("1", (b"0" * 16).hex())
+
+
+def test_an_opt_out_of_no_phone_is_refused(sms: Sms, migrated: Database) -> None:
+    assert "only digits" in error_of(sms("opt-outs", "add", "everybody"))
+
+
+def test_bulk_makes_a_file_into_a_batch(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone,name\n+254711000001,Amina\n+254711000001,Again\n12,Nobody\n")
+    result = sms("bulk", str(file), "--text", "Dear {{name}}", "--name", "Fees")
+    assert result.exit_code == 0, result.output
+    assert "Batch 1: 1 messages, 1 rows refused, 1 duplicates; sending." in result.output
+    with migrated.read() as connection:
+        assert connection.execute(select(tables.messages.c.text)).scalars().all() == ["Dear Amina"]
+
+
+def test_bulk_sends_the_texts_that_a_file_brings(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone;Message\n+254711000001;Come at nine\n")
+    batch = json.loads(sms("bulk", str(file), "--json").output)
+    assert (batch["status"], batch["total"]) == ("sending", 1)
+    with migrated.read() as connection:
+        assert connection.execute(select(tables.messages.c.text)).scalar_one() == "Come at nine"
+
+
+def test_bulk_with_a_known_key_makes_no_second_batch(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n")
+    for said in ("Batch 1: 1 messages", "Batch 1 (it was there already): 1 messages"):
+        assert said in sms("bulk", str(file), "--text", "Hello", "--idempotency-key", "k").output
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
+)
+def test_bulk_interrupted_while_it_reads_sends_nothing(
+    sms: Sms, migrated: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n")
+    write_chunk, before = importer._write_chunk, signal.getsignal(number)
+
+    def interrupt_within_a_transaction(database: Database, *others: Any) -> float:
+        with database.write():
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+        return write_chunk(database, *others)
+
+    monkeypatch.setattr(importer, "_write_chunk", interrupt_within_a_transaction)
+    result = sms("bulk", str(file), "--text", "Hello")
+    assert result.exit_code == 1
+    assert (
+        "Interrupted: batch 1 is cancelled; 1 messages will not be sent; 0 were sent already" in result.stderr
+    )
+    assert not due.has_due(migrated)
+    assert signal.getsignal(number) is before
+    assert progress.get_batch(migrated, 1)["counts"] == {"cancelled": 1}
+
+
+def test_bulk_interrupted_while_it_waits_says_that_the_batch_goes_on(
+    sms: Sms, migrated: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n")
+    monkeypatch.setattr(progress, "watch", interrupt)
+    result = sms("bulk", str(file), "--text", "Hello", "--wait")
+    assert result.exit_code == 1
+    assert "batch 1 goes on by itself; `sms batch cancel 1` ends it" in result.stderr
+    assert progress.get_batch(migrated, 1)["status"] == "sending"
+
+
+def test_bulk_that_waits_fails_where_its_batch_is_held(
+    sms: Sms, migrated: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n")
+    watch = progress.watch
+
+    def pause_and_watch(database: Database, batch_id: int) -> Any:
+        control.pause(database, batch_id)
+        return watch(database, batch_id)
+
+    monkeypatch.setattr(progress, "watch", pause_and_watch)
+    result = sms("bulk", str(file), "--text", "Hello", "--wait")
+    assert result.exit_code == 1
+    assert "paused, by_hand" in result.stdout
+
+
+def test_a_batch_is_held_and_ended_from_a_shell(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n12\n")
+    sms("bulk", str(file), "--text", "Hello")
+    assert sms("batch", "pause", "1").stdout == "Batch 1 is paused.\n"
+    assert sms("batch", "resume", "1").stdout == "Batch 1 is sending.\n"
+    assert "1 messages will not be sent; 0 were sent already" in sms("batch", "cancel", "1").stdout
+    assert parsed(sms("batch", "show", "1", "--json"))["counts"] == {"cancelled": 1}
+    assert re.search(r"^cancelled +1 *$", sms("batch", "show", "1").stdout, re.MULTILINE)
+    assert parsed(sms("batch", "bill", "1", "--json"))["billed_parts"] == 0
+    assert "3,12,invalid_phone," in sms("batch", "refused", "1").stdout
+    (row,) = csv.DictReader(io.StringIO(sms("batch", "messages", "1").stdout))
+    assert (row["to"], row["status"]) == ("+254711000001", "cancelled")
+    for act in ("show", "pause", "resume", "cancel", "bill", "refused", "messages"):
+        assert error_of(sms("batch", act, "77")) == "Error: There is no batch 77"
+    assert "it cannot be resumed" in error_of(sms("batch", "resume", "1"))
+
+
+def test_bulk_of_a_file_that_cannot_be_read_fails(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("number\n+254711000001\n")
+    result = sms("bulk", str(file), "--text", "Hello")
+    assert result.exit_code == 1
+    assert "`phone`" in result.output
+    file.write_text("phone\n12\n")
+    assert sms("bulk", str(file), "--text", "Hello").exit_code == 1
+
+
+def test_quote_says_what_a_send_would_come_to(sms: Sms, tmp_path: Path) -> None:
+    found = json.loads(sms("quote", "--to", ALICE, "--to", "12", "--text", "Hello", "--json").output)
+    assert (found["recipients"], found["parts"], found["estimated_cost"]) == (1, 1, "unknown")
+    file = tmp_path / "people.csv"
+    file.write_text("phone,name\n+254711000001,Amina’s\n")
+    result = sms("quote", str(file), "--text", "{{name}} " + "x" * 80)
+    assert result.exit_code == 0
+    assert "’" in result.output
+
+
+def test_a_send_without_a_key_shows_one_that_makes_its_repeat_harmless(sms: Sms, migrated: Database) -> None:
+    first = sms("send", ALICE, "Hello", "--json")
+    (key,) = re.findall(r"^Idempotency-Key: (\S+)$", first.stderr, re.MULTILINE)
+    again = sms("send", ALICE, "Hello", "--idempotency-key", key, "--json")
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert "Idempotency-Key" not in again.stderr
+
+
+def test_a_database_that_goes_away_under_a_batch_names_the_batch(
+    sms: Sms, migrated: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("the server is gone"))
+
+    monkeypatch.setattr(progress, "get_batch", gone)
+    file = tmp_path / "all.csv"
+    file.write_text(f"phone\n{ALICE}\n")
+    assert "batch 1 may be sent all the same: `sms batch show 1` tells" in error_of(
+        sms("bulk", str(file), "--text", "Hello", "--json")
+    )

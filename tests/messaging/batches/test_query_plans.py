@@ -1,0 +1,123 @@
+"""What is asked again and again about a batch is found by its indexes, whatever else the tables hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from messaging.batches import control, exports, progress
+from messaging.batches.upkeep import BatchUpkeep
+from messaging.messages.views import MessageFilters, list_messages
+from messaging.operations import sweep
+from messaging.sending import due
+from messaging.storage.database import Database
+from tests.support import delivery
+
+ROWS = 4000
+SENT, PAUSED, SENDING = 1, 2, 3
+_FILL = text(
+    """
+    INSERT INTO messages (batch_id, recipient, text, origin, priority, status, on_unknown, due_at, created_at,
+                          parts, cost_micros, cost_currency)
+    WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :rows)
+    SELECT CAST(:batch_id AS bigint), '+2547' || (10000000 + n), 'Hello', 'batch', 5, CAST(:status AS text),
+           'hold', created_at, created_at, 1, 800000, 'KES'
+    FROM numbers, batches WHERE batches.id = :batch_id
+    """
+)
+
+
+@pytest.fixture
+def large(database: Database) -> Database:
+    """Three batches one behind the other: all sent, paused before its first text, and one that is being sent."""
+    for batch_id, status in ((SENT, "sending"), (PAUSED, "paused"), (SENDING, "sending")):
+        assert delivery.new_batch(database, ROWS, status=status) == batch_id
+        sent = "delivered" if batch_id == SENT else "queued"
+        with database.write() as connection:
+            connection.execute(_FILL, {"rows": ROWS, "batch_id": batch_id, "status": sent})
+    if not database.is_sqlite:
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE messages"))
+    return database
+
+
+@contextmanager
+def plans(database: Database) -> Iterator[list[str]]:
+    """Of each statement about messages, as it is executed: the lines of its plan that name the table."""
+    found: list[str] = []
+
+    def explain(connection: Any, _cursor: Any, statement: str, given: Any, _context: Any, many: bool) -> None:
+        if (
+            many
+            or "messages" not in statement
+            or not statement.lstrip().startswith(("SELECT", "UPDATE", "WITH"))
+        ):
+            return
+        how = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
+        cursor = connection.connection.driver_connection.cursor()
+        for row in cursor.execute(f"{how} {statement}", given).fetchall():
+            line = str(row[-1]).strip()
+            if "messages" in line:
+                found.append(line)
+
+    event.listen(database.engine, "before_cursor_execute", explain)
+    try:
+        yield found
+    finally:
+        event.remove(database.engine, "before_cursor_execute", explain)
+
+
+def reads_the_table(line: str) -> bool:
+    return "Seq Scan" in line or line == "SCAN messages"
+
+
+def cancel_some(database: Database) -> None:
+    control.cancel_chunk(database, PAUSED)
+
+
+LOOKS: dict[str, Callable[[Database], object]] = {
+    "claim": lambda database: delivery.claim(database, recipients=50),
+    "has_due": due.has_due,
+    "progress": lambda database: progress.get_batch(database, SENDING),
+    "bar": lambda database: next(progress.watch(database, SENDING)),
+    "cancel": cancel_some,
+    "upkeep": lambda database: BatchUpkeep(database).look(),
+    "leases": sweep.sweep_expired_leases,
+    "expiring": lambda database: sweep._settle_in_chunks(database, sweep._too_late),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_no_look_at_a_batch_reads_the_whole_table(
+    large: Database, look: Callable[[Database], object]
+) -> None:
+    with plans(large) as found:
+        look(large)
+    assert [line for line in found if reads_the_table(line)] == []
+
+
+def test_a_download_reads_each_row_once(large: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "WINDOW", 100)
+    lines = exports.messages_csv(large, SENDING)
+    with plans(large) as found:
+        rows = sum(piece.count("\r\n") for piece in lines) - 1
+    assert rows == ROWS
+    assert len(found) >= ROWS / 100
+    wanted = "INTEGER PRIMARY KEY (rowid>? AND rowid<?)" if large.is_sqlite else "pk_messages"
+    assert all(wanted in line or line.startswith("->  Bitmap Heap Scan") for line in found), found[:3]
+
+
+def test_a_page_of_a_batch_sorts_no_whole_rows(large: Database) -> None:
+    if not large.is_sqlite:
+        pytest.skip("PostgreSQL walks over the key")
+    with plans(large) as found:
+        page = list_messages(large, MessageFilters(batch_id=SENT))
+    assert len(page["items"]) == 50
+    assert found == [
+        "SEARCH messages USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH messages USING COVERING INDEX ix_messages_batch (batch_id=?)",
+    ]

@@ -1,0 +1,465 @@
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+from messaging.sending import circuit_breaker, last_check, pauses, start_post
+from messaging.sending.claim import Claim, ClaimLimits
+from messaging.sending.last_check import Released
+from messaging.sending.rate_limit import Pace
+from messaging.sending.start_post import Posting, Wait
+from messaging.storage import retrying, tables
+from messaging.storage.database import Database, utc_now
+from tests.support.delivery import (
+    LEASE,
+    UNHURRIED,
+    WORKER,
+    Clock,
+    attempt,
+    begin,
+    begin_posting,
+    change,
+    claim,
+    claim_as,
+    claim_one,
+    every,
+    history,
+    in_write,
+    message,
+    opt_out,
+    phone,
+    phones,
+    queue,
+    queue_batch,
+    statuses_of,
+    sweep_leases,
+)
+from utils.deadlines import boot_clock
+
+pytest_plugins = ["tests.support.delivery_fixtures"]
+
+SLOW = Pace(1, 1000)
+
+
+def pause(database: Database, name: str) -> None:
+    in_write(database, lambda connection, now: pauses.pause(connection, name, "why", None, now))
+
+
+def test_what_is_posted_is_marked_before_the_bytes_leave(database: Database) -> None:
+    queue(database, *phones(2))
+    one = claim_one(database)
+    posting = begin_posting(database, one)
+    row = attempt(database, one.attempt_id)
+    assert (row.state, row.posting_at, row.message_count) == ("posting", posting.posting_at, 2)
+    assert row.lease_until == posting.posting_at + LEASE
+    assert posting.claim.recipients == one.recipients
+
+
+def test_one_claim_is_posted_once(database: Database) -> None:
+    queue(database, phone(1))
+    one = claim_one(database)
+    begin_posting(database, one)
+    assert begin(database, one) == Released("lease_ended")
+
+
+def test_a_worker_that_slept_past_its_lease_does_not_post(database: Database, clock: Clock) -> None:
+    queue(database, phone(1))
+    one = claim_one(database)
+    clock.step(seconds=LEASE.total_seconds() + 1)
+    assert begin(database, one) == Released("lease_ended")
+    assert attempt(database, one.attempt_id).state == "claimed"
+
+
+def test_a_claim_that_a_sweep_took_back_is_not_posted_and_its_rows_go_elsewhere(
+    database: Database, clock: Clock
+) -> None:
+    queue(database, phone(1))
+    sleeper = claim_one(database)
+    clock.step(seconds=LEASE.total_seconds() + 1)
+    sweep_leases(database)
+    other = claim_one(database)
+    begin_posting(database, other)
+    assert begin(database, sleeper) == Released("lease_ended")
+    assert statuses_of(database) == ["sending"]
+    assert every(database, tables.messages)[0].attempt_id == other.attempt_id
+
+
+def test_who_opted_out_since_the_claim_is_dropped_and_blocked(database: Database) -> None:
+    out, stays = queue(database, phone(1), phone(2))
+    one = claim_one(database)
+    opt_out(database, phone(1))
+    assert begin_posting(database, one).claim.recipients == {phone(2): stays}
+    assert (message(database, out).status, message(database, out).reason) == ("blocked", "opted_out")
+    assert history(database, out) == [("blocked", "worker")]
+    assert attempt(database, one.attempt_id).message_count == 1
+
+
+def test_an_opt_out_of_another_sender_drops_nobody(database: Database) -> None:
+    queue(database, phone(1), sender_id="ACME")
+    one = claim_one(database)
+    opt_out(database, phone(1), "OTHER", scope="sender")
+    assert len(begin_posting(database, one).claim.recipients) == 1
+
+
+def test_the_answer_to_stop_is_posted_all_the_same(database: Database) -> None:
+    queue(database, phone(1), passes_opt_out=True)
+    one = claim_one(database)
+    opt_out(database, phone(1))
+    assert len(begin_posting(database, one).claim.recipients) == 1
+
+
+def test_who_was_cancelled_since_the_claim_is_dropped(database: Database) -> None:
+    cancelled, stays = queue(database, phone(1), phone(2))
+    one = claim_one(database)
+    change(database, tables.messages, cancelled, status="cancelled")
+    assert begin_posting(database, one).claim.recipients == {phone(2): stays}
+    assert message(database, cancelled).status == "cancelled"
+
+
+def test_what_has_become_too_late_since_the_claim_expires(database: Database, clock: Clock) -> None:
+    late, in_time = queue(database, phone(1), phone(2))
+    change(database, tables.messages, late, expires_at=utc_now() + timedelta(seconds=30))
+    one = claim_one(database)
+    clock.step(seconds=60)
+    assert begin_posting(database, one).claim.recipients == {phone(2): in_time}
+    assert (message(database, late).status, message(database, late).reason) == ("expired", "too_late")
+
+
+def test_when_nobody_is_left_nothing_is_posted_and_nothing_returns_to_the_queue(database: Database) -> None:
+    queue(database, phone(1), phone(2))
+    one = claim_one(database)
+    opt_out(database, phone(1))
+    opt_out(database, phone(2))
+    assert begin(database, one) == Released("nobody_left")
+    assert statuses_of(database) == ["blocked", "blocked"]
+    assert attempt(database, one.attempt_id).state == "released"
+
+
+@pytest.mark.parametrize("name", [pauses.ACCOUNT, pauses.sender_name("acme")])
+def test_a_pause_since_the_claim_gives_the_rows_back(database: Database, name: str) -> None:
+    ids = queue(database, *phones(3), sender_id="ACME")
+    one = claim_one(database)
+    pause(database, name)
+    assert begin(database, one) == Released("paused")
+    assert statuses_of(database) == ["queued"] * 3
+    assert [message(database, each).attempt_id for each in ids] == [None] * 3
+    assert [message(database, each).tries for each in ids] == [0] * 3
+
+
+def test_a_pause_of_another_sender_holds_nothing(database: Database) -> None:
+    queue(database, phone(1), sender_id="ACME")
+    one = claim_one(database)
+    pause(database, pauses.sender_name("OTHER"))
+    begin_posting(database, one)
+
+
+def test_a_road_that_narrowed_since_the_claim_gives_the_rows_back(database: Database) -> None:
+    queue(database, *phones(3))
+    one = claim_one(database)
+    in_write(database, lambda connection, now: circuit_breaker.no_answer(connection, now, now))
+    assert begin(database, one) == Released("narrowed")
+    assert statuses_of(database) == ["queued"] * 3
+
+
+def test_a_claim_for_many_does_not_leave_by_a_narrow_road_though_a_step_is_over(
+    database: Database, clock: Clock
+) -> None:
+    queue(database, *phones(3))
+    one = claim_one(database)
+    in_write(database, lambda connection, now: circuit_breaker.no_answer(connection, now, now))
+    clock.step(seconds=6)
+    assert begin(database, one) == Released("narrowed")
+    assert [len(each.recipients) for each in claim(database)] == [1]
+
+
+def test_a_break_that_at_asked_for_since_the_claim_gives_the_rows_back(
+    database: Database, clock: Clock
+) -> None:
+    """A worker claims several POSTs at once: one 429 holds the others back too."""
+    queue(database, *phones(3))
+    one = claim_one(database)
+    in_write(
+        database,
+        lambda connection, now: circuit_breaker.hold_until(connection, now + timedelta(seconds=30), now),
+    )
+    assert begin(database, one) == Released("narrowed")
+    assert claim(database) == []
+    clock.step(seconds=31)
+    begin_posting(database, claim_one(database))
+
+
+def test_the_one_post_of_a_step_may_leave_though_the_road_is_narrow(database: Database, clock: Clock) -> None:
+    queue(database, *phones(3))
+    in_write(database, lambda connection, now: circuit_breaker.no_answer(connection, now, now))
+    clock.step(seconds=6)
+    begin_posting(database, claim_one(database))
+
+
+def test_a_pace_that_is_used_up_makes_the_claim_wait_and_keeps_it(database: Database) -> None:
+    queue(database, phone(1), text="one")
+    queue_batch(database, phones(1, first=2))
+    first, second = claim(database)
+    assert not isinstance(begin(database, first, SLOW), Wait)
+    turn = begin(database, second, SLOW)
+    assert isinstance(turn, Wait)
+    assert 0 < turn.seconds <= 1
+    assert attempt(database, second.attempt_id).state == "claimed"
+    assert set(statuses_of(database)) == {"sending"}
+
+
+def test_an_urgent_text_does_not_wait_behind_bulk(database: Database) -> None:
+    queue_batch(database, phones(2))
+    bulk = claim_one(database)
+    begin(database, bulk, SLOW)
+    queue(database, phone(9))
+    assert not isinstance(begin(database, claim_one(database), SLOW), Wait)
+
+
+def test_rows_that_are_given_back_wake_a_worker(database: Database) -> None:
+    queue(database, phone(1))
+    one = claim_one(database)
+    woken: list[None] = []
+    database.wake = lambda: woken.append(None)
+    in_write(database, lambda connection, _: last_check.release(connection, one.attempt_id))
+    assert woken == [None]
+
+
+def test_a_post_that_is_on_its_way_cannot_be_given_back(database: Database) -> None:
+    queue(database, phone(1))
+    one = claim_one(database)
+    begin_posting(database, one)
+    with database.write() as connection:
+        assert last_check.release(connection, one.attempt_id) == 0
+    assert attempt(database, one.attempt_id).state == "posting"
+    assert statuses_of(database) == ["sending"]
+
+
+def test_a_cancelled_attempt_leaves_its_texts_cancelled_and_unsent(database: Database) -> None:
+    ids = queue(database, *phones(2))
+    one = claim_one(database)
+    in_write(database, lambda connection, now: start_post.cancel(connection, one.attempt_id, "busy", now))
+    assert [message(database, each).status for each in ids] == ["cancelled"] * 2
+    assert [history(database, each) for each in ids] == [[("cancelled", "worker")]] * 2
+    (row,) = every(database, tables.attempts)
+    assert (row.state, row.reason) == ("released", "busy")
+    assert begin(database, one) == Released("lease_ended")
+
+
+def test_a_post_that_is_on_its_way_cannot_be_cancelled(database: Database) -> None:
+    queue(database, phone(1))
+    one = claim_one(database)
+    begin_posting(database, one)
+    in_write(database, lambda connection, now: start_post.cancel(connection, one.attempt_id, "busy", now))
+    assert attempt(database, one.attempt_id).state == "posting"
+    assert statuses_of(database) == ["sending"]
+
+
+def test_threads_that_ask_at_once_each_get_the_turn_of_their_own_claim(database: Database) -> None:
+    for number in range(6):
+        queue(database, phone(number), text=f"Dear {number}")
+    claimed = claim(database)
+    change(database, tables.attempts, claimed[2].attempt_id, state="released")
+    turns: dict[int, object] = {}
+    database.grouped._turn.acquire()
+    threads = [
+        threading.Thread(target=lambda one=one: turns.update({one.attempt_id: begin(database, one)}))
+        for one in claimed
+    ]
+    for thread in threads:
+        thread.start()
+    threads[-1].join(0.3)
+    database.grouped._turn.release()
+    for thread in threads:
+        thread.join(20)
+    for one in claimed:
+        turn = turns[one.attempt_id]
+        if one is claimed[2]:
+            assert turn == Released("lease_ended")
+        else:
+            assert isinstance(turn, Posting)
+            assert turn.claim == one
+    assert [attempt(database, one.attempt_id).state for one in claimed] == [
+        "posting" if one is not claimed[2] else "released" for one in claimed
+    ]
+
+
+def test_a_mark_of_which_nobody_knows_whether_it_was_committed_is_made_again(database: Database) -> None:
+    """The session broke at the commit. Whoever asked knows that nothing left: no text becomes unknown for it."""
+    for number in range(2):
+        queue(database, phone(number), text=f"Dear {number}")
+    claimed = claim(database)
+    write, broken = database.grouped._write, []
+
+    @contextmanager
+    def write_and_break() -> Iterator[Connection]:
+        with write() as connection:
+            yield connection
+        if not broken:
+            broken.append(None)
+            raise ConnectionError
+
+    database.grouped._write = write_and_break
+    database.grouped._turn.acquire()
+    turns: list[Posting] = []
+    threads = [
+        threading.Thread(target=lambda one=one: turns.append(begin_posting(database, one))) for one in claimed
+    ]
+    for thread in threads:
+        thread.start()
+    threads[-1].join(0.3)
+    database.grouped._turn.release()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(turn.claim.attempt_id for turn in turns) == [one.attempt_id for one in claimed]
+    assert {row.state for row in every(database, tables.attempts)} == {"posting"}
+    assert [begin(database, one) for one in claimed] == [Released("lease_ended")] * 2
+
+
+def claim_and_begin(database: Database, pace: Pace = UNHURRIED) -> tuple[Posting | None, list[Claim]]:
+    return start_post.claim_and_begin(database, WORKER, ClaimLimits(500, LEASE), pace)
+
+
+def test_of_what_is_claimed_the_first_is_marked_at_once_and_the_others_are_only_held(
+    database: Database,
+) -> None:
+    for number in range(3):
+        queue(database, phone(number), text=f"Dear {number}")
+    posting, waiting = claim_and_begin(database)
+    assert posting is not None
+    assert posting.claim.text == "Dear 0"
+    assert boot_clock() < posting.not_after <= boot_clock() + LEASE.total_seconds()
+    row = attempt(database, posting.claim.attempt_id)
+    assert (row.state, row.posting_at, row.message_count) == ("posting", posting.posting_at, 1)
+    assert row.lease_until == posting.posting_at + LEASE
+    assert [attempt(database, one.attempt_id).state for one in waiting] == ["claimed"] * 2
+    assert set(statuses_of(database)) == {"sending"}
+
+
+def test_a_worker_that_dies_after_its_claim_leaves_only_the_first_unknown(
+    database: Database, clock: Clock
+) -> None:
+    for number in range(3):
+        queue(database, phone(number), text=f"Dear {number}")
+    claim_and_begin(database)
+    clock.step(seconds=LEASE.total_seconds() + 1)
+    sweep_leases(database)
+    assert statuses_of(database) == ["unknown", "queued", "queued"]
+
+
+def test_a_claim_that_the_pace_holds_up_is_only_held(database: Database) -> None:
+    queue(database, *phones(2))
+    pace = Pace(1, 1_000_000)
+    assert claim_and_begin(database, pace)[0] is not None
+    queue_batch(database, phones(2, first=10))
+    posting, (waiting,) = claim_and_begin(database, pace)
+    assert posting is None
+    assert attempt(database, waiting.attempt_id).state == "claimed"
+    assert isinstance(begin(database, waiting, pace), Wait)
+
+
+def test_what_was_asked_long_before_its_turn_for_the_pace_is_asked_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another session may hold the pace for long, in its death for instance; a STOP may have come meanwhile."""
+    queue(database, *phones(2))
+    with monkeypatch.context() as late:
+        late.setattr(start_post, "STALE_SECONDS", -1.0)
+        posting, (waiting,) = claim_and_begin(database)
+        assert posting is None
+        assert begin(database, waiting) == Wait(0.0)
+    assert attempt(database, waiting.attempt_id).state == "claimed"
+    opt_out(database, phone(1))
+    assert list(begin_posting(database, waiting).claim.recipients) == [phone(2)]
+
+
+def test_nothing_is_claimed_or_marked_while_the_account_is_paused(database: Database) -> None:
+    queue(database, phone(1))
+    pause(database, pauses.ACCOUNT)
+    assert claim_and_begin(database) == (None, [])
+    assert (statuses_of(database), every(database, tables.attempts)) == (["queued"], [])
+
+
+def test_who_opted_out_is_not_among_those_that_leave_at_once(database: Database) -> None:
+    queue(database, *phones(3))
+    opt_out(database, phone(2))
+    posting, waiting = claim_and_begin(database)
+    assert posting is not None
+    assert (list(posting.claim.recipients), waiting) == ([phone(1), phone(3)], [])
+    assert statuses_of(database) == ["sending", "blocked", "sending"]
+
+
+def test_after_a_lost_answer_one_message_leaves_at_once(database: Database) -> None:
+    queue_batch(database, phones(5))
+    in_write(database, circuit_breaker.narrow)
+    posting, waiting = claim_and_begin(database)
+    assert posting is not None
+    assert (len(posting.claim.recipients), waiting) == (1, [])
+    assert claim_and_begin(database) == (None, [])
+
+
+@pytest.fixture
+def breaks_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The next transaction loses its session at the commit, done or not, and then `meanwhile` happens."""
+
+    def arrange(*, is_committed: bool, meanwhile: Callable[[], object] = list) -> None:
+        write, broken = database.write, []
+
+        @contextmanager
+        def write_and_break() -> Iterator[Connection]:
+            is_first = not broken
+            broken.append(None)
+            lost = OperationalError("COMMIT", {}, Exception("the connection is lost"))
+            try:
+                with write() as connection:
+                    yield connection
+                    if is_first and not is_committed:
+                        raise lost
+            finally:
+                if is_first:
+                    meanwhile()
+            if is_first:
+                raise lost
+
+        monkeypatch.setattr(retrying, "RETRY_SECONDS", 0.01)
+        monkeypatch.setattr(database, "write", write_and_break)
+
+    return arrange
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_a_claim_of_which_nobody_knows_whether_it_was_committed_is_made_again(
+    database: Database, breaks_once: Callable[..., None], is_committed: bool
+) -> None:
+    """No text becomes unknown for it, nor waits for a lease to end, nor leaves twice."""
+    ids = [one for number in range(3) for one in queue(database, phone(number), text=f"Dear {number}")]
+    breaks_once(is_committed=is_committed)
+    posting, waiting = claim_and_begin(database)
+    assert posting is not None
+    claimed = [posting.claim, *waiting]
+    assert [one.recipients for one in claimed] == [{phone(n): ids[n]} for n in range(3)]
+    states = Counter(row.state for row in every(database, tables.attempts))
+    assert states == Counter(posting=1, claimed=2, released=3 if is_committed else 0)
+    assert [message(database, one).attempt_id for one in ids] == [one.attempt_id for one in claimed]
+
+
+def test_a_claim_that_is_made_again_takes_nothing_from_who_got_its_id_meanwhile(
+    database: Database, breaks_once: Callable[..., None]
+) -> None:
+    queue(database, *phones(2))
+    other: list[Posting] = []
+
+    def another_worker() -> None:
+        (one,) = claim_as(database, "another", ClaimLimits(500, LEASE))
+        other.append(begin_posting(database, one))
+
+    breaks_once(is_committed=False, meanwhile=another_worker)
+    assert claim_and_begin(database) == (None, [])
+    assert attempt(database, other[0].claim.attempt_id).state == "posting"
+    assert statuses_of(database) == ["sending"] * 2

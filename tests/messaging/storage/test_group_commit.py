@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, insert, text
+from sqlalchemy.exc import IntegrityError
+
+from messaging.storage import tables
+from messaging.storage.database import Database
+from messaging.storage.group_commit import HEAVIEST_GROUP, GroupWrites, Step
+from tests.support.delivery import count, every
+
+PATIENCE_SECONDS = 20.0
+
+
+class Bad(Exception):
+    pass
+
+
+def submit_one(groups: GroupWrites, work: Any, item: Any, **options: int) -> Any:
+    return groups.submit_together([Step(work, item, **options)])[0]
+
+
+def write_counters(connection: Connection, names: Sequence[str]) -> list[str]:
+    for name in names:
+        if name.startswith("bad"):
+            raise Bad(name)
+        connection.execute(insert(tables.counters).values(name=name, value=len(names)))
+    return [f"{name} is written" for name in names]
+
+
+def at_once(calls: Sequence[Callable[[], Any]], hold: threading.Lock | None = None) -> list[Any]:
+    """What each call came to, in threads that all wait before the first of them commits."""
+    found: list[Any] = [None] * len(calls)
+
+    def run(place: int) -> None:
+        try:
+            found[place] = calls[place]()
+        except Exception as error:  # noqa: BLE001  (the test looks at it)
+            found[place] = error
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    if hold is not None:
+        threads[-1].join(0.3)
+        hold.release()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    return found
+
+
+@pytest.fixture
+def crowd(database: Database) -> Callable[..., list[Any]]:
+    """Submits from as many threads at once, all of which find the turn taken."""
+
+    def submit(*items: Any, work: Any = write_counters, **options: Any) -> list[Any]:
+        database.grouped._turn.acquire()
+        calls = [lambda item=item: submit_one(database.grouped, work, item, **options) for item in items]
+        return at_once(calls, database.grouped._turn)
+
+    return submit
+
+
+def test_one_alone_is_written_and_gets_its_result(database: Database) -> None:
+    assert submit_one(database.grouped, write_counters, "a") == "a is written"
+    assert count(database, tables.counters) == 1
+
+
+def test_those_who_wait_share_a_commit_and_each_gets_its_own_result(
+    database: Database, crowd: Callable[..., list[Any]]
+) -> None:
+    assert crowd("a", "b", "c", "d") == [f"{name} is written" for name in "abcd"]
+    assert {row.value for row in every(database, tables.counters)} == {4}
+
+
+def test_what_one_has_brought_is_durable_when_its_call_returns(database: Database) -> None:
+    for number in range(5):
+        submit_one(database.grouped, write_counters, str(number))
+        assert count(database, tables.counters) == number + 1
+
+
+def test_one_that_fails_harms_nobody_else(database: Database, crowd: Callable[..., list[Any]]) -> None:
+    found = crowd("a", "bad", "b", "worse but not bad")
+    assert isinstance(found[1], Bad)
+    assert [found[0], found[2]] == ["a is written", "b is written"]
+    assert {row.name for row in every(database, tables.counters)} == {"a", "b", "worse but not bad"}
+
+
+def test_a_group_that_fails_leaves_nothing_of_its_first_try(
+    database: Database, crowd: Callable[..., list[Any]]
+) -> None:
+    with database.write() as connection:
+        connection.execute(insert(tables.counters).values(name="taken", value=0))
+    found = crowd("a", "taken", "b")
+    assert isinstance(found[1], IntegrityError)
+    # Each alone: a row that says 3 would be of the group.
+    assert {row.name: row.value for row in every(database, tables.counters)} == {"a": 1, "b": 1, "taken": 0}
+
+
+def test_after_a_failure_the_next_one_is_served(database: Database) -> None:
+    with suppress(Bad):
+        submit_one(database.grouped, write_counters, "bad")
+    assert submit_one(database.grouped, write_counters, "a") == "a is written"
+
+
+def test_works_of_one_transaction_are_done_in_the_order_of_their_rank(database: Database) -> None:
+    done: list[str] = []
+
+    def late(_connection: Connection, items: list[str]) -> list[str]:
+        done.append("late")
+        return items
+
+    def early(_connection: Connection, items: list[str]) -> list[str]:
+        done.append("early")
+        return items
+
+    database.grouped._turn.acquire()
+    calls = [
+        lambda: submit_one(database.grouped, late, "x", rank=1),
+        lambda: submit_one(database.grouped, early, "y", rank=0),
+        lambda: submit_one(database.grouped, late, "z", rank=1),
+    ]
+    assert at_once(calls, database.grouped._turn) == ["x", "y", "z"]
+    assert done == ["early", "late"]
+
+
+def test_two_steps_of_one_caller_are_durable_together_and_each_gets_its_result(database: Database) -> None:
+    def upper(_connection: Connection, items: list[str]) -> list[str]:
+        return [item.upper() for item in items]
+
+    steps = [Step(upper, "x", rank=1), Step(write_counters, "a")]
+    assert database.grouped.submit_together(steps) == ["X", "a is written"]
+    assert {row.name for row in every(database, tables.counters)} == {"a"}
+
+
+def test_of_two_steps_neither_is_written_where_one_fails(database: Database) -> None:
+    def refuse(_connection: Connection, items: list[str]) -> list[str]:
+        raise Bad(items[0])
+
+    with pytest.raises(Bad):
+        database.grouped.submit_together([Step(write_counters, "a"), Step(refuse, "x", rank=1)])
+    assert count(database, tables.counters) == 0
+
+
+def test_a_caller_whose_second_step_fails_harms_nobody_else(database: Database) -> None:
+    def refuse(_connection: Connection, items: list[str]) -> list[str]:
+        raise Bad(items[0])
+
+    database.grouped._turn.acquire()
+    calls = [
+        lambda: database.grouped.submit_together([Step(write_counters, "a"), Step(refuse, "x", rank=1)]),
+        lambda: submit_one(database.grouped, write_counters, "b"),
+        lambda: database.grouped.submit_together([Step(write_counters, "c"), Step(write_counters, "d")]),
+    ]
+    found = at_once(calls, database.grouped._turn)
+    assert isinstance(found[0], Bad)
+    assert found[1:] == ["b is written", ["c is written", "d is written"]]
+    assert {row.name for row in every(database, tables.counters)} == {"b", "c", "d"}
+
+
+def test_a_group_is_no_heavier_than_postgresql_can_lock(
+    database: Database, crowd: Callable[..., list[Any]]
+) -> None:
+    sizes: list[int] = []
+
+    def note(_connection: Connection, items: list[int]) -> list[int]:
+        sizes.append(len(items))
+        return items
+
+    assert sorted(crowd(*range(7), work=note, weight=HEAVIEST_GROUP // 3)) == list(range(7))
+    assert max(sizes) == 3
+    assert sum(sizes) == 7
+
+
+def test_one_that_is_too_heavy_for_any_group_is_written_alone(database: Database) -> None:
+    assert submit_one(database.grouped, write_counters, "a", weight=HEAVIEST_GROUP * 2) == "a is written"
+
+
+def test_a_commit_of_which_nobody_knows_is_tried_again_alone(database: Database) -> None:
+    """The connection breaks at the commit: what asks must bear to be asked twice, and is told what happened."""
+    broken: list[None] = []
+
+    class Breaks:
+        def __init__(self) -> None:
+            self._real = database.write()
+
+        def __enter__(self) -> Connection:
+            return self._real.__enter__()
+
+        def __exit__(self, *error: Any) -> None:
+            self._real.__exit__(*error)
+            if not broken:
+                broken.append(None)
+                raise ConnectionError
+
+    def once(connection: Connection, names: list[str]) -> list[bool]:
+        """Whether the row is new."""
+        find = text("SELECT count(*) FROM counters WHERE name = :name")
+        is_new = [connection.execute(find, {"name": name}).scalar_one() == 0 for name in names]
+        for name, new in zip(names, is_new, strict=True):
+            if new:
+                connection.execute(insert(tables.counters).values(name=name, value=1))
+        return is_new
+
+    groups = GroupWrites(Breaks)
+    groups._turn.acquire()
+    calls = [lambda name=name: submit_one(groups, once, name) for name in ("a", "b")]
+    assert at_once(calls, groups._turn) == [False, False]
+    assert count(database, tables.counters) == 2
+
+
+def test_many_threads_that_write_without_end_all_come_through(database: Database) -> None:
+    def write_ten(thread: int) -> list[str]:
+        return [submit_one(database.grouped, write_counters, f"{thread}-{number}") for number in range(10)]
+
+    found = at_once([lambda thread=thread: write_ten(thread) for thread in range(8)])
+    assert [len(each) for each in found] == [10] * 8
+    assert count(database, tables.counters) == 80

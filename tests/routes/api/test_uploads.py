@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from flask_openapi.openapi import OpenAPI
+from sqlalchemy import func, select, update
+from urllib3.filepost import encode_multipart_formdata
+from werkzeug.test import TestResponse
+
+from messaging.batches.importer import import_next
+from messaging.costs import prices
+from messaging.operations.audit import audit
+from messaging.storage import tables
+from messaging.storage.database import Database, utc_now
+from routes.uploads import SLOTS
+from tests.support.web import API_KEY, Caller
+from utils.money import parse_money
+from utils.provider_answers import RecipientAnswer
+from utils.settings import Settings
+
+FILE = "Phone;Name\r\n+254711000001;Amina\r\n254711000002;Brian\r\n+254711000001;Again\r\n12;Nobody\r\n"
+TEXT = "Dear {{name}}, school closes at noon"
+
+
+def upload(
+    app: OpenAPI, content: str | bytes = FILE, path: str = "/v1/batches", **fields: Any
+) -> TestResponse:
+    headers = {"Authorization": f"Bearer {API_KEY}"}
+    key = fields.pop("key", None)
+    if key is not None:
+        headers["Idempotency-Key"] = key
+    raw = content.encode() if isinstance(content, str) else content
+    body, kind = encode_multipart_formdata({"text": TEXT} | fields | {"file": ("people.csv", raw)})
+    return app.test_client().post(path, data=body, headers=headers, content_type=kind)
+
+
+def import_all(database: Database, settings: Settings) -> None:
+    while import_next(database, settings, lambda: False):
+        pass
+
+
+def error_of(answer: TestResponse) -> tuple[int, str]:
+    return answer.status_code, answer.json["error"]["code"]  # type: ignore[index]
+
+
+def rows_of(answer: TestResponse) -> list[dict[str, str]]:
+    assert (answer.status_code, answer.mimetype) == (200, "text/csv")
+    return list(csv.DictReader(io.StringIO(answer.text, newline="")))
+
+
+def count(database: Database, table: Any) -> int:
+    with database.read() as connection:
+        return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
+
+
+def test_a_file_becomes_a_batch_of_personal_texts(
+    app: OpenAPI, database: Database, settings: Settings, caller: Caller
+) -> None:
+    answer = upload(app)
+    assert (answer.status_code, answer.json) == (202, {"id": 1, "status": "receiving"})
+    assert caller.get("/v1/batches/1").json["status"] == "receiving"  # type: ignore[index]
+    import_all(database, settings)
+    batch: dict[str, Any] = caller.get("/v1/batches/1").json  # type: ignore[assignment]
+    assert (batch["status"], batch["total"], batch["refused"], batch["duplicates"]) == ("sending", 2, 1, 1)
+    texts = {message["to"]: message["text"] for message in caller.messages(batch_id=1)}
+    assert texts == {
+        "+254711000001": "Dear Amina, school closes at noon",
+        "+254711000002": "Dear Brian, school closes at noon",
+    }
+    assert count(database, tables.upload_pieces) == 0
+    assert audit(database).problems == []
+
+
+def test_the_refused_rows_come_back_with_line_value_and_reason(
+    app: OpenAPI, database: Database, settings: Settings, caller: Caller
+) -> None:
+    content = "phone,name\n2.547E+11,Asha\n+254711000001,\n=1+1,Bob\n,Carol\n+254711000002,Dan\n"
+    upload(app, content)
+    import_all(database, settings)
+    rows = rows_of(caller.get("/v1/batches/1/refused.csv"))
+    assert [(row["line"], row["value"], row["code"]) for row in rows] == [
+        ("2", "2.547E+11", "excel_notation"),
+        ("3", "+254711000001", "empty_value"),
+        ("4", "'=1+1", "invalid_phone"),
+        ("5", "", "missing_phone"),
+    ]
+    assert "'name' is empty" in rows[1]["reason"]
+
+
+def test_the_messages_come_back_as_a_file_that_computes_nothing_in_a_spreadsheet(
+    app: OpenAPI, database: Database, settings: Settings, caller: Caller
+) -> None:
+    upload(app, 'phone,name\n+254711000001,"=HYPERLINK(""http://x"")\nsecond line"\n', text="{{name}}")
+    import_all(database, settings)
+    (row,) = rows_of(caller.get("/v1/batches/1/messages.csv"))
+    assert row["to"] == "+254711000001"
+    assert row["text"] == '\'=HYPERLINK("http://x")\nsecond line'
+    assert row["status"] == "queued"
+
+
+def test_the_same_file_with_the_same_key_is_one_batch(app: OpenAPI, database: Database) -> None:
+    first, second = upload(app, key="k"), upload(app, key="k")
+    assert (first.json, second.json) == ({"id": 1, "status": "receiving"},) * 2
+    assert second.headers["Idempotent-Replay"] == "true"
+    assert count(database, tables.batches) == 1
+    assert error_of(upload(app, FILE + "+254711000009;New\n", key="k")) == (422, "idempotency_key_reused")
+    assert error_of(upload(app, key="k", name="other")) == (422, "idempotency_key_reused")
+
+
+def test_what_is_wrong_with_the_whole_file_is_said_before_anything_is_kept(
+    app: OpenAPI, database: Database
+) -> None:
+    assert error_of(upload(app, "phone\n+254711000001\n")) == (400, "missing_column")
+    assert error_of(upload(app, "number,name\n1,2\n")) == (400, "missing_phone_column")
+    assert error_of(upload(app, "phone,phone\n1,2\n")) == (400, "duplicate_column")
+    assert error_of(upload(app, "phone,name\n+254711000001,José\n".encode("latin-1"))) == (400, "not_utf8")
+    assert error_of(upload(app, FILE.encode("utf-16"))) == (400, "not_utf8")
+    assert error_of(upload(app, "")) == (400, "empty_file")
+    assert error_of(upload(app, text=" ")) == (400, "empty_message")
+    assert error_of(upload(app, text="Dear {{name")) == (400, "invalid_placeholder")
+    assert error_of(upload(app, max_cost="much")) == (400, "invalid_money")
+    for max_cost in (
+        "KES 0",
+        "KES -5",
+        "5000",
+        "KES 5,000",
+        '{"amount": "5"}',
+        "KES 0.0000001",
+        "[" * 10_000,
+    ):
+        assert error_of(upload(app, max_cost=max_cost)) == (400, "invalid_money")
+    assert error_of(upload(app, sender_id="@@")) == (400, "invalid_sender_id")
+    assert error_of(upload(app, expires_at="2020-01-01T00:00:00Z")) == (400, "invalid_time")
+    assert count(database, tables.batches) == 0
+
+
+def test_a_form_without_a_file_is_refused(app: OpenAPI) -> None:
+    headers = {"Authorization": f"Bearer {API_KEY}"}
+    for form in ({"text": "x"}, {"text": "x", "file": "phone"}):
+        answer = app.test_client().post(
+            "/v1/batches", data=form, headers=headers, content_type="multipart/form-data"
+        )
+        assert error_of(answer) == (400, "invalid_request")
+
+
+def test_a_file_larger_than_any_other_body_is_taken(app: OpenAPI) -> None:
+    content = "phone,name\n" + "+254711000001,A rather long name indeed\n" * 80_000
+    assert upload(app, content).status_code == 202
+
+
+def test_uploads_take_turns_and_give_their_place_back(app: OpenAPI) -> None:
+    assert [upload(app).status_code for _ in range(5)] == [202] * 5
+    slots = app.extensions[SLOTS]
+    while slots.acquire(blocking=False):
+        pass
+    assert error_of(upload(app)) == (503, "busy")
+
+
+def test_every_field_of_the_form_reaches_the_batch(app: OpenAPI, caller: Caller) -> None:
+    answer = upload(
+        app,
+        name="2024",
+        sender_id="20880",
+        send_at="2036-01-01T08:00:00Z",
+        expires_at="2036-01-02T08:00:00Z",
+        max_cost="KES 100",
+    )
+    assert error_of(answer) == (400, "invalid_time")
+    answer = upload(app, name="2024", sender_id="20880", max_cost="KES 100")
+    batch: dict[str, Any] = caller.get("/v1/batches/1").json  # type: ignore[assignment]
+    assert (batch["name"], batch["max_cost"]) == ("2024", {"amount": "100.0000", "currency": "KES"})
+
+
+def test_max_cost_may_be_written_as_answers_write_money(app: OpenAPI, caller: Caller) -> None:
+    assert upload(app, max_cost='{"amount": "99.5000", "currency": "KES"}').status_code == 202
+    batch: dict[str, Any] = caller.get("/v1/batches/1").json  # type: ignore[assignment]
+    assert batch["max_cost"] == {"amount": "99.5000", "currency": "KES"}
+
+
+def test_a_quote_of_messages_counts_parts_and_names_what_makes_them_long(
+    app: OpenAPI, caller: Caller
+) -> None:
+    text = "x" * 100 + "’"
+    answer = app.test_client().post(
+        "/v1/quote",
+        json={"to": ["+254711000001", "+254711000001", "12"], "text": text},
+        headers={"Authorization": f"Bearer {API_KEY}"},
+    )
+    assert answer.status_code == 200
+    quote: dict[str, Any] = answer.json  # type: ignore[assignment]
+    assert (quote["recipients"], quote["duplicates"], quote["parts"]) == (1, 1, 2)
+    assert quote["encodings"] == {"GSM-7": 0, "UCS-2": 1}
+    assert quote["spills"] == [{"to": "+254711000001", "parts": 2, "character": "’", "suggestion": "'"}]
+    assert [one["to"] for one in quote["refused"]] == ["12"]
+    assert quote["estimated_cost"] == "unknown"
+    assert caller.messages() == []
+
+
+def test_a_quote_of_a_file_counts_its_rows(app: OpenAPI, database: Database) -> None:
+    quote: dict[str, Any] = upload(app, path="/v1/quote").json  # type: ignore[assignment]
+    assert (quote["recipients"], quote["duplicates"], quote["refused_total"]) == (2, 1, 1)
+    assert quote["parts"] == 2
+    assert (
+        count(database, tables.batches)
+        == count(database, tables.messages)
+        == count(database, tables.upload_pieces)
+        == 0
+    )
+
+
+def test_the_bill_says_where_our_estimate_was_wrong(
+    app: OpenAPI, database: Database, settings: Settings, caller: Caller
+) -> None:
+    upload(app, "phone,name\n+254711000001,a\n+254711000002,b\n+254711000003,c\n")
+    import_all(database, settings)
+    answer = RecipientAnswer("+254711000001", "accepted", cost=parse_money("KES 0.8000"))
+    with database.write() as connection:
+        prices.learn(database, connection, settings.at_sender_id, "Hello", [answer], utc_now())
+        for message_id, parts, micros in ((1, 1, 800_000), (2, 2, 1_700_000)):
+            cost = {"parts": parts, "cost_micros": micros, "cost_currency": "KES"}
+            connection.execute(
+                update(tables.messages).where(tables.messages.c.id == message_id).values(**cost)
+            )
+    assert caller.get("/v1/batches/1/bill").json == {
+        "messages": 2,
+        "estimated_parts": 2,
+        "billed_parts": 3,
+        "differing": 1,
+        "estimated_costs": [{"amount": "1.6000", "currency": "KES"}],
+        "billed_costs": [{"amount": "2.5000", "currency": "KES"}],
+        "unpriced": 0,
+        "examples": [{"id": 2, "estimated_parts": 1, "billed_parts": 2}],
+    }
+
+
+def test_of_a_batch_that_is_not_there_nothing_is_shown(caller: Caller) -> None:
+    for path in ("", "/bill", "/refused.csv", "/messages.csv"):
+        assert error_of(caller.get(f"/v1/batches/7{path}")) == (404, "not_found")
+        assert error_of(caller.get(f"/v1/batches/99999999999999999999{path}")) == (404, "not_found")

@@ -1,0 +1,213 @@
+"""CSV as spreadsheets write it: UTF-8 with or without BOM, commas, semicolons or tabs, line ends inside quotes."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from utils.errors import InvalidInput
+
+PHONE = "phone"
+# The commonest first: a header with the one column `phone` decides nothing.
+DELIMITERS = (",", ";", "\t")
+LONGEST_HEADER_BYTES = 200 * 1024
+# Of a wide file, in an error.
+MOST_NAMED_COLUMNS = 30
+LONGEST_CELL = 100_000
+# One line of 250 MB of commas would be read whole before any other limit: 2.5 GB in memory.
+LONGEST_ROW = LONGEST_HEADER_BYTES
+_LINE_END = re.compile(r"[\r\n]")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+csv.field_size_limit(LONGEST_CELL)
+
+
+class InvalidFile(InvalidInput):
+    """The file as a whole cannot be read: not_utf8, missing_phone_column, duplicate_column, unreadable_csv …"""
+
+    code = "invalid_file"
+    sentence = "The file cannot be read as CSV"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """`names`: the columns, folded for comparison, in order. `phone`: where the number stands."""
+
+    delimiter: str
+    names: list[str]
+    phone: int
+
+    def index(self, name: str) -> int:
+        """Of a column named in a text. Raises InvalidFile."""
+        places = [place for place, known in enumerate(self.names) if known == name]
+        if not places:
+            columns = [known for known in self.names if known][:MOST_NAMED_COLUMNS]
+            raise InvalidFile(
+                f"The text names the column {{{{{name}}}}}, but the file has only: {', '.join(columns)}",
+                code="missing_column",
+                field="text",
+                details={"column": name, "columns": columns},
+            )
+        if len(places) > 1:
+            raise InvalidFile(
+                f"The file has the column {name!r} twice", code="duplicate_column", field="file"
+            )
+        return places[0]
+
+
+def read_header(beginning: bytes) -> Header:
+    """From the first bytes of a file. Raises InvalidFile."""
+    text = _first_bytes_as_text(beginning[:LONGEST_HEADER_BYTES])
+    if len(beginning) >= LONGEST_HEADER_BYTES and not _LINE_END.search(text):
+        raise InvalidFile(
+            f"The first line has more than {LONGEST_HEADER_BYTES // 1024} KiB: it has to name the columns",
+            code="header_too_long",
+            field="file",
+        )
+    candidates = [_split_header(text, delimiter) for delimiter in DELIMITERS]
+    fitting = [found for found in candidates if found is not None]
+    if not fitting:
+        raise InvalidFile(
+            "The first line has to name the columns, one of them `phone`",
+            code="missing_phone_column",
+            field="file",
+        )
+    # `phone;a,b` has its number behind either mark: the one that makes more columns separates them.
+    return max(fitting, key=lambda header: len(header.names))
+
+
+def read_rows(
+    file: BinaryIO, delimiter: str, decoding_errors: str = "strict"
+) -> Iterator[tuple[int, list[str]]]:
+    """The records behind the header with the number of the line each begins on; blank ones are left out.
+
+    `decoding_errors`: what is done with bytes that are no UTF-8, in Python's words.
+    Raises InvalidFile where the rest cannot be told apart: a quote that is never closed, bytes that are no UTF-8.
+    """
+    # newline="": line ends inside quotes stay as they are, those outside are the reader's business.
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors=decoding_errors, newline="")
+    lines = _Lines(text)
+    # strict: else a quote that is never closed, or closed by the next one rows below, takes what stands between
+    # into one cell, and one recipient's text holds the rows of others.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    begins_on = 1
+    try:
+        next(reader, None)
+        begins_on = lines.begin_row() + 1
+        for cells in reader:
+            if cells and (cells[0].strip() or not _is_blank(cells)):
+                yield begins_on, cells
+            begins_on = lines.begin_row() + 1
+    except csv.Error as error:
+        raise InvalidFile(
+            f"Line {begins_on} cannot be read ({error}): is a quotation mark never closed?",
+            code="unreadable_csv",
+            field="file",
+        ) from None
+    except UnicodeDecodeError as error:
+        raise not_utf8(error) from None
+    finally:
+        # Only the caller closes what it opened.
+        if not text.closed:
+            text.detach()
+
+
+class _Lines:
+    """The lines of a file for a CSV reader, which asks for more of them while a row goes on inside quotes."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._readline = text.readline
+        self._number = 0
+        self._room = LONGEST_ROW
+
+    def begin_row(self) -> int:
+        """How many lines have been read."""
+        self._room = LONGEST_ROW
+        return self._number
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._readline(self._room + 1)
+        self._room -= len(line)
+        if self._room < 0:
+            raise InvalidFile(
+                f"The row on line {self._number + 1} has more than {LONGEST_ROW // 1024} KiB:"
+                " is a line end or a quotation mark missing?",
+                code="row_too_long",
+                field="file",
+            )
+        if not line:
+            raise StopIteration
+        self._number += 1
+        return line
+
+
+def check_encoding(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same pieces, once they are known to be UTF-8. Raises InvalidFile."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line = 1
+    for piece in pieces:
+        try:
+            decoder.decode(piece)
+        except UnicodeDecodeError as error:
+            raise not_utf8(error, line + error.object[: error.start].count(b"\n")) from None
+        line += piece.count(b"\n")
+        yield piece
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise not_utf8(error, line) from None
+
+
+def not_utf8(error: UnicodeDecodeError, line: int | None = None) -> InvalidFile:
+    where = "" if line is None else f" (line {line})"
+    return InvalidFile(
+        f"The file is not UTF-8{where}: save it as CSV UTF-8 and upload it again",
+        code="not_utf8",
+        field="file",
+        details={} if line is None else {"line": line, "byte": error.object[error.start]},
+    )
+
+
+def _is_blank(cells: Sequence[str]) -> bool:
+    """A line of separators only, as spreadsheets leave below a table."""
+    return not "".join(cells).strip()
+
+
+def _first_bytes_as_text(beginning: bytes) -> str:
+    if beginning.startswith(_UTF16):
+        raise InvalidFile(
+            "The file is UTF-16 (a spreadsheet's “Unicode text”): save it as CSV UTF-8 instead",
+            code="not_utf8",
+            field="file",
+        )
+    try:
+        # A character may be cut where the beginning ends.
+        return codecs.getincrementaldecoder("utf-8-sig")().decode(beginning)
+    except UnicodeDecodeError as error:
+        raise not_utf8(error, 1 + error.object[: error.start].count(b"\n")) from None
+
+
+def _split_header(text: str, delimiter: str) -> Header | None:
+    try:
+        cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    except csv.Error:
+        return None
+    names = [fold(cell) for cell in cells]
+    if PHONE not in names:
+        return None
+    if names.count(PHONE) > 1:
+        raise InvalidFile("The file has the column 'phone' twice", code="duplicate_column", field="file")
+    return Header(delimiter, names, names.index(PHONE))
+
+
+def fold(name: str) -> str:
+    """How names of columns are compared: people write `Name` above a column and `{{name}}` in a text."""
+    return " ".join(name.split()).casefold()

@@ -1,0 +1,237 @@
+"""The worker process: sending threads, periodic work and the ticker.
+
+Tasks carry nothing, the rows do: a task only wakes a worker or does the minute's work. Losing every one of
+them costs half a second, the ticker's next look. With an engine that is down or hangs, one lane sends what the
+ticker finds, and the minute's work is done a little later.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from huey import crontab
+from huey.consumer import Consumer
+from sqlalchemy.exc import SQLAlchemyError
+
+from messaging.batches.importer import import_next
+from messaging.batches.upkeep import BatchUpkeep
+from messaging.conversations.handler_runner import Answerer
+from messaging.conversations.handlers import require_handlers
+from messaging.forwarding import delivery
+from messaging.operations import account_check, heartbeats
+from messaging.operations import sweep as sweeps
+from messaging.operations.health import require_migrated
+from messaging.sending import claim, due, probes
+from messaging.sending.sender import Sender, worker_name
+from messaging.service import Service, build_service
+from messaging.storage.task_queue import QUEUE_ERRORS, QUEUE_NAME, Waker, create_queue, declare_send_due
+from utils.errors import ServiceError
+from utils.logs import configure_logging
+from utils.settings import load_settings
+
+TICK_SECONDS = 0.5
+# The engine asks for a sweep each minute; a worker that got none for longer does not wait for it.
+OWN_SWEEP_SECONDS = 75.0
+SWEEP_AGAIN_SECONDS = 5.0
+# Beyond the deadline of a POST: its record waits for a database that restarts.
+STOP_SECONDS = claim.LEASE_AFTER_TIMEOUT.total_seconds()
+# What is under way when the worker stops; an event that is cut off comes again.
+FORWARD_STOP_SECONDS = 15.0
+HEALTH_CHECK_SECONDS = 5.0
+# Beside the sending lanes, so that a batch of a million never keeps the minute's work waiting.
+EXTRA_THREADS = 2
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """The sending lanes, the minute's work and the ticker, in one process."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._lanes = threading.BoundedSemaphore(service.settings.worker_concurrency)
+        queue = create_queue(service.settings)
+        service.database.wake = Waker(service.settings)
+        self._send_due = declare_send_due(queue, self.send_due)
+        for name, work in (("sweep", self.sweep), ("probe", self.probe)):
+            queue.periodic_task(crontab(minute="*"), name=name, __module__=QUEUE_NAME)(work)
+        self._consumer = Consumer(
+            queue,
+            workers=service.settings.worker_concurrency + EXTRA_THREADS,
+            initial_delay=0.02,
+            # The default backs off to ten seconds.
+            max_delay=0.2,
+        )
+        self._stopping: threading.Event = self._consumer.stop_flag
+        self._sender = Sender(service.settings, service.database, service.provider, self._stopping)
+        self._answerer = Answerer(service.settings, service.database, self._stopping)
+        self._is_due = threading.Event()
+        self._swept_at = -math.inf
+        self._threads: dict[str, threading.Thread] = {}
+        self._targets: dict[str, Callable[[], None]] = {
+            "ticker": self.tick,
+            "importer": self.import_files,
+            "sweeper": self.sweep_unasked,
+            "sender": self.send_unasked,
+            "answerer": self._answerer.run,
+            "forwarder": self.forward,
+        }
+
+    def send_due(self) -> None:
+        """One lane works until nothing is due. With all lanes busy, one of them will come to it."""
+        self._answerer.nudge()
+        if not self._lanes.acquire(blocking=False):
+            return
+        try:
+            self._sender.run_until_idle()
+        finally:
+            self._lanes.release()
+
+    def sweep(self) -> None:
+        """Counts once it has succeeded: a lost task or an error would else cost a whole minute."""
+        sweeps.sweep(self._service.database, self._service.settings)
+        self._swept_at = time.monotonic()
+
+    def probe(self) -> None:
+        probes.probe(self._service.database, self._service.provider)
+
+    def tick(self) -> None:
+        """Finds what no wake-up told of: a backoff that ended, `send_at`, a lost task."""
+        next_beat = 0.0
+        upkeep = BatchUpkeep(self._service.database)
+        while not self._stopping.wait(TICK_SECONDS):
+            try:
+                if time.monotonic() >= next_beat:
+                    heartbeats.beat(self._service.database, worker_name())
+                    next_beat = time.monotonic() + heartbeats.INTERVAL.total_seconds()
+                upkeep.look()
+                if due.has_due(self._service.database):
+                    self._service.database.wake()
+                    self._is_due.set()
+            except SQLAlchemyError:
+                logger.warning("the database cannot be reached", exc_info=True)
+
+    def send_unasked(self) -> None:
+        """One lane that waits for no task, for the engine may be down or hang."""
+        while not self._stopping.is_set():
+            if not self._is_due.wait(TICK_SECONDS):
+                continue
+            self._is_due.clear()
+            try:
+                self.send_due()
+            except SQLAlchemyError:
+                logger.warning("nothing is sent: no database", exc_info=True)
+
+    def sweep_unasked(self) -> None:
+        """The minute's work: at the start, and where the engine has not asked for it in time.
+
+        The first sweep finds what a dead worker left. As a task it was lost where the engine's store failed for a
+        moment, and the next one came a minute later.
+        """
+        wait_seconds = 0.0
+        while not self._stopping.wait(wait_seconds):
+            wait_seconds = TICK_SECONDS
+            if time.monotonic() - self._swept_at < OWN_SWEEP_SECONDS:
+                continue
+            try:
+                self.sweep()
+                self.probe()
+            except SQLAlchemyError:
+                logger.warning("nothing is swept: no database", exc_info=True)
+                wait_seconds = SWEEP_AGAIN_SECONDS
+
+    def import_files(self) -> None:
+        """Makes uploaded files into messages, one at a time, in a thread of its own beside the sending lanes."""
+        service = self._service
+        while not self._stopping.wait(TICK_SECONDS):
+            try:
+                while import_next(service.database, service.settings, self._stopping.is_set):
+                    pass
+            except SQLAlchemyError:
+                logger.warning("the database cannot be reached", exc_info=True)
+
+    def forward(self) -> None:
+        """A lane of its own: however dead the receiver, it delays nothing else."""
+        forwarder = delivery.build_forwarder(self._service.settings, self._service.database, self._stopping)
+        while not self._stopping.wait(TICK_SECONDS):
+            try:
+                if forwarder is not None:
+                    forwarder.run_until_idle()
+            except SQLAlchemyError:
+                logger.warning("events cannot be forwarded: no database", exc_info=True)
+
+    def run(self) -> None:
+        """Until SIGTERM or SIGINT: then each lane finishes its POST, records it and lets go of the rest.
+
+        Huey's own handlers interrupt tasks at SIGTERM, or at a second signal; ours only ever ask.
+        """
+        self._consumer.start()
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signal_number, self._stop)
+        self.keep_alive()
+        while not self._stopping.wait(HEALTH_CHECK_SECONDS):
+            self._consumer.check_worker_health()
+            self.keep_alive()
+        self._await_posts([self._threads["sender"], *(thread for _, thread in self._consumer.worker_threads)])
+        # Ticker, importer and sweeper: killed at any point they lose nothing, so nobody waits for them.
+        self._threads["answerer"].join()
+        self._threads["forwarder"].join(FORWARD_STOP_SECONDS)
+
+    def keep_alive(self) -> None:
+        """Starts what does not run. A thread that an error has ended is told of, and gets a successor."""
+        for name, target in self._targets.items():
+            former = self._threads.get(name)
+            if former is not None and former.is_alive():
+                continue
+            if former is not None:
+                logger.error(
+                    "a thread of the worker had ended and is started again", extra={"thread_name": name}
+                )
+            self._threads[name] = threading.Thread(target=target, name=name, daemon=True)
+            self._threads[name].start()
+
+    def _await_posts(self, threads: Sequence[threading.Thread]) -> None:
+        """As long as a POST and its record may take; a thread that the engine keeps hanging has neither."""
+        deadline = time.monotonic() + self._service.settings.at_timeout_seconds + STOP_SECONDS
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self.stop()
+
+
+def _log_the_end(ended: threading.ExceptHookArgs) -> None:
+    """Python's own hook prints past the log, with whatever number or text the error quotes."""
+    name = ended.thread.name if ended.thread is not None else None
+    logger.error("an error has ended a thread", exc_info=ended.exc_value, extra={"thread_name": name})
+
+
+def main() -> int:
+    try:
+        settings = load_settings()
+        settings.require_provider()
+        configure_logging(settings.log_level, settings.secrets)
+        require_handlers(settings)
+        service = build_service(settings)
+        require_migrated(service.database)
+        account_check.claim_identity(service.database, settings)
+        worker = Worker(service)
+        threading.excepthook = _log_the_end
+    except ServiceError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except QUEUE_ERRORS as error:
+        sys.stderr.write(f"QUEUE_URL cannot be used: {str(error).partition(chr(10))[0]}\n")
+        return 1
+    worker.run()
+    return 0
