@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from utils.errors import InvalidInput
-from utils.money import parse_money
+from utils.money import in_units, parse_money
 
 LARGEST_ID = 2**63 - 1  # BIGINT
 
@@ -22,6 +22,10 @@ def money(as_billed: str | None) -> dict[str, str | None] | None:
     """`as_billed`: AT's string. A bare `0` has no currency; a form we cannot read gives None, the row keeps it."""
     read = None if as_billed is None else parse_money(as_billed)
     return None if read is None else {"amount": str(read.amount), "currency": read.currency}
+
+
+def booked_money(micros: int, currency: str | None) -> dict[str, str | None]:
+    return {"amount": in_units(micros), "currency": currency}
 
 
 def page(items: list[dict[str, Any]], limit: int, by: str = "id") -> dict[str, Any]:

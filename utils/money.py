@@ -17,6 +17,11 @@ class Money:
     currency: str | None
     raw: str = field(default="", compare=False)
 
+    @property
+    def micros(self) -> int:
+        """In millionths, as amounts are booked."""
+        return int(self.amount.scaleb(6))
+
     def __str__(self) -> str:
         return f"{self.currency} {self.amount}" if self.currency else str(self.amount)
 
@@ -28,3 +33,8 @@ def parse_money(text: str) -> Money | None:
     if found is None:
         return None
     return Money(Decimal(found[2]), found[1], text)
+
+
+def in_units(micros: int) -> str:
+    """An amount that is booked in millionths, as answers and files write it: `0.8000`."""
+    return f"{Decimal(micros).scaleb(-6):.4f}"

@@ -315,6 +315,12 @@ def find_network(code: str) -> Network | None:
     return NETWORK_CODES.get(code.strip())
 
 
+def network_name(code: str | None) -> str | None:
+    """The name of the network behind AT's code; the code itself where AT does not document it."""
+    network = None if code is None else find_network(code)
+    return code if network is None else network.name
+
+
 def _find_by_text(code: object) -> StatusCode | None:
     text = code.strip() if isinstance(code, str) else ""
     return STATUS_CODES.get(int(text)) if text.isascii() and text.isdigit() and len(text) < 6 else None

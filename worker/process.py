@@ -25,10 +25,9 @@ from messaging.batches.upkeep import BatchUpkeep
 from messaging.conversations.handler_runner import Answerer
 from messaging.conversations.handlers import require_handlers
 from messaging.forwarding import delivery
-from messaging.operations import account_check, heartbeats
-from messaging.operations import sweep as sweeps
+from messaging.operations import account_check, health, sweep
 from messaging.operations.health import require_migrated
-from messaging.sending import claim, due, probes
+from messaging.sending import claim, due, pauses
 from messaging.sending.sender import Sender, worker_name
 from messaging.service import Service, build_service
 from messaging.storage.task_queue import QUEUE_ERRORS, QUEUE_NAME, Waker, create_queue, declare_send_due
@@ -96,11 +95,11 @@ class Worker:
 
     def sweep(self) -> None:
         """Counts once it has succeeded: a lost task or an error would else cost a whole minute."""
-        sweeps.sweep(self._service.database, self._service.settings)
+        sweep.sweep(self._service.database, self._service.settings)
         self._swept_at = time.monotonic()
 
     def probe(self) -> None:
-        probes.probe(self._service.database, self._service.provider)
+        pauses.probe(self._service.database, self._service.provider)
 
     def tick(self) -> None:
         """Finds what no wake-up told of: a backoff that ended, `send_at`, a lost task."""
@@ -109,8 +108,8 @@ class Worker:
         while not self._stopping.wait(TICK_SECONDS):
             try:
                 if time.monotonic() >= next_beat:
-                    heartbeats.beat(self._service.database, worker_name())
-                    next_beat = time.monotonic() + heartbeats.INTERVAL.total_seconds()
+                    health.beat(self._service.database, worker_name())
+                    next_beat = time.monotonic() + health.HEARTBEAT_INTERVAL.total_seconds()
                 upkeep.look()
                 if due.has_due(self._service.database):
                     self._service.database.wake()

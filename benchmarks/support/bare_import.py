@@ -16,7 +16,7 @@ from sqlalchemy import insert
 from benchmarks.support.stores import opened
 from messaging.batches.placeholders import Placeholders
 from messaging.storage import tables
-from messaging.storage.bulk_inserts import as_stored
+from messaging.storage.bulk import as_stored
 from messaging.storage.database import Database, utc_now
 
 CHUNK = 10_000

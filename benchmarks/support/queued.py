@@ -12,7 +12,7 @@ from benchmarks.support.processes import CannotMeasure
 from benchmarks.support.stores import settle_statistics
 from messaging import statuses
 from messaging.storage import tables
-from messaging.storage.bulk_inserts import as_stored, insert_rows
+from messaging.storage.bulk import as_stored, insert_rows
 from messaging.storage.database import Database, utc_now
 
 CHUNK = 10_000

@@ -32,7 +32,7 @@ from benchmarks.support.provider import Manners, Seen
 from benchmarks.support.queued import Held, hold_batch, set_batch
 from benchmarks.support.results import Spread
 from benchmarks.support.stores import migrated_database, opened
-from messaging.operations import heartbeats
+from messaging.operations import health
 from messaging.storage.database import Database, utc_now
 from utils.setting_types import REPOSITORY
 
@@ -180,7 +180,7 @@ def staged(kind: str, lanes: int) -> Iterator[Stage]:
         )
         log = folder / "worker.log"
         worker = stack.enter_context(running(["worker"], settings, log))
-        wait_for(lambda: heartbeats.is_worker_alive(database), "the start of the worker", worker, log)
+        wait_for(lambda: health.is_worker_alive(database), "the start of the worker", worker, log)
         yield Stage(database, settings, worker.pid, provider, lanes)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Row, bindparam, func, select
@@ -18,10 +17,10 @@ from messaging.batches.progress import require_batch
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.json_shapes import rfc3339
+from utils.money import in_units
 from utils.spreadsheets import harmless_cell
 
 WINDOW = 2000
-MICRO = Decimal(1_000_000)
 MESSAGE_COLUMNS = (
     "id",
     "to",
@@ -119,7 +118,7 @@ def _refused_windows(database: Database, batch_id: int) -> Iterator[Sequence[Seq
 
 
 def _message_cells(row: Row[Any]) -> list[Any]:
-    cost = None if row.cost_micros is None else f"{Decimal(row.cost_micros) / MICRO:.4f}"
+    cost = None if row.cost_micros is None else in_units(row.cost_micros)
     return [
         row.id,
         row.recipient,

@@ -7,6 +7,8 @@ may take more at a time, for each commit waits for the disk and writes pages of 
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +16,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import text
 
-from messaging.batches.checkpoints import checkpoint
-from messaging.storage.database import Database
+from messaging.storage.database import SQLITE_BUSY_SECONDS, Database
 
 POSTGRESQL_CHUNK = 5000
 SMALLEST_CHUNK, SHARED_CHUNK, ALONE_CHUNK = 250, 1000, 8000
@@ -31,6 +32,8 @@ _LOOK = text(
     " FROM pg_class WHERE oid = 'messages'::regclass"
 )
 _ANALYZE = text("ANALYZE messages")
+
+logger = logging.getLogger(__name__)
 
 
 class Pace(Protocol):
@@ -137,3 +140,29 @@ class SharingPace:
 
     def _data_version(self) -> int:
         return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
+
+
+def checkpoint(database: Database, connection: Any) -> None:
+    """Writes SQLite's log back into its file, between two transactions of an import.
+
+    Left to SQLite, the commit that finds the log longer than `LONGEST_LOG_PAGES` does it, while the others wait:
+    at SQLite's own 1000 pages that was every chunk of an import, and a callback's commit now and then. Beside an
+    import of 150,000 rows callbacks kept 0.30 of their idle rate, p99 110 ms; with a longer log 0.41, 60 ms.
+
+    `connection`: the driver's, outside any transaction. What cannot be done now is the next one's."""
+    try:
+        # Most of it beside the writers; but while they write the log has no end, and never begins anew.
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        with database.write_turn():
+            _restart_log(connection)
+    except sqlite3.OperationalError:
+        logger.warning("the log cannot be written back", exc_info=True)
+
+
+def _restart_log(connection: Any) -> None:
+    # It waits for readers of the log with all writers waiting behind it: for a long download not at all.
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(RESTART)")
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_SECONDS * 1000}")

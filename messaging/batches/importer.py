@@ -26,7 +26,7 @@ from messaging.batches.rows import BatchRows, Chunk
 from messaging.forwarding import events
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.storage import tables
-from messaging.storage.bulk_inserts import as_stored, insert_rows
+from messaging.storage.bulk import as_stored, insert_rows
 from messaging.storage.database import Database, wake_after_commit
 from utils.csv_files import InvalidFile, read_header, read_rows
 from utils.settings import Settings

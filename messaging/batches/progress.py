@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from time import monotonic
 from typing import Any
 
@@ -14,9 +13,8 @@ from messaging import statuses
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.errors import NotFound
-from utils.json_shapes import LARGEST_ID, rfc3339
+from utils.json_shapes import LARGEST_ID, booked_money, rfc3339
 
-MICRO = Decimal(1_000_000)
 UNSETTLED = (statuses.QUEUED, statuses.SENDING)
 # All of its columns stand in ix_messages_batch: a million rows are read from the index alone.
 _SUMS = (
@@ -60,6 +58,7 @@ def batch_in_json(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
     for row in sums:
         counts[row.status] = counts.get(row.status, 0) + row.messages
     costs = _costs(sums)
+    has_limit = batch.max_cost_micros is not None
     shape = {
         "id": batch.id,
         "name": batch.name,
@@ -73,7 +72,7 @@ def batch_in_json(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
         "costs": costs if len(costs) > 1 else None,
         "parts": int(sum(row.parts or 0 for row in sums)),
         "progress": _progress(batch, counts),
-        "max_cost": _money(batch.max_cost_micros, batch.max_cost_currency),
+        "max_cost": booked_money(batch.max_cost_micros, batch.max_cost_currency) if has_limit else None,
         "send_at": rfc3339(batch.send_at),
         "expires_at": rfc3339(batch.expires_at),
         "created_at": rfc3339(batch.created_at),
@@ -97,11 +96,7 @@ def _costs(sums: Any) -> list[dict[str, str | None]]:
 def amounts(micros_by_currency: Mapping[str | None, int]) -> list[dict[str, str | None]]:
     """Money in CONTRACT's shape, an entry for each currency of which there is any."""
     totals = sorted(micros_by_currency.items(), key=str)
-    return [_money(micros, currency) or {} for currency, micros in totals if micros]
-
-
-def _money(micros: int | None, currency: str | None) -> dict[str, str | None] | None:
-    return None if micros is None else {"amount": f"{Decimal(micros) / MICRO:.4f}", "currency": currency}
+    return [booked_money(micros, currency) for currency, micros in totals if micros]
 
 
 def _progress(batch: Row[Any], counts: dict[str, int]) -> float:

@@ -6,19 +6,18 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from itertools import islice
 from typing import Any, BinaryIO
 
 from messaging.batches import upload_store
-from messaging.batches.phone_set import SeenNumbers
-from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow
+from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow, is_new
 from messaging.consent import ledger
 from messaging.costs.prices import PriceBook, prefix_of
 from messaging.messages.accept import MOST_RECIPIENTS, validate_text
 from messaging.storage.database import Database
 from utils.csv_files import read_header, read_rows
 from utils.errors import InvalidInput, InvalidPhone, NoRecipients
+from utils.json_shapes import booked_money
 from utils.phone_numbers import parse_phone
 from utils.segments import EXTENDED, Segments, gsm7_alternative, measure
 from utils.sender_ids import validate_sender
@@ -30,7 +29,6 @@ MOST_REFUSED = 10_000
 ROWS_AT_ONCE = 500
 # A quote runs in a web thread: between two of these the others get the interpreter without a struggle.
 PAUSE_SECONDS = 0.002
-MICRO = Decimal(1_000_000)
 
 
 def quote_messages(
@@ -118,7 +116,7 @@ def _quote(database: Database, sender_id: str | None, chunks: Iterable[Chunk]) -
 
 
 def _typed(to: Sequence[str], text: str, default_region: str | None) -> Iterator[Chunk]:
-    seen, parts = SeenNumbers(), measure(text).parts
+    seen, parts = set[int](), measure(text).parts
     numbered = enumerate(to, 1)
     while some := list(islice(numbered, ROWS_AT_ONCE)):
         chunk = Chunk(rows=len(some))
@@ -128,7 +126,7 @@ def _typed(to: Sequence[str], text: str, default_region: str | None) -> Iterator
             except InvalidPhone as error:
                 chunk.refused.append(RefusedRow(place, typed, error.code, error.message))
                 continue
-            if seen.add(phone):
+            if is_new(phone, seen):
                 chunk.taken.append(TakenRow(phone, text, parts))
             else:
                 chunk.duplicates += 1
@@ -166,14 +164,14 @@ def _in_json(tally: _Tally, book: PriceBook) -> dict[str, Any]:
         "parts": tally.parts,
         "encodings": {name: tally.encodings[name] for name in ("GSM-7", "UCS-2")},
         "spills": tally.spills,
-        "estimated_cost": _money(*costs[0]) if is_known else UNKNOWN,
-        "estimated_costs": [_money(*cost) for cost in costs],
+        "estimated_cost": costs[0] if is_known else UNKNOWN,
+        "estimated_costs": costs,
         "unpriced": unpriced,
     }
 
 
-def _costs(tally: _Tally, book: PriceBook) -> tuple[list[tuple[str, int]], int]:
-    """By currency, in micros; and how many texts go where no price was ever seen."""
+def _costs(tally: _Tally, book: PriceBook) -> tuple[list[dict[str, str | None]], int]:
+    """An amount for each currency; and how many texts go where no price was ever seen."""
     totals: Counter[str] = Counter()
     unpriced = 0
     for prefix, example in tally.examples.items():
@@ -182,8 +180,4 @@ def _costs(tally: _Tally, book: PriceBook) -> tuple[list[tuple[str, int]], int]:
             unpriced += tally.texts_by_prefix[prefix]
         else:
             totals[price.currency] += price.micros_per_part * tally.parts_by_prefix[prefix]
-    return sorted(totals.items()), unpriced
-
-
-def _money(currency: str, micros: int) -> dict[str, str]:
-    return {"amount": f"{Decimal(micros) / MICRO:.4f}", "currency": currency}
+    return [booked_money(micros, currency) for currency, micros in sorted(totals.items())], unpriced

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
-from messaging.batches.phone_set import SeenNumbers
 from messaging.batches.placeholders import Placeholders
 from messaging.messages.accept import LONGEST_TEXT
 from utils.csv_files import Header, InvalidFile
@@ -74,7 +73,8 @@ class BatchRows:
         self._phone = header.phone
         self._width = len(header.names)
         self._default_region = default_region
-        self._seen = SeenNumbers()
+        # 81 MB for a million: as numbers, not as texts.
+        self._seen: set[int] = set()
         self._rows = 0
         self._refused_count = 0
         self._fixed = None if self._columns else self._measured(placeholders.fill(()))
@@ -127,7 +127,7 @@ class BatchRows:
     def _add(self, chunk: Chunk, cells: list[str]) -> None:
         phone = self._read_phone(cells)
         text, parts = self._fixed or self._fill(cells)
-        if self._seen.add(phone):
+        if is_new(phone, self._seen):
             chunk.taken.append(TakenRow(phone, text, parts))
         else:
             chunk.duplicates += 1
@@ -169,3 +169,12 @@ class BatchRows:
         value = cells[self._phone] if len(cells) > self._phone else ""
         kept = value[:LONGEST_VALUE_KEPT].replace("\0", "\N{REPLACEMENT CHARACTER}")
         return RefusedRow(line, kept, error.code, error.message)
+
+
+def is_new(phone: str, seen: set[int]) -> bool:
+    """Whether an E.164 number is the first of its kind; `seen` remembers it."""
+    number = int(phone[1:])
+    if number in seen:
+        return False
+    seen.add(number)
+    return True

@@ -173,7 +173,7 @@ def _write(
         "sender_id": request.sender_id or settings.at_sender_id,
         "send_at": request.send_at,
         "expires_at": request.expires_at,
-        "max_cost_micros": None if max_cost is None else int(max_cost.amount.scaleb(6)),
+        "max_cost_micros": None if max_cost is None else max_cost.micros,
         "max_cost_currency": None if max_cost is None else max_cost.currency,
         "on_unknown": request.on_unknown,
         "upload_id": upload_id,

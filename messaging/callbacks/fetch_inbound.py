@@ -20,8 +20,8 @@ from messaging.conversations import same_text
 from messaging.conversations.receive import InboundText
 from messaging.conversations.same_text import PREFIX, Said
 from messaging.storage import tables
+from messaging.storage.bulk import insert_for
 from messaging.storage.database import Database
-from messaging.storage.upsert import insert_for
 from utils.errors import ProviderUnreachable
 from utils.json_shapes import LARGEST_ID
 from utils.settings import Settings

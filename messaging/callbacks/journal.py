@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Executable, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from messaging.storage import tables
+from messaging.storage.bulk import JsonRows
 from messaging.storage.database import utc_now
-from messaging.storage.json_rows import JsonRows
 
 APPLIED = "applied"
 QUARANTINED = "quarantined"

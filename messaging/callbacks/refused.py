@@ -9,8 +9,8 @@ import time
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging.storage import tables
+from messaging.storage.bulk import insert_for
 from messaging.storage.database import Database
-from messaging.storage.upsert import insert_for
 
 NAME = "refused_callbacks"
 FLUSH_INTERVAL_SECONDS = 1.0

@@ -12,9 +12,8 @@ from sqlalchemy import Connection, insert, select
 from messaging.consent.ledger import EVERYTHING, KEYWORD, lock_phones
 from messaging.forwarding import events
 from messaging.storage import tables
-from messaging.storage.bulk import one_of
+from messaging.storage.bulk import insert_for, one_of
 from messaging.storage.database import Database
-from messaging.storage.upsert import insert_for
 from utils.csv_files import LONGEST_HEADER_BYTES, PHONE, Header, read_header, read_rows
 from utils.errors import InvalidInput
 from utils.phone_numbers import read_phone

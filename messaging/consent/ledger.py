@@ -14,9 +14,8 @@ from sqlalchemy import Connection, and_, delete, exists, insert, select
 
 from messaging.forwarding import events
 from messaging.storage import tables
-from messaging.storage.bulk import one_of
+from messaging.storage.bulk import insert_for, one_of
 from messaging.storage.database import Database, lock_keys
-from messaging.storage.upsert import insert_for
 from utils.sender_ids import sender_key
 
 EVERYTHING = ""

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from messaging.conversations import replies
 from messaging.conversations.handlers import Attempt, Handlers, Inbound, explain, handlers_in
-from messaging.conversations.receive import default_reply
+from messaging.conversations.receive import reply_by_template
 from messaging.conversations.replies import Outcome, Reply
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -110,7 +110,7 @@ def answer(settings: Settings, database: Database, job: Job) -> None:
 def _texts(settings: Settings, handlers: Handlers, row: Row[Any]) -> tuple[str, ...]:
     if not handlers.want(row.text):
         # The handlers changed since the text came.
-        return tuple(text for text in [default_reply(settings, row.text)] if text.strip())
+        return tuple(text for text in [reply_by_template(settings, row.text)] if text.strip())
     keyword, rest = handlers.read(row.text)
     return handlers.answer(
         Inbound(

@@ -16,7 +16,7 @@ from messaging.storage.database import Database, wake_after_commit
 from messaging.storage.time_ranges import within
 from utils.errors import Conflict, NotFound, OptedOut
 from utils.json_shapes import LARGEST_ID, decode_cursor, money, page, rfc3339
-from utils.provider_codes import find_network
+from utils.provider_codes import network_name
 
 
 class NotHeld(Conflict):
@@ -89,11 +89,6 @@ def inbound_in_json(row: Row[Any]) -> dict[str, Any]:
         "reply_error": row.reply_error,
         "held_texts": replies.as_texts(row.held_texts),
     }
-
-
-def network_name(code: str | None) -> str | None:
-    network = None if code is None else find_network(code)
-    return code if network is None else network.name
 
 
 def release(database: Database, inbound_id: int) -> dict[str, Any]:

@@ -11,9 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from messaging.consent import keywords, ledger
 from messaging.consent.keywords import HELP, MESSAGE, START, STOP, Keyword
-from messaging.conversations import default_reply as echo
-from messaging.conversations import replies as replying
-from messaging.conversations import same_text, threads
+from messaging.conversations import default_reply, replies, same_text, threads
 from messaging.conversations.handlers import require_handlers
 from messaging.conversations.replies import Outcome, Reply
 from messaging.forwarding import events
@@ -103,7 +101,7 @@ def receive_texts(
         if one.phone is not None and _refusal(settings, one) is None
     ]
     outcomes = refused + _answer(settings, database, connection, people)
-    replying.note(connection, outcomes)
+    replies.note(connection, outcomes)
     threads.heard(
         connection,
         [
@@ -254,20 +252,20 @@ def _answer(
 ) -> list[Outcome]:
     standing = {one.new.id: _standing_reply(settings, one) for one in people}
     handlers = require_handlers(settings)
-    outcomes, replies = [], []
+    outcomes, wanted = [], []
     for one in people:
         text = standing[one.new.id]
         if text is not None:
-            replies.append(_reply(one, text, is_standing=True))
+            wanted.append(_reply(one, text, is_standing=True))
         elif one.new.keyword.meaning == STOP:
             outcomes.append(Outcome(one.new.id, STOP))
         elif handlers.want(one.new.text):
             # The row is the job: a worker runs the handler, and what hangs there keeps no callback waiting.
-            outcomes.append(Outcome(one.new.id, replying.WAITING, due_at=database.now(connection)))
+            outcomes.append(Outcome(one.new.id, replies.WAITING, due_at=database.now(connection)))
             wake_after_commit(connection)
         else:
-            replies.append(_reply(one, default_reply(settings, one.new.text)))
-    return outcomes + replying.send(settings, database, connection, replies)
+            wanted.append(_reply(one, reply_by_template(settings, one.new.text)))
+    return outcomes + replies.send(settings, database, connection, wanted)
 
 
 def _standing_reply(settings: Settings, one: _FromPhone) -> str | None:
@@ -281,8 +279,8 @@ def _standing_reply(settings: Settings, one: _FromPhone) -> str | None:
     return keywords.reply_to(one.new.keyword, settings) or (None if meaning in (STOP, HELP) else "")
 
 
-def default_reply(settings: Settings, text: str) -> str:
-    return echo.reply_to(settings.reply_template, text)
+def reply_by_template(settings: Settings, text: str) -> str:
+    return default_reply.reply_to(settings.reply_template, text)
 
 
 def _reply(one: _FromPhone, text: str, *, is_standing: bool = False) -> Reply:

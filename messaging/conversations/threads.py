@@ -13,8 +13,8 @@ from messaging.messages import idempotency
 from messaging.messages.accept import SendAnswer, validate_text
 from messaging.messages.queue import REPLY_PRIORITY, NewMessage, enqueue
 from messaging.storage import tables
+from messaging.storage.bulk import insert_for
 from messaging.storage.database import Database
-from messaging.storage.upsert import insert_for
 from utils.errors import NotFound, OptedOut
 from utils.segments import measure
 

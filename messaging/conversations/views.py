@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Table, func, select
 
-from messaging.conversations import threads as books
+from messaging.conversations import threads
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.database import Database
@@ -80,7 +80,7 @@ def get_conversation(
     """
     theirs_before, ours_before = (LARGEST_ID, LARGEST_ID) if cursor is None else decode_cursors(cursor, 2)
     with database.read() as connection:
-        row = books.find(connection, phone)
+        row = threads.find(connection, phone)
         theirs = _latest(
             connection, tables.inbound_messages, tables.inbound_messages.c.sender, phone, theirs_before, limit
         )

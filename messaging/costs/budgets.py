@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, update
@@ -145,7 +144,7 @@ def _bill(answer: RecipientAnswer, share: int, currency: str) -> int:
         return 0
     if answer.cost is None or answer.outcome == "unknown":
         return share
-    return int(answer.cost.amount * Decimal(1_000_000)) if answer.cost.currency in (currency, None) else 0
+    return answer.cost.micros if answer.cost.currency in (currency, None) else 0
 
 
 def charge_loss(connection: Connection, batch_id: int | None, held_back: int | None) -> None:

@@ -17,9 +17,8 @@ from sqlalchemy import Connection, select
 from sqlalchemy import text as text_clause
 
 from messaging.storage import tables
-from messaging.storage.bulk import one_of
+from messaging.storage.bulk import insert_for, one_of
 from messaging.storage.database import Database
-from messaging.storage.upsert import insert_for
 from utils.phone_numbers import region_of
 from utils.provider_answers import RecipientAnswer
 from utils.segments import measure
@@ -124,7 +123,7 @@ def _observed(text: str, answers: Iterable[RecipientAnswer]) -> list[dict[str, A
         prefix, cost = prefix_of(answer.number), answer.cost
         if prefix in seen or answer.outcome != "accepted" or cost is None or cost.currency is None:
             continue
-        micros = int(cost.amount.scaleb(6)) // (answer.parts or parts)
+        micros = cost.micros // (answer.parts or parts)
         if micros > 0:
             seen[prefix] = {
                 "prefix": prefix,

@@ -28,7 +28,7 @@ from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.database import FORWARDS
 from utils.json_shapes import money, rfc3339
-from utils.provider_codes import find_network
+from utils.provider_codes import network_name
 
 WAITING = "waiting"
 TOLD = statuses.SETTLED | {statuses.UNKNOWN}
@@ -146,7 +146,7 @@ def _message(row: Row[Any], change: StatusChange) -> dict[str, Any]:
         "provider_message_id": row.provider_message_id,
         "cost": money(row.cost_text),
         "parts": row.parts,
-        "network": _network(row.network),
+        "network": network_name(row.network),
         "inbound_id": row.inbound_id,
         "resend_of": row.resend_of,
         "created_at": rfc3339(row.created_at),
@@ -163,7 +163,7 @@ def _inbound(row: Row[Any]) -> dict[str, Any]:
         "text": row.text,
         "meaning": row.meaning,
         "link_id": row.link_id,
-        "network": _network(row.network),
+        "network": network_name(row.network),
         "provider_date": row.provider_date,
         "at": rfc3339(row.received_at),
     }
@@ -191,8 +191,3 @@ def _batch(row: Row[Any], at: datetime) -> dict[str, Any]:
         "created_at": rfc3339(row.created_at),
         "at": rfc3339(at),
     }
-
-
-def _network(code: str | None) -> str | None:
-    network = None if code is None else find_network(code)
-    return code if network is None else network.name

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, select, update
 
 from messaging.storage import tables
-from messaging.storage.upsert import insert_or_ignore
+from messaging.storage.bulk import insert_or_ignore
+from utils.backoff import backoff
 
 FIRST_STEP = timedelta(seconds=2)
 LONGEST_STEP = timedelta(minutes=5)
@@ -51,7 +52,7 @@ def waits(row: Row[Any], now: datetime) -> bool:
 
 
 def take_narrow_turn(connection: Connection, row: Row[Any], now: datetime) -> None:
-    _write(connection, next_post_at=now + _wait(row.step))
+    _write(connection, next_post_at=now + backoff(row.step, FIRST_STEP, LONGEST_STEP))
 
 
 def succeeded(connection: Connection, now: datetime) -> None:
@@ -64,7 +65,13 @@ def failed(connection: Connection, row: Row[Any], reason: str, now: datetime, *,
     to narrow its lane too would keep that waiting for hours behind what it refuses."""
     step = row.step + 1 if is_down else 0
     since = row.failing_since or now
-    _write(connection, step=step, next_post_at=now + _wait(step), failing_since=since, reason=reason)
+    _write(
+        connection,
+        step=step,
+        next_post_at=now + backoff(step, FIRST_STEP, LONGEST_STEP),
+        failing_since=since,
+        reason=reason,
+    )
     if step > 1:
         logger.warning("the receiver of forwarded events does not accept", extra={"rounds": step})
 
@@ -84,10 +91,6 @@ def resume(connection: Connection, now: datetime) -> bool:
 
 
 _NO_TROUBLE: dict[str, None] = {"failing_since": None, "paused_at": None, "reason": None}
-
-
-def _wait(step: int) -> timedelta:
-    return min(FIRST_STEP * (1 << min(max(step - 1, 0), 10)), LONGEST_STEP)
 
 
 def _write(connection: Connection, **values: object) -> None:

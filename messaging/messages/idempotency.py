@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, select, update
 
 from messaging.storage import tables
-from messaging.storage.upsert import insert_or_ignore
+from messaging.storage.bulk import insert_or_ignore
 from utils.errors import Conflict, InvalidInput
 
 KEPT = timedelta(hours=24)

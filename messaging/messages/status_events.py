@@ -10,8 +10,7 @@ from sqlalchemy import Connection, text, update
 
 from messaging.forwarding import events
 from messaging.storage import tables
-from messaging.storage.bulk import as_array, as_json_rows, one_of
-from messaging.storage.bulk_inserts import as_stored
+from messaging.storage.bulk import as_array, as_json_rows, as_stored, one_of
 
 CHUNK = 1000
 _COLUMNS = ("message_id", "at", "status", "source", "attempt_id", "detail")

@@ -16,7 +16,7 @@ from messaging.storage.database import Database
 from messaging.storage.time_ranges import within
 from utils.errors import NotFound
 from utils.json_shapes import LARGEST_ID, decode_cursor, money, page, rfc3339
-from utils.provider_codes import FAILURE_REASONS, STATUS_CODES, find_network
+from utils.provider_codes import FAILURE_REASONS, STATUS_CODES, network_name
 
 _ANSWER_REMEDIES = {entry.reason: entry.remedy for entry in STATUS_CODES.values() if entry.remedy}
 _REPORT_REMEDIES = {entry.reason: entry.remedy for entry in FAILURE_REASONS.values()}
@@ -85,7 +85,7 @@ def message_in_json(row: Row[Any]) -> dict[str, Any]:
         "cost": money(row.cost_text),
         "parts": row.parts,
         "estimated_parts": row.estimated_parts,
-        "network": _network_name(row.network),
+        "network": network_name(row.network),
         "inbound_id": row.inbound_id,
         "resend_of": row.resend_of,
         "created_at": rfc3339(row.created_at),
@@ -106,11 +106,6 @@ def _remedy(status: str, reason: str | None) -> str | None:
     if status == statuses.FAILED:
         tables = (_REPORT_REMEDIES, _ANSWER_REMEDIES)
     return next((table[reason] for table in tables if reason in table), None)
-
-
-def _network_name(code: str | None) -> str | None:
-    network = None if code is None else find_network(code)
-    return code if network is None else network.name
 
 
 def _conditions(connection: Connection, filters: MessageFilters) -> list[ColumnElement[bool]]:

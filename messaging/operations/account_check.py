@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, select
 
 from messaging.storage import tables
+from messaging.storage.bulk import insert_or_ignore
 from messaging.storage.database import Database
-from messaging.storage.upsert import insert_or_ignore
 from utils.errors import ServiceError
 from utils.settings import Settings
 

@@ -233,7 +233,7 @@ def _costs_differ(connection: Connection, _now: datetime) -> Iterator[Problem]:
     for row in connection.execute(statement):
         money = None if row.cost_text is None else parse_money(row.cost_text)
         booked = (row.cost_micros, row.cost_currency)
-        written = (None, None) if money is None else (int(money.amount.scaleb(6)), money.currency)
+        written = (None, None) if money is None else (money.micros, money.currency)
         if booked != written:
             detail = f"the provider wrote {row.cost_text!r}, the books have {booked[1]} {booked[0]} micros"
             yield Problem("cost_differs", detail, row.first)

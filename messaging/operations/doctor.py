@@ -13,13 +13,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from messaging.consent import ledger
 from messaging.forwarding.outbox import FAILED
 from messaging.forwarding.views import OFF, ON, PAUSED, standing_of
-from messaging.operations import heartbeats
+from messaging.operations import health
 from messaging.operations.account_check import SIMULATOR
 from messaging.operations.health import queue_problem, require_migrated
 from messaging.operations.metrics import Gauges
 from messaging.service import Service
 from messaging.storage import tables
-from messaging.storage.upsert import insert_for
+from messaging.storage.bulk import insert_for
 from utils.errors import ProviderError, ServiceError
 from utils.private_files import find_open
 from utils.setting_types import is_loopback, sqlite_path
@@ -115,7 +115,7 @@ def _identity(service: Service) -> Finding:
 
 
 def _worker(service: Service) -> Finding:
-    if heartbeats.is_worker_alive(service.database):
+    if health.is_worker_alive(service.database):
         return Finding("worker", True, "seen within the last half minute")
     return Finding(
         "worker", False, "none seen lately, so nothing leaves: start one (make run, python -m worker)"

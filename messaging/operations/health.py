@@ -1,4 +1,7 @@
-"""Whether this service can do its work now, and what is wrong where it cannot."""
+"""Whether this service can do its work now, and what is wrong where it cannot.
+
+Each worker process writes a heartbeat, one row of its own, every few seconds.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,25 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 
 import psycopg
 import redis
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from messaging.operations import heartbeats
 from messaging.service import Service
 from messaging.storage import migrations, tables
+from messaging.storage.bulk import insert_for
 from messaging.storage.database import Database
 from utils.errors import ServiceError, StorageUnavailable
 from utils.setting_types import sqlite_path
 
 OK = "ok"
+HEARTBEAT_INTERVAL = timedelta(seconds=5)
+ALIVE_WITHIN = timedelta(seconds=30)
 QUEUE_PATIENCE_SECONDS = 2
 # An unreachable server, a full or read-only disk, a lock that never came free, a pool with nothing to lend.
 STORAGE_ERRORS: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeout)
@@ -106,10 +112,10 @@ def _reach_queue(url: str) -> None:
 
 def _worker_problem(database: Database) -> str | None:
     try:
-        is_alive = heartbeats.is_worker_alive(database)
+        is_alive = is_worker_alive(database)
     except SQLAlchemyError:
         return "not known: the database cannot be used"
-    return None if is_alive else f"none seen for {heartbeats.LATELY.total_seconds():.0f} seconds"
+    return None if is_alive else f"none seen for {ALIVE_WITHIN.total_seconds():.0f} seconds"
 
 
 def _inbox_problem(service: Service) -> str | None:
@@ -118,3 +124,19 @@ def _inbox_problem(service: Service) -> str | None:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
+
+
+def beat(database: Database, worker: str) -> None:
+    with database.write() as connection:
+        now = database.now(connection)
+        statement = insert_for(connection, tables.heartbeats).values(worker=worker, seen_at=now)
+        statement = statement.on_conflict_do_update(
+            index_elements=[tables.heartbeats.c.worker], set_={"seen_at": now}
+        )
+        connection.execute(statement)
+
+
+def is_worker_alive(database: Database) -> bool:
+    with database.read() as connection:
+        latest = connection.execute(select(func.max(tables.heartbeats.c.seen_at))).scalar()
+        return latest is not None and database.now(connection) - latest < ALIVE_WITHIN

@@ -9,9 +9,7 @@ from sqlalchemy import Connection
 
 from messaging.messages import report_effects, status_events
 from messaging.messages.report_effects import MOVED, PARKED
-from messaging.reports import adoption, message_state, report_writes
-from messaging.reports import parked as parked_reports
-from messaging.reports import rows as report_rows
+from messaging.reports import adoption, message_state, parked, rows
 from messaging.reports.message_state import FiledReport, Report, Standing
 from messaging.storage.database import Database
 
@@ -20,16 +18,16 @@ def apply_reports(
     database: Database, connection: Connection, filed: Sequence[FiledReport], *, adopt: bool
 ) -> None:
     """`adopt`: whether a report of an id we do not know may be taken by a message whose answer was lost."""
-    found = parked_reports.find_messages(connection, {one.report.provider_message_id for one in filed})
+    found = parked.find_messages(connection, {one.report.provider_message_id for one in filed})
     happened: list[status_events.Event] = []
-    rows = [_apply(found, one, happened) for one in filed]
+    reported = [_apply(found, one, happened) for one in filed]
     touched = [one for candidates in found.values() for one in candidates]
     changed = message_state.changes(touched, filed[-1].received_at)
-    report_writes.write(connection, changed, happened, rows)
+    rows.write(connection, changed, happened, reported)
     message_state.block_opted_out(database, connection, touched)
-    parked = {row["recipient"] for row in rows if row["effect"] == PARKED and row["recipient"]}
-    if adopt and parked:
-        adoption.adopt(database, connection, parked)
+    recipients = {row["recipient"] for row in reported if row["effect"] == PARKED and row["recipient"]}
+    if adopt and recipients:
+        adoption.adopt(database, connection, recipients)
 
 
 def _pick(candidates: Sequence[Standing], report: Report) -> Standing:
@@ -41,7 +39,7 @@ def _apply(
 ) -> dict[str, Any]:
     candidates = found.get(filed.report.provider_message_id)
     if not candidates:
-        return report_rows.row_of(filed)
+        return rows.row_of(filed)
     standing = _pick(candidates, filed.report)
     effect = standing.take(filed.report, filed.callback_id, filed.received_at)
     if effect == MOVED:
@@ -50,4 +48,4 @@ def _apply(
             standing.message_id, filed.received_at, standing.status, "report", None, said
         )
         happened.append(event)
-    return report_rows.row_of(filed, standing.message_id, effect)
+    return rows.row_of(filed, standing.message_id, effect)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, update
+from sqlalchemy import BigInteger, Connection, Executable, Row, Text, bindparam, func, insert, select, update
 
+from messaging.forwarding import events
 from messaging.messages import status_events
 from messaging.messages.report_effects import MOVED, PARKED, words_of
+from messaging.messages.status_events import Event
 from messaging.reports import message_state
 from messaging.reports.message_state import FiledReport, Report
 from messaging.storage import tables
+from messaging.storage.bulk import JsonRows
+from messaging.storage.column_types import UtcDateTime
 from messaging.storage.database import Database
 
 IS_PARKED = tables.delivery_reports.c.message_id.is_(None)
@@ -68,3 +72,70 @@ def _report(row: Row[Any]) -> Report:
     return Report(
         row.provider_message_id, row.word, row.recipient, row.failure_reason, row.network, row.retry_count
     )
+
+
+_CHANGED = JsonRows(
+    "changed",
+    {
+        "message_id": BigInteger(),
+        "was": Text(),
+        "new_status": Text(),
+        "new_reason": Text(),
+        "new_network": Text(),
+        "new_finished_at": UtcDateTime(),
+        "now": UtcDateTime(),
+    },
+)
+
+_TOLD = JsonRows(
+    "told",
+    {name: tables.message_events.c[name].type for name in ("message_id", "at", "status", "source", "detail")},
+)
+
+_REPORTED = JsonRows(
+    "reported", {column.name: column.type for column in tables.delivery_reports.c if column.name != "id"}
+)
+
+
+def write(
+    connection: Connection,
+    changed: list[dict[str, Any]],
+    happened: Sequence[Event],
+    rows: list[dict[str, Any]],
+) -> None:
+    """`changed`: the parameters of `message_state.UPDATE`. `rows`: columns of delivery_reports."""
+    if connection.dialect.name == "sqlite":
+        if changed:
+            connection.execute(message_state.UPDATE, changed)
+        status_events.record(connection, happened)
+        insert_rows(connection, rows)
+        return
+    told = [{name: getattr(event, name) for name in _TOLD.names} for event in happened]
+    connection.execute(_WRITE_ALL, _CHANGED.given(changed) | _TOLD.given(told) | _REPORTED.given(rows))
+    events.note_statuses(connection, happened)
+
+
+def _write_all() -> Executable:
+    """All three in one statement: each question to PostgreSQL is a round trip that every report waits for."""
+    new = _CHANGED.table
+    moving = (
+        update(tables.messages)
+        .where(tables.messages.c.id == new.c.message_id, tables.messages.c.status == new.c.was)
+        .values(
+            status=new.c.new_status,
+            reason=new.c.new_reason,
+            network=new.c.new_network,
+            finished_at=new.c.new_finished_at,
+            sent_at=func.coalesce(tables.messages.c.sent_at, new.c.now),
+        )
+    )
+    telling = insert(tables.message_events).from_select(
+        _TOLD.names, select(*_TOLD.columns).order_by(_TOLD.place)
+    )
+    reporting = insert(tables.delivery_reports).from_select(
+        _REPORTED.names, select(*_REPORTED.columns).order_by(_REPORTED.place)
+    )
+    return reporting.add_cte(moving.cte("moving"), telling.cte("telling"))
+
+
+_WRITE_ALL = _write_all()

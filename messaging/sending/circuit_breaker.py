@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select, update
 
 from messaging.storage import tables
-from messaging.storage.upsert import insert_or_ignore
+from messaging.storage.bulk import insert_or_ignore
+from utils.backoff import backoff
 
 NAME = "provider"
 FIRST_STEP = timedelta(seconds=5)
@@ -77,7 +78,7 @@ def is_narrow(connection: Connection, now: datetime) -> bool:
 def take_narrow_turn(connection: Connection, lane: Lane, now: datetime) -> None:
     """The one POST of this backoff step is being claimed; the next one waits a step."""
     if lane.step:
-        _write(connection, next_post_at=now + _wait(lane.step))
+        _write(connection, next_post_at=now + backoff(lane.step, FIRST_STEP, LONGEST_STEP))
 
 
 def answered(connection: Connection, now: datetime) -> None:
@@ -108,7 +109,7 @@ def no_answer(
     if row.step and posting_at < row.narrowed_at:
         return
     step = row.step + 1
-    until = max(now + max(_wait(step), asked_wait), row.next_post_at)
+    until = max(now + max(backoff(step, FIRST_STEP, LONGEST_STEP), asked_wait), row.next_post_at)
     _write(connection, step=step, narrowed_at=now, next_post_at=min(until, now + LONGEST_BREAK))
     if step > 1:
         logger.error("the provider does not answer", extra={"posts_without_answer": step})
@@ -128,10 +129,6 @@ def _row(connection: Connection, now: datetime) -> Row[Any]:
         insert_or_ignore(connection, tables.lanes, {"name": NAME, "step": 0, **times})
         row = connection.execute(_LANE.with_for_update()).one()
     return row
-
-
-def _wait(step: int) -> timedelta:
-    return min(FIRST_STEP * (1 << min(step - 1, 10)), LONGEST_STEP)
 
 
 def _write(connection: Connection, **values: object) -> None:

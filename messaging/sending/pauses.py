@@ -1,22 +1,32 @@
-"""What is paused now, why, and since when. A pause keeps rows `queued`: no recipient is burnt by a bad account."""
+"""What is paused now, why, and since when. A pause keeps rows `queued`: a bad account costs no recipient.
+
+While the account is paused, a probe asks AT for the balance once a minute, which sends nothing.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, or_, select, update
 
+from messaging.sending import circuit_breaker
 from messaging.storage import tables
+from messaging.storage.bulk import insert_or_ignore
 from messaging.storage.database import Database, wake_after_commit
-from messaging.storage.upsert import insert_or_ignore
+from utils.errors import ProviderError
+from utils.sms_utils import ProviderClient
 
 ACCOUNT = "account"
 SENDER_PREFIX = "sender:"
 PROBE_INTERVAL = timedelta(minutes=1)
+PROBE_DEADLINE_SECONDS = 10.0
 
 _NAMES = select(tables.pauses.c.name)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +84,23 @@ def take_probe(database: Database) -> bool:
             .values(probed_at=now)
         )
         return connection.execute(statement).rowcount > 0
+
+
+def probe(database: Database, provider: ProviderClient) -> bool:
+    """Whether the account's pause was lifted: AT took our key, and there is money."""
+    if not take_probe(database):
+        return False
+    try:
+        balance = provider.fetch_balance(deadline_seconds=PROBE_DEADLINE_SECONDS)
+    except ProviderError as error:
+        logger.warning("the account stays paused", extra={"reason": error.reason})
+        return False
+    if balance.amount <= 0:
+        logger.warning("the account stays paused", extra={"reason": "insufficient_balance"})
+        return False
+    with database.write() as connection:
+        resume(connection, ACCOUNT)
+        # There may be money, and too little: one message finds out, not a full POST of every lane each minute.
+        circuit_breaker.narrow(connection, database.now(connection))
+    logger.info("sending resumed")
+    return True

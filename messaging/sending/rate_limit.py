@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, Row, bindparam, case, select, update
 
 from messaging.storage import tables
-from messaging.storage.upsert import insert_or_ignore
+from messaging.storage.bulk import insert_or_ignore
 
 REQUESTS = "requests"
 MESSAGES = "messages"

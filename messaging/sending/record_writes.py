@@ -14,8 +14,7 @@ from messaging.messages.unknown_outcomes import DECIDED
 from messaging.sending import retry_policy
 from messaging.sending.claim import Claim
 from messaging.storage import tables
-from messaging.storage.bulk import as_array, as_json_rows
-from messaging.storage.bulk_inserts import as_stored
+from messaging.storage.bulk import as_array, as_json_rows, as_stored
 from messaging.storage.database import wake_after_commit
 from utils.errors import ProviderError
 from utils.money import Money
@@ -223,7 +222,7 @@ class RecordWrites:
 
 
 def _in_micros(money: Money | None) -> tuple[int | None, str | None]:
-    return (None, None) if money is None else (int(money.amount.scaleb(6)), money.currency)
+    return (None, None) if money is None else (money.micros, money.currency)
 
 
 def _words(answer: RecipientAnswer) -> str | None:

@@ -6,6 +6,7 @@ import random
 from datetime import datetime, timedelta
 
 from messaging.sending.sending_hours import curfew_of
+from utils.backoff import backoff
 
 FIRST_WAIT = timedelta(seconds=5)
 LONGEST_WAIT = timedelta(minutes=10)
@@ -21,8 +22,7 @@ DO_NOT_DISTURB = "do_not_disturb"
 def wait_before_try(tries: int, jitter: float | None = None) -> timedelta:
     """Doubling, between half and the whole of the step, so that many rows do not come back at one moment."""
     share = random.uniform(0.5, 1.0) if jitter is None else jitter  # noqa: S311
-    doublings = min(max(tries - 1, 0), 10)
-    return min(FIRST_WAIT * (1 << doublings), LONGEST_WAIT) * share
+    return backoff(tries, FIRST_WAIT, LONGEST_WAIT) * share
 
 
 def is_given_up(created_at: datetime, now: datetime, tries: int, reason: str) -> bool:

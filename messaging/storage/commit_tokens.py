@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from messaging.storage import tables
-from messaging.storage.upsert import insert_or_ignore
+from messaging.storage.bulk import insert_or_ignore
 from utils.errors import AcceptanceUnknown
 
 # Beside the keys of callers, with which it is forgotten a day later.

@@ -21,7 +21,7 @@ from utils.errors import StorageUnavailable
 from utils.private_files import make_private, make_private_folder
 
 SQLITE_BUSY_SECONDS = 30
-# 64 MB, after which a commit writes SQLite's log back into the file. messaging.batches.checkpoints.
+# 64 MB, after which a commit writes SQLite's log back into the file. messaging.batches.import_pace.
 LONGEST_LOG_PAGES = 16_000
 # A machine that freezes or drops off the network in mid-transaction leaves its session, and its locks, to
 # PostgreSQL for as long as TCP takes to notice: two hours, in which nobody could claim or record anything.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -18,6 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.sql.elements import TextClause
 
 from messaging.storage.column_types import Id, UtcDateTime
 
@@ -29,6 +32,12 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+
+def _partial_index(name: str, *columns: Column[Any], where: TextClause, unique: bool = False) -> Index:
+    """An index of the rows for which `where` is true, on both stores."""
+    return Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)
+
 
 # messaging.batches
 batches = Table(
@@ -60,7 +69,7 @@ batches = Table(
 # The reason of one that is still being received: no worker takes it over.
 READ_BY_COMMAND = "read_by_command"
 RECEIVING = text("status = 'receiving'")
-Index("ix_batches_receiving", batches.c.id, postgresql_where=RECEIVING, sqlite_where=RECEIVING)
+_partial_index("ix_batches_receiving", batches.c.id, where=RECEIVING)
 
 # A batch's file as it was uploaded, until its rows are messages. messaging.batches.upload_store.
 upload_pieces = Table(
@@ -85,7 +94,7 @@ refused_rows = Table(
 
 # Those that something may still happen to: messaging.batches.upkeep.
 UNFINISHED = text("finished_at IS NULL")
-Index("ix_batches_unfinished", batches.c.id, postgresql_where=UNFINISHED, sqlite_where=UNFINISHED)
+_partial_index("ix_batches_unfinished", batches.c.id, where=UNFINISHED)
 
 # messaging.messages.queue inserts; claims, records, reports and sweeps move the status.
 messages = Table(
@@ -125,51 +134,31 @@ messages = Table(
 # Two roads to what is due: singles and replies by priority, and each batch by itself, so that a paused or
 # later batch of a million rows is never walked over to find one text that may go now.
 URGENT = text("status = 'queued' AND priority < 5")
-Index(
-    "ix_messages_urgent",
-    messages.c.priority,
-    messages.c.due_at,
-    messages.c.id,
-    postgresql_where=URGENT,
-    sqlite_where=URGENT,
-)
+_partial_index("ix_messages_urgent", messages.c.priority, messages.c.due_at, messages.c.id, where=URGENT)
 BULK = text("status = 'queued' AND priority = 5")
-Index(
-    "ix_messages_bulk",
-    messages.c.batch_id,
-    messages.c.due_at,
-    messages.c.id,
-    postgresql_where=BULK,
-    sqlite_where=BULK,
-)
+_partial_index("ix_messages_bulk", messages.c.batch_id, messages.c.due_at, messages.c.id, where=BULK)
 SENDING = text("status = 'sending'")
-Index("ix_messages_sending", messages.c.attempt_id, postgresql_where=SENDING, sqlite_where=SENDING)
+_partial_index("ix_messages_sending", messages.c.attempt_id, where=SENDING)
 ACCEPTED = text("status = 'accepted'")
-Index("ix_messages_accepted", messages.c.sent_at, postgresql_where=ACCEPTED, sqlite_where=ACCEPTED)
+_partial_index("ix_messages_accepted", messages.c.sent_at, where=ACCEPTED)
 EXPIRING = text("status = 'queued' AND expires_at IS NOT NULL")
-Index("ix_messages_expiring", messages.c.expires_at, postgresql_where=EXPIRING, sqlite_where=EXPIRING)
+_partial_index("ix_messages_expiring", messages.c.expires_at, where=EXPIRING)
 UNSETTLED = text("status IN ('unknown', 'sending')")
-Index("ix_messages_unsettled", messages.c.recipient, postgresql_where=UNSETTLED, sqlite_where=UNSETTLED)
+_partial_index("ix_messages_unsettled", messages.c.recipient, where=UNSETTLED)
 WITH_PROVIDER_ID = text("provider_message_id IS NOT NULL")
 # Not unique: a provider that hands out one id twice must not make us lose the answer. The audit names it.
-Index(
-    "ix_messages_provider_message_id",
-    messages.c.provider_message_id,
-    postgresql_where=WITH_PROVIDER_ID,
-    sqlite_where=WITH_PROVIDER_ID,
-)
+_partial_index("ix_messages_provider_message_id", messages.c.provider_message_id, where=WITH_PROVIDER_ID)
 Index("ix_messages_recipient", messages.c.recipient, messages.c.id)
 IN_BATCH = text("batch_id IS NOT NULL")
 # All that a batch's progress adds up, so that a million rows are read from the index alone.
-Index(
+_partial_index(
     "ix_messages_batch",
     messages.c.batch_id,
     messages.c.status,
     messages.c.cost_currency,
     messages.c.cost_micros,
     messages.c.parts,
-    postgresql_where=IN_BATCH,
-    sqlite_where=IN_BATCH,
+    where=IN_BATCH,
 )
 
 # One row per POST to the provider: messaging.sending.claim writes it before, messaging.sending.record after.
@@ -197,7 +186,7 @@ attempts = Table(
     Column("answer", Text),
 )
 OPEN = text("state IN ('claimed', 'posting')")
-Index("ix_attempts_open", attempts.c.lease_until, postgresql_where=OPEN, sqlite_where=OPEN)
+_partial_index("ix_attempts_open", attempts.c.lease_until, where=OPEN)
 
 # Append-only: every change of a message's status, whatever made it. `sending` is told by the attempt.
 message_events = Table(
@@ -230,7 +219,7 @@ callbacks = Table(
     UniqueConstraint("kind", "digest"),
 )
 TO_LOOK_AT = text("outcome IN ('quarantined', 'unapplied')")
-Index("ix_callbacks_to_look_at", callbacks.c.id, postgresql_where=TO_LOOK_AT, sqlite_where=TO_LOOK_AT)
+_partial_index("ix_callbacks_to_look_at", callbacks.c.id, where=TO_LOOK_AT)
 
 inbound_messages = Table(
     "inbound_messages",
@@ -261,35 +250,14 @@ inbound_messages = Table(
     Index("ix_inbound_messages_sender", "sender", "id"),
 )
 WAITING = text("reply_outcome = 'waiting'")
-Index(
-    "ix_inbound_messages_waiting",
-    inbound_messages.c.reply_due_at,
-    postgresql_where=WAITING,
-    sqlite_where=WAITING,
-)
+_partial_index("ix_inbound_messages_waiting", inbound_messages.c.reply_due_at, where=WAITING)
 NOT_ANSWERED = text("reply_outcome IN ('held', 'failed')")
-Index(
-    "ix_inbound_messages_not_answered",
-    inbound_messages.c.id,
-    postgresql_where=NOT_ANSWERED,
-    sqlite_where=NOT_ANSWERED,
-)
+_partial_index("ix_inbound_messages_not_answered", inbound_messages.c.id, where=NOT_ANSWERED)
 
 SEEN_IN_INBOX = text("inbox_id IS NOT NULL")
-Index(
-    "ix_inbound_messages_inbox_id",
-    inbound_messages.c.inbox_id,
-    unique=True,
-    postgresql_where=SEEN_IN_INBOX,
-    sqlite_where=SEEN_IN_INBOX,
-)
+_partial_index("ix_inbound_messages_inbox_id", inbound_messages.c.inbox_id, unique=True, where=SEEN_IN_INBOX)
 AWAITING = text("awaits_callback")
-Index(
-    "ix_inbound_messages_awaiting",
-    inbound_messages.c.sender,
-    postgresql_where=AWAITING,
-    sqlite_where=AWAITING,
-)
+_partial_index("ix_inbound_messages_awaiting", inbound_messages.c.sender, where=AWAITING)
 
 # One row per phone that ever wrote to us. messaging.conversations.threads.
 conversations = Table(
@@ -304,12 +272,7 @@ conversations = Table(
     Index("ix_conversations_last_inbound_id", "last_inbound_id"),
 )
 UNREAD = text("unread > 0")
-Index(
-    "ix_conversations_unread",
-    conversations.c.last_inbound_id,
-    postgresql_where=UNREAD,
-    sqlite_where=UNREAD,
-)
+_partial_index("ix_conversations_unread", conversations.c.last_inbound_id, where=UNREAD)
 
 # Every report as it was understood; one without message_id is parked.
 delivery_reports = Table(
@@ -329,25 +292,10 @@ delivery_reports = Table(
 )
 JOINED = text("message_id IS NOT NULL")
 # Without the parked ones: SQLite would take it for them, and read them all, where their own index has the few.
-Index(
-    "ix_delivery_reports_message_id",
-    delivery_reports.c.message_id,
-    postgresql_where=JOINED,
-    sqlite_where=JOINED,
-)
+_partial_index("ix_delivery_reports_message_id", delivery_reports.c.message_id, where=JOINED)
 PARKED = text("message_id IS NULL")
-Index(
-    "ix_delivery_reports_parked",
-    delivery_reports.c.provider_message_id,
-    postgresql_where=PARKED,
-    sqlite_where=PARKED,
-)
-Index(
-    "ix_delivery_reports_parked_recipient",
-    delivery_reports.c.recipient,
-    postgresql_where=PARKED,
-    sqlite_where=PARKED,
-)
+_partial_index("ix_delivery_reports_parked", delivery_reports.c.provider_message_id, where=PARKED)
+_partial_index("ix_delivery_reports_parked_recipient", delivery_reports.c.recipient, where=PARKED)
 
 # The ledger, append-only (messaging.consent.ledger), and what it means now: one row per block in force.
 opt_outs = Table(
@@ -465,20 +413,9 @@ forward_events = Table(
     Index("ix_forward_events_created_at", "created_at"),
 )
 TO_FORWARD = text("state = 'waiting'")
-Index(
-    "ix_forward_events_waiting",
-    forward_events.c.due_at,
-    forward_events.c.id,
-    postgresql_where=TO_FORWARD,
-    sqlite_where=TO_FORWARD,
-)
+_partial_index("ix_forward_events_waiting", forward_events.c.due_at, forward_events.c.id, where=TO_FORWARD)
 NOT_FORWARDED = text("state = 'failed'")
-Index(
-    "ix_forward_events_failed",
-    forward_events.c.id,
-    postgresql_where=NOT_FORWARDED,
-    sqlite_where=NOT_FORWARDED,
-)
+_partial_index("ix_forward_events_failed", forward_events.c.id, where=NOT_FORWARDED)
 
 # One row: how the receiver of forwarded events is doing. messaging.forwarding.receiver_state.
 forward_state = Table(

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask_openapi.blueprint import APIBlueprint
 from flask_openapi.models.tag import Tag
 from pydantic import BaseModel, Field
 
 from messaging.batches import control, progress
 from routes.api.batch_models import Batch, CancelledBatch
-from routes.api.common import name_operation
+from routes.api.common import create_blueprint
 from routes.api.models import ErrorAnswer
-from routes.guards import check_api_key
 from routes.service import current_database
 
 CALLERS = "Holders of an API key."
 BATCHES = Tag(name="Batches", description="Messages that were asked for together.")
 
-batches_api = APIBlueprint(
-    "batches",
-    __name__,
-    url_prefix="/v1",
-    abp_security=[{"key": []}],
-    abp_responses={401: ErrorAnswer, 503: ErrorAnswer},
-    operation_id_callback=name_operation,
-)
-batches_api.before_request(check_api_key)
+batches_api = create_blueprint("batches", __name__)
 
 
 class BatchPath(BaseModel):

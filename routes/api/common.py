@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from flask import Response, jsonify
+from flask_openapi.blueprint import APIBlueprint
 
 from messaging.messages import accept
+from routes.api.models import ErrorAnswer
+from routes.guards import check_api_key
 from routes.service import current_service
 from utils.errors import InvalidPhone
 from utils.phone_numbers import read_phone
 
+CALLERS = "Holders of an API key."
 DEFAULT_LIMIT = 50
+
+
+def create_blueprint(name: str, module: str) -> APIBlueprint:
+    """The routes of one resource under `/v1`, each for holders of an API key."""
+    blueprint = APIBlueprint(
+        name,
+        module,
+        url_prefix="/v1",
+        abp_security=[{"key": []}],
+        abp_responses={401: ErrorAnswer, 503: ErrorAnswer},
+        operation_id_callback=name_operation,
+    )
+    blueprint.before_request(check_api_key)
+    return blueprint
 
 
 def name_operation(*, name: str, path: str, method: str) -> str:  # noqa: ARG001 (as flask-openapi calls it)

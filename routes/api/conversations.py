@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response
-from flask_openapi.blueprint import APIBlueprint
 from flask_openapi.models.tag import Tag
 
 from messaging.conversations import threads
 from messaging.conversations.inbound_views import InboundFilters, list_inbound, release
 from messaging.conversations.views import get_conversation, list_conversations
-from routes.api.common import DEFAULT_LIMIT, answer_send, name_operation, read_phone_field
+from routes.api.common import DEFAULT_LIMIT, answer_send, create_blueprint, read_phone_field
 from routes.api.conversation_models import (
     Conversation,
     ConversationPage,
@@ -29,22 +28,13 @@ from routes.api.conversation_models import (
 )
 from routes.api.models import ErrorAnswer, optional_body
 from routes.api.send_models import IdempotencyHeader
-from routes.guards import check_api_key
 from routes.service import current_database
 from utils.errors import InvalidPhone
 
 CALLERS = "Holders of an API key."
 CONVERSATIONS = Tag(name="Conversations", description="Texts that people sent to us, and our answers.")
 
-conversations_api = APIBlueprint(
-    "conversations",
-    __name__,
-    url_prefix="/v1",
-    abp_security=[{"key": []}],
-    abp_responses={401: ErrorAnswer, 503: ErrorAnswer},
-    operation_id_callback=name_operation,
-)
-conversations_api.before_request(check_api_key)
+conversations_api = create_blueprint("conversations", __name__)
 
 
 @conversations_api.get("/inbound", tags=[CONVERSATIONS], responses={200: InboundPage, 400: ErrorAnswer})

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from flask_openapi.blueprint import APIBlueprint
 from flask_openapi.models.tag import Tag
 from pydantic import BaseModel, Field
 
 from messaging.forwarding import outbox
 from messaging.forwarding.views import show_forwarding
-from routes.api.common import DEFAULT_LIMIT, name_operation
+from routes.api.common import DEFAULT_LIMIT, create_blueprint
 from routes.api.models import Blank, ErrorAnswer, Query
-from routes.guards import check_api_key
 from routes.service import current_database, current_service
 
 CALLERS = "Holders of an API key."
@@ -22,15 +20,7 @@ FORWARDING = Tag(
 )
 DATE_TIME: dict[str, Any] = {"format": "date-time"}
 
-forwarding_api = APIBlueprint(
-    "forwarding",
-    __name__,
-    url_prefix="/v1",
-    abp_security=[{"key": []}],
-    abp_responses={401: ErrorAnswer, 503: ErrorAnswer},
-    operation_id_callback=name_operation,
-)
-forwarding_api.before_request(check_api_key)
+forwarding_api = create_blueprint("forwarding", __name__)
 
 EventState = Literal["waiting", "delivered", "failed"]
 

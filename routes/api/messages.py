@@ -6,13 +6,12 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Response
-from flask_openapi.blueprint import APIBlueprint
 from flask_openapi.models.tag import Tag
 
 from messaging.callbacks.views import list_callbacks
 from messaging.messages import accept
 from messaging.messages.views import MessageFilters, get_message, list_messages
-from routes.api.common import DEFAULT_LIMIT, answer_send, name_operation, read_phone_field
+from routes.api.common import DEFAULT_LIMIT, answer_send, create_blueprint, read_phone_field
 from routes.api.models import (
     CallbackPage,
     CallbackQuery,
@@ -24,7 +23,6 @@ from routes.api.models import (
 )
 from routes.api.send_models import AcceptedSend, IdempotencyHeader, SendMessages
 from routes.expensive_calls import expensive_read
-from routes.guards import check_api_key
 from routes.service import current_database, current_service
 
 CALLERS = "Holders of an API key."
@@ -32,15 +30,7 @@ MESSAGES = Tag(name="Messages", description="One text to one recipient each.")
 CALLBACKS = Tag(name="Callbacks", description="Whatever Africa's Talking posted here, kept raw.")
 
 
-api = APIBlueprint(
-    "api",
-    __name__,
-    url_prefix="/v1",
-    abp_security=[{"key": []}],
-    abp_responses={401: ErrorAnswer, 503: ErrorAnswer},
-    operation_id_callback=name_operation,
-)
-api.before_request(check_api_key)
+api = create_blueprint("api", __name__)
 
 
 @api.get("/messages", tags=[MESSAGES], responses={200: MessagePage, 400: ErrorAnswer})

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from flask_openapi.blueprint import APIBlueprint
 from flask_openapi.models.tag import Tag
 from pydantic import BaseModel, Field
 
@@ -18,11 +17,10 @@ from messaging.messages import unknown_outcomes
 from messaging.messages.views import get_message
 from messaging.operations.audit import audit
 from messaging.sending import pauses
-from routes.api.common import name_operation
+from routes.api.common import create_blueprint
 from routes.api.models import ErrorAnswer, Message, MessagePath, optional_body
 from routes.api.send_models import Resumed, ResumeSending
 from routes.expensive_calls import expensive_read
-from routes.guards import check_api_key
 from routes.service import current_database, current_service
 
 CALLERS = "Holders of an API key."
@@ -30,15 +28,7 @@ BOOKS = Tag(
     name="Books", description="Whether everything is accounted for, and what an operator may set right."
 )
 
-books_api = APIBlueprint(
-    "books",
-    __name__,
-    url_prefix="/v1",
-    abp_security=[{"key": []}],
-    abp_responses={401: ErrorAnswer, 503: ErrorAnswer},
-    operation_id_callback=name_operation,
-)
-books_api.before_request(check_api_key)
+books_api = create_blueprint("books", __name__)
 
 
 class Problem(BaseModel):

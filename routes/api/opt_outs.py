@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from flask_openapi.blueprint import APIBlueprint
 from flask_openapi.models.tag import Tag
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from messaging.consent.views import LedgerFilters, lift, list_entries, stop
-from routes.api.common import DEFAULT_LIMIT, name_operation, read_phone_field
+from routes.api.common import DEFAULT_LIMIT, create_blueprint, read_phone_field
 from routes.api.conversation_models import PhonePath
 from routes.api.models import Blank, ErrorAnswer, OptionalBody, Query, Text, Time, optional_body
-from routes.guards import check_api_key
 from routes.service import current_database
 from utils.sender_ids import validate_sender
 
@@ -31,15 +29,7 @@ Source = Literal["keyword", "callback", "refused_406", "report", "api", "import"
 Sender = Annotated[Text, AfterValidator(_check_sender)]
 Reason = Annotated[str, Field(max_length=500), AfterValidator(lambda text: text.replace("\0", "\ufffd"))]
 
-opt_outs_api = APIBlueprint(
-    "opt_outs",
-    __name__,
-    url_prefix="/v1",
-    abp_security=[{"key": []}],
-    abp_responses={401: ErrorAnswer, 503: ErrorAnswer},
-    operation_id_callback=name_operation,
-)
-opt_outs_api.before_request(check_api_key)
+opt_outs_api = create_blueprint("opt_outs", __name__)
 
 
 class LedgerQuery(Query):

@@ -7,34 +7,24 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Response, jsonify
-from flask_openapi.blueprint import APIBlueprint
 from flask_openapi.models.media_type import MediaType
 from flask_openapi.models.request_body import RequestBody
 
 from messaging.batches import bill, exports, upload
 from messaging.batches import quote as quotes
 from routes.api.batches import BATCHES, BatchPath
-from routes.api.common import name_operation
+from routes.api.common import create_blueprint
 from routes.api.messages import MESSAGES
 from routes.api.models import ErrorAnswer
 from routes.api.send_models import IdempotencyHeader
 from routes.api.upload_models import Bill, QuoteAnswer, QuoteFile, QuoteMessages, ReceivedBatch, UploadBatch
 from routes.expensive_calls import expensive_download, expensive_read
-from routes.guards import check_api_key
 from routes.service import current_database, current_service
 from routes.uploads import MULTIPART, begin_upload, limit_silence
 
 CALLERS = "Holders of an API key."
 
-intake_api = APIBlueprint(
-    "intake",
-    __name__,
-    url_prefix="/v1",
-    abp_security=[{"key": []}],
-    abp_responses={401: ErrorAnswer, 503: ErrorAnswer},
-    operation_id_callback=name_operation,
-)
-intake_api.before_request(check_api_key)
+intake_api = create_blueprint("intake", __name__)
 intake_api.before_request(begin_upload)
 
 UPLOAD_ANSWERS: dict[str | int | HTTPStatus, Any] = {

@@ -22,7 +22,7 @@ from messaging import statuses
 from messaging.batches import control, importer, progress
 from messaging.consent import ledger
 from messaging.messages.queue import NewMessage, enqueue
-from messaging.operations import heartbeats
+from messaging.operations import health
 from messaging.operations.account_check import claim_identity
 from messaging.sending import due
 from messaging.storage import tables
@@ -292,7 +292,7 @@ def test_replay_since_no_time_is_refused(sms: Sms, migrated: Database) -> None:
 
 
 def test_doctor_is_content_where_all_is_well(sms: Sms, migrated: Database) -> None:
-    heartbeats.beat(migrated, "worker-1")
+    health.beat(migrated, "worker-1")
     result = sms("doctor")
     assert result.exit_code == 0, result.stdout
     for words in ("/sms/delivery-reports", "seen within", "answers; balance KES 120.5000", "texts in"):

@@ -22,8 +22,8 @@ from flask import Flask
 
 import app
 from messaging.messages import accept, idempotency
-from messaging.operations import heartbeats, sweep
-from messaging.sending import claim, probes, record, start_post
+from messaging.operations import health, sweep
+from messaging.sending import claim, pauses, record, start_post
 from messaging.sending.record_writes import RecordWrites
 from utils.sms_utils import ProviderClient
 from worker import process
@@ -85,7 +85,7 @@ def _stop_once(marker: Path) -> None:
 
 def only_send() -> None:
     """Without heartbeat, sweep and probe: a process that stops must not hold the books in another thread."""
-    for owner, name in ((heartbeats, "beat"), (sweep, "sweep"), (probes, "probe")):
+    for owner, name in ((health, "beat"), (sweep, "sweep"), (pauses, "probe")):
         setattr(owner, name, lambda *_: None)
 
 

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
 from messaging.messages.queue import NewMessage, enqueue
-from messaging.operations import heartbeats
+from messaging.operations import health
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.routes.conftest import MakeApp
@@ -31,7 +31,7 @@ def test_alive_asks_nothing_of_anybody(app: OpenAPI) -> None:
 
 def test_ready_once_a_worker_was_seen(caller: Caller, database: Database) -> None:
     before = caller.get("/readyz")
-    heartbeats.beat(database, "worker-1")
+    health.beat(database, "worker-1")
     after = caller.get("/readyz")
 
     assert before.status_code == 503
@@ -45,15 +45,15 @@ def test_ready_once_a_worker_was_seen(caller: Caller, database: Database) -> Non
 
 
 def test_a_worker_that_fell_silent_is_told(caller: Caller, database: Database) -> None:
-    heartbeats.beat(database, "worker-1")
+    health.beat(database, "worker-1")
     with database.write() as connection:
-        long_ago = database.now(connection) - 2 * heartbeats.LATELY
+        long_ago = database.now(connection) - 2 * health.ALIVE_WITHIN
         connection.execute(update(tables.heartbeats).values(seen_at=long_ago))
     assert caller.get("/readyz").status_code == 503
 
 
 def test_a_dead_inbox_thread_is_told(app: OpenAPI, caller: Caller, database: Database) -> None:
-    heartbeats.beat(database, "worker-1")
+    health.beat(database, "worker-1")
     inbox = app.extensions["sms"].inbox
     inbox.start()
     assert caller.get("/readyz").status_code == 200
@@ -70,7 +70,7 @@ def test_a_dead_inbox_thread_is_told(app: OpenAPI, caller: Caller, database: Dat
 def test_a_queue_that_does_not_answer_is_told(
     make_app: MakeApp, database: Database, tmp_path: Path, queue_url: str
 ) -> None:
-    heartbeats.beat(database, "worker-1")
+    health.beat(database, "worker-1")
     answer = Caller(make_app(queue_url=queue_url.format(folder=tmp_path))).get("/readyz")
     assert answer.status_code == 503
     assert answer.json is not None
@@ -101,7 +101,7 @@ def test_metrics_are_true_at_the_moment_of_asking(caller: Caller, database: Data
     caller.callback("/sms/delivery-reports", {"id": "ATXid_nobodys", "status": "Success"})
     caller.callback("/sms/twoway", {"text": "without anything else"})
     caller.callback("/sms/twoway", {}, token="wrong")
-    heartbeats.beat(database, "worker-1")
+    health.beat(database, "worker-1")
 
     found = samples(caller)
 

@@ -17,7 +17,7 @@ import pytest
 import redis
 from sqlalchemy.exc import OperationalError
 
-from messaging.operations import account_check, heartbeats
+from messaging.operations import account_check, health
 from messaging.operations import sweep as sweeps
 from messaging.sending.sender import Sender
 from messaging.service import build_service
@@ -75,7 +75,7 @@ def start_worker(migrated_url: str, books: Database, tmp_path: Path) -> Iterator
     def start(provider_url: str, **settings: str) -> WorkerProcess:
         worker = WorkerProcess(tmp_path, worker_environment(migrated_url, provider_url, **settings))
         started.append(worker)
-        eventually(lambda: heartbeats.is_worker_alive(books), "the worker beats")
+        eventually(lambda: health.is_worker_alive(books), "the worker beats")
         return worker
 
     yield start

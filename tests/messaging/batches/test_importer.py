@@ -18,7 +18,7 @@ from messaging.operations.audit import audit
 from messaging.sending import due
 from messaging.sending.claim import ClaimLimits
 from messaging.storage import tables
-from messaging.storage.bulk_inserts import insert_rows
+from messaging.storage.bulk import insert_rows
 from messaging.storage.database import Database, utc_now
 from tests.support.delivery import claim_as
 from utils.errors import InvalidInput

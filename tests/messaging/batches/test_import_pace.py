@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import insert, text
 
 from messaging.batches import import_pace
-from messaging.batches.checkpoints import checkpoint
+from messaging.batches.import_pace import checkpoint
 from messaging.storage import tables
 from messaging.storage.database import LONGEST_LOG_PAGES, SQLITE_BUSY_SECONDS, Database
 from tests.support.delivery import count

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from sqlalchemy import BigInteger, LargeBinary, String, select
 
+from messaging.storage import tables
+from messaging.storage.bulk import JsonRows, insert_for, insert_or_ignore
 from messaging.storage.column_types import UtcDateTime
 from messaging.storage.database import Database
-from messaging.storage.json_rows import JsonRows
+from tests.support.delivery import count, every
 
 pytestmark = pytest.mark.services
 
@@ -63,3 +65,30 @@ def test_what_is_too_long_for_its_column_is_not_cut(postgresql: Database) -> Non
 def test_a_value_of_another_kind_is_refused() -> None:
     with pytest.raises(TypeError, match="set has no place"):
         ROWS.given([{"id": set(), "name": None, "body": None, "at": None}])
+
+
+def test_the_first_row_goes_in_and_an_equal_key_is_left_as_it_is(database: Database) -> None:
+    with database.write() as connection:
+        assert insert_or_ignore(connection, tables.counters, {"name": "a", "value": 1}) is True
+        assert insert_or_ignore(connection, tables.counters, {"name": "a", "value": 2}) is False
+    assert every(database, tables.counters)[0].value == 1
+
+
+def test_a_key_of_two_columns_is_equal_only_as_a_whole(database: Database) -> None:
+    with database.write() as connection:
+        now = database.now(connection)
+        row = {"key": "k", "route": "a", "fingerprint": b"x", "created_at": now}
+        assert insert_or_ignore(connection, tables.idempotency_keys, row)
+        assert insert_or_ignore(connection, tables.idempotency_keys, row | {"route": "b"})
+        assert not insert_or_ignore(connection, tables.idempotency_keys, row)
+    assert count(database, tables.idempotency_keys) == 2
+
+
+def test_the_insert_of_the_store_knows_what_to_do_on_conflict(database: Database) -> None:
+    with database.write() as connection:
+        for value in (1, 2):
+            statement = insert_for(connection, tables.counters).values(name="a", value=value)
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=["name"], set_={"value": value})
+            )
+    assert every(database, tables.counters)[0].value == 2
