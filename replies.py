@@ -1,4 +1,4 @@
-"""Your own answers to texts: add functions here. README, "Answering texts", tells the rest.
+"""Your own answers to texts: add functions here. docs/replies.md tells the rest.
 
     @on_keyword("BAL", "BALANCE")
     def balance(message: Inbound) -> str:
