@@ -1,6 +1,7 @@
 """Every setting, route and command stands where a person looks for it."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import click
@@ -31,6 +32,12 @@ OTHER_PROGRAMS = {
 
 def page(name: str) -> str:
     return (REPOSITORY / name).read_text(encoding="utf-8")
+
+
+def tracked(pattern: str) -> list[Path]:
+    command = ["git", "ls-files", pattern]
+    names = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    return [REPOSITORY / name for name in names.splitlines()]
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -144,6 +151,22 @@ def test_every_command_in_a_page_exists(path: Path) -> None:
     ]
     ours = [command for command in commands if command.split()[0] not in OTHER_PROGRAMS]
     assert {command: why_not(group, command) for command in ours if why_not(group, command)} == {}
+
+
+def test_code_quotes_only_documents_that_are_here() -> None:
+    """A fact of the provider is cited by section, like "docs/africastalking.md, 4b"."""
+    sections = set(re.findall(r"^##+ (\w+)\. ", page("docs/africastalking.md"), re.MULTILINE))
+    cited: set[str] = set()
+    for path in tracked("*.py"):
+        text = path.read_text(encoding="utf-8")
+        named = set(re.findall(r"\bdocs/\w+\.md\b", text))
+        if path != Path(__file__).resolve():
+            assert [name for name in named if not (REPOSITORY / name).exists()] == [], path
+            assert not re.search(r"\b(PROVIDER|DESIGN|CONTRACT)('s|\.md| section| §| draws)", text), path
+        for one, other in re.findall(r"africastalking\.md, (\d\w?)(?: and (\d\w?))?", text):
+            cited |= {one, other} - {""}
+    assert "4b" in cited
+    assert cited <= sections
 
 
 def test_the_units_start_what_the_procfile_starts() -> None:
