@@ -16,4 +16,5 @@ EXPOSE 8000
 # Not /readyz: that one asks for a worker too, and a web process is not to be replaced because a worker is.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
-CMD ["gunicorn", "--bind", "0.0.0.0:8000", "app:create_app()"]
+# gunicorn fails on an empty WEB_CONCURRENCY, which a copied `.env.example` holds.
+CMD ["sh", "-c", "test -n \"$WEB_CONCURRENCY\" || unset WEB_CONCURRENCY; exec gunicorn --bind 0.0.0.0:8000 'app:create_app()'"]

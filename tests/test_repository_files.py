@@ -5,6 +5,7 @@ import fnmatch
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from honcho.environ import parse_procfile
 from app import create_app
 from messaging import migrations
 from migrations.__main__ import write_migration
+from tests.real_processes import offline_environment
 from tests.support.commands import make_targets, sms_commands, why_not
+from tests.support.databases import opened
 from utils.setting_types import REPOSITORY
 from utils.settings import Settings
 
@@ -104,10 +107,29 @@ def test_the_image_runs_the_app_and_not_as_root(group: click.Group) -> None:
     (user,) = told("USER")
     assert any(f" {user}" in line and "useradd" in line for line in told("RUN"))
     assert names.index("USER") < names.index("CMD")
-    command = json.loads(told("CMD")[0])
-    assert why_not(group, command) is None
+    *_, last = json.loads(told("CMD")[0])[-1].split("; ")
+    assert why_not(group, last) is None
     (port,) = told("EXPOSE")
-    assert command[1:3] == ["--bind", f"0.0.0.0:{port}"]
+    assert f"exec gunicorn --bind 0.0.0.0:{port} " in last
+
+
+@pytest.mark.parametrize("concurrency", ["", "2"])
+def test_the_image_serves_also_where_a_copied_example_leaves_a_setting_empty(
+    tmp_path: Path, concurrency: str
+) -> None:
+    *shell, script = json.loads(told("CMD")[0])
+    url = f"sqlite:///{tmp_path}/sms.db"
+    with opened(url) as database:
+        migrations.migrate(database)
+    environment = offline_environment(
+        WEB_CONCURRENCY=concurrency, AT_BASE_URL="http://127.0.0.1:1", DATABASE_URL=url
+    )
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    command = [*shell, script.replace("gunicorn ", "gunicorn --check-config ")]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_image_installs_only_what_is_pinned() -> None:
