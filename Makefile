@@ -13,7 +13,7 @@ LACKS_VENV = $(shell $(PYTHON) -c 'import venv, ensurepip' >/dev/null 2>&1 || ec
 INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format format-check lint types benchmark torture pins pins-check
+.PHONY: help run test check format format-check lint types migration benchmark torture pins pins-check
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,10 @@ lint: $(DEVELOPMENT) ## look for mistakes
 types: $(DEVELOPMENT) ## check the types
 	@$(BIN)/mypy
 	@$(BIN)/mypy gunicorn.conf.py
+
+migration: $(RUNTIME) ## write a migration from what changed in the tables: make migration m="add a column"
+	$(if $(m),,$(error Say what it does: make migration m="add a column"))
+	@$(BIN)/python -m migrations "$$m"
 
 benchmark: $(DEVELOPMENT) ## measure every promise; results also in benchmarks/results/
 	@$(BIN)/python -m benchmarks

@@ -1,4 +1,4 @@
-"""Your own answers to texts: add functions here. README, "Answering texts", tells the rest.
+"""Your own answers to texts: add functions here. docs/replies.md tells the rest.
 
     @on_keyword("BAL", "BALANCE")
     def balance(message: Inbound) -> str:
@@ -12,7 +12,7 @@
 A text that nothing here takes is answered by the setting REPLY_TEMPLATE.
 """
 
-from messaging.conversations.handlers import Inbound, on_keyword
+from messaging.reply_handlers import Inbound, on_keyword
 
 
 @on_keyword("DEMO")

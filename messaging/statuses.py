@@ -1,4 +1,4 @@
-"""The life of a message: which status may follow which. DESIGN draws it."""
+"""The life of a message: which status may follow which. docs/architecture.md draws it."""
 
 from __future__ import annotations
 

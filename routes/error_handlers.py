@@ -1,4 +1,4 @@
-"""Every error as JSON, in the shape of its caller: `{"error": sentence, "code": word}` for the card's routes,
+"""Every error as JSON, in the shape of its caller: `{"error": sentence, "code": word}` for the routes under `/sms`,
 `{"error": {"code", "message", "field"?, "details"?}}` under `/v1`."""
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def requires_api_key(view: Callable[P, R]) -> Callable[P, R]:
 
 
 def requires_trigger_key(view: Callable[P, R]) -> Callable[P, R]:
-    """The key in the header, or in the query: the card's GET triggers are typed into a browser."""
+    """The key in the header, or in the query: the GET triggers are typed into a browser."""
 
     @wraps(view)
     def guarded(*arguments: P.args, **named: P.kwargs) -> R:

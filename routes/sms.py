@@ -1,4 +1,4 @@
-"""The card's routes: the two GET triggers, and what Africa's Talking calls back."""
+"""The routes under `/sms`: the two GET triggers, and what Africa's Talking calls back."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("messaging.forwarding", "messaging.costs"),
     ("messaging.consent", "messaging.messages"),
     ("messaging.reports", "messaging.batches", "messaging.conversations"),
-    ("messaging.sending", "messaging.callbacks"),
+    ("messaging.sending", "messaging.callbacks", "messaging.reply_handlers"),
     ("messaging.service",),
     ("messaging.operations",),
     ("routes", "cli", "worker", "replies"),

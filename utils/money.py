@@ -1,4 +1,4 @@
-"""AT's money strings: `KES 0.8000`, `UGX -14.5731`, or a bare `0` without a currency (PROVIDER §7)."""
+"""AT's money strings: `KES 0.8000`, `UGX -14.5731`, or a bare `0` without a currency (docs/africastalking.md, 7)."""
 
 import re
 from dataclasses import dataclass, field

@@ -1,4 +1,6 @@
-"""What AT's reply to a send means, recipient by recipient, or as a refusal of the whole POST (PROVIDER §1b, §3).
+"""What AT's reply to a send means, recipient by recipient, or as a refusal of the whole POST.
+
+The facts: docs/africastalking.md, 1b and 3.
 
 A body that names recipients settles their fate whatever the HTTP status: AT documents its curfew both as HTTP
 409 and as a code inside a normal body. Without recipients the status decides, and for 2xx AT's prose.

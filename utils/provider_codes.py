@@ -1,7 +1,7 @@
 """Africa's Talking's words in ours: tables to read, with a remark where one surprises.
 
-AT's names and codes are open sets (PROVIDER §3, §4): whatever is not in a table is stored as it came and its
-outcome is unknown, never refused. Names compare without regard to case, because AT itself spells
+AT's names and codes are open sets (docs/africastalking.md, 3 and 4): whatever is not in a table is stored as it
+came and its outcome is unknown, never refused. Names compare without regard to case, because AT itself spells
 `UserInBlacklist` in an answer and `UserInBlackList` in a report.
 """
 
@@ -76,7 +76,7 @@ STATUS_CODES: Final[dict[int, StatusCode]] = {
         "Top up the Africa's Talking account, then resume sending",
         pauses="account",
     ),
-    # Also hits numbers whose owners opted out of every promotional sender, not of this one (PROVIDER §5).
+    # Also hits numbers whose owners opted out of every promotional sender, not of this one (docs/africastalking.md, 5).
     406: StatusCode(
         "UserInBlackList",
         "rejected",

@@ -17,7 +17,7 @@ OFFLINE_SHORTCODE = "20880"
 OFFLINE_ACCOUNT = "offline"
 LIVE_HOST = "https://api.africastalking.com"
 SANDBOX_HOST = "https://api.sandbox.africastalking.com"
-DEFAULT_SENDER = "AFRICASTKNG"  # AT's own choice where `from` is absent (PROVIDER §1a)
+DEFAULT_SENDER = "AFRICASTKNG"  # AT's own choice where `from` is absent (docs/africastalking.md, 1a)
 NO_PROVIDER = "AT_USERNAME is not set: set it and AT_API_KEY, or use `make run` for the offline simulator"
 
 Known = dict[str, Any]

@@ -35,7 +35,7 @@ def fill(url: str, delivered: int, accepted: int) -> list[str]:
 
 
 def report_body(provider_id: str) -> bytes:
-    """As recorded from AT (PROVIDER section 4b), with a good end."""
+    """As recorded from AT (docs/africastalking.md, 4b), with a good end."""
     phone = _phone(provider_id).replace("+", "%2B")
     return f"phoneNumber={phone}&retryCount=0&id={provider_id}&status=Success&networkCode=63902".encode()
 

@@ -1,7 +1,7 @@
 """A provider that costs next to nothing: `python -m benchmarks.support.provider PORT`.
 
-It answers a send in AT's recorded shape (PROVIDER section 1b), counts what each number got, and may post a report
-of each text back over connections that stay open. The simulator keeps books and pictures phones: with it, these
+It answers a send in AT's recorded shape (docs/africastalking.md, 1b), counts what each number got, and may post a
+report of each text back over connections that stay open. The simulator keeps books and pictures phones: with it, these
 benchmarks would mostly measure the simulator. Both sides of a ratio have the same process of this one.
 
 An id that it gives ends in the number's digits, so that the books can be asked whether each answer went to its text.

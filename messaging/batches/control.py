@@ -37,7 +37,7 @@ PATIENCE_SECONDS = 2.0
 def pause(database: Database, batch_id: int) -> dict[str, Any]:
     """No POST of this batch begins any more; one that is under way ends as it will. Harmless to repeat.
 
-    The batch in CONTRACT's shape. Raises NotFound, Conflict.
+    The batch in the shape of `GET /v1/batches/{id}`. Raises NotFound, Conflict.
     """
     with database.write(settled=True) as connection:
         batch = require_batch(connection, batch_id, lock=True)
@@ -66,9 +66,9 @@ def resume(database: Database, batch_id: int) -> dict[str, Any]:
 def cancel(database: Database, batch_id: int) -> dict[str, Any]:
     """Ends a batch: what is queued becomes `cancelled`, what Africa's Talking has stays as it is.
 
-    The batch in CONTRACT's shape and `cancelled`, `already_sent`, `under_way`, `to_be_cancelled` (a large
-    batch is finished by the worker) and `message`, the same in a sentence. Harmless to repeat.
-    Raises NotFound, Conflict.
+    The batch in the shape of `GET /v1/batches/{id}`, and `cancelled`, `already_sent`, `under_way`,
+    `to_be_cancelled` (a large batch is finished by the worker) and `message`, the same in a sentence.
+    Harmless to repeat. Raises NotFound, Conflict.
     """
     with database.write(settled=True) as connection:
         batch = require_batch(connection, batch_id, lock=True)

@@ -1,4 +1,4 @@
-"""How far a batch has come, as every skin shows it. The shape is CONTRACT's."""
+"""How far a batch has come, as every skin shows it, in the shape of `GET /v1/batches/{id}`."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _costs(sums: Any) -> list[dict[str, str | None]]:
 
 
 def amounts(micros_by_currency: Mapping[str | None, int]) -> list[dict[str, str | None]]:
-    """Money in CONTRACT's shape, an entry for each currency of which there is any."""
+    """Money in the API's shape, an entry for each currency of which there is any."""
     totals = sorted(micros_by_currency.items(), key=str)
     return [booked_money(micros, currency) for currency, micros in totals if micros]
 

@@ -34,7 +34,7 @@ PAUSE_SECONDS = 0.002
 def quote_messages(
     settings: Settings, database: Database, to: Sequence[str], text: str, sender_id: str | None = None
 ) -> dict[str, Any]:
-    """One text to numbers as typed. The shape is CONTRACT's. Raises InvalidInput."""
+    """One text to numbers as typed. The shape is that of `POST /v1/quote`. Raises InvalidInput."""
     validate_text(text)
     validate_sender(sender_id)
     if not to:

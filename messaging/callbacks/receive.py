@@ -1,6 +1,6 @@
 """AT's callbacks: what their fields are called, and the way in, which returns when a callback is durable.
 
-| kind           | AT's fields (PROVIDER section 4)                                              |
+| kind           | AT's fields (docs/africastalking.md, 4)                                       |
 |----------------|-------------------------------------------------------------------------------|
 | `inbound`      | `from`, `to`, `text`, `id`; optional `date`, `linkId`, `networkCode`, `cost`  |
 | `report`       | `id`, `status`; optional `phoneNumber`, `failureReason`, `networkCode`, `retryCount` |

@@ -1,6 +1,6 @@
 """What a developer adds in `replies.py`: functions that answer texts.
 
-    from messaging.conversations.handlers import Inbound, on_keyword, on_message
+    from messaging.reply_handlers import Inbound, on_keyword, on_message
 
     @on_keyword("BAL", "BALANCE")
     def balance(message: Inbound) -> str:

@@ -23,7 +23,7 @@ PREFIX = "inbox:"
 LOCK_KEY = "inbound_texts"
 # AT's dates of one text differ by their fractions; the rest is caution.
 TOLERANCE = timedelta(minutes=2)
-# AT repeats a callback for twelve hours (PROVIDER section 4f).
+# AT repeats a callback for twelve hours (docs/africastalking.md, 4f).
 LATEST_CALLBACK = timedelta(hours=12, minutes=5)
 # AT's markets lie this far from UTC, and a date without zone may be in any of theirs.
 ZONES = [timedelta(hours=hours) for hours in range(4)]
@@ -223,7 +223,7 @@ def _delay(said: Moment, received_at: datetime) -> timedelta | None:
 
 
 def read_moment(date: str | None) -> Moment | None:
-    """Any of AT's formats (PROVIDER section 4a); None where there is none that can be read."""
+    """Any of AT's formats (docs/africastalking.md, 4a); None where there is none that can be read."""
     try:
         moment = datetime.fromisoformat((date or "").strip())
     except ValueError:

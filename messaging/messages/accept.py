@@ -22,7 +22,7 @@ from utils.texts import is_text
 
 ROUTE = "messages"
 MOST_RECIPIENTS = 10_000
-# "1600 characters" is repeated by three third parties (PROVIDER section 2); AT's documents name no limit.
+# "1600 characters" is repeated by three third parties (docs/africastalking.md, 2); AT's documents name no limit.
 LONGEST_TEXT = 1600
 # A handful of texts is somebody waiting; more is a campaign, which singles and replies overtake.
 MOST_URGENT = 10

@@ -1,4 +1,4 @@
-"""What happened to messages, as every skin shows it. Reads only; shapes as in CONTRACT."""
+"""What happened to messages, as every skin shows it. Reads only; shapes as in `GET /v1/openapi.json`."""
 
 from __future__ import annotations
 

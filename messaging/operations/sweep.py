@@ -22,7 +22,7 @@ from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.settings import Settings
 
-# AT's `Sent` can last for ever (PROVIDER section 4b); eleven hours were seen, so three days is the horizon
+# AT's `Sent` can last for ever (docs/africastalking.md, 4b); eleven hours were seen, so three days is the horizon
 # within which a report may also be adopted.
 REPORT_HORIZON = timedelta(hours=72)
 CHUNK = 1000

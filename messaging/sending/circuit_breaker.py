@@ -18,7 +18,7 @@ FIRST_STEP = timedelta(seconds=5)
 LONGEST_STEP = timedelta(minutes=5)
 # What AT asks for itself is believed, but for a slip of its clock or of a digit.
 LONGEST_BREAK = timedelta(hours=1)
-# AT answers within two seconds even on heavy traffic (PROVIDER section 2); a POST without answer for this
+# AT answers within two seconds even on heavy traffic (docs/africastalking.md, 2); a POST without answer for this
 # long means that the next ones should risk one message each.
 SLOW = timedelta(seconds=10)
 

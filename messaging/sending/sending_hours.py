@@ -71,7 +71,7 @@ NO_WINDOWS = SendingWindows({})
 
 
 def curfew_of(recipient: str | None) -> Window:
-    """The window that a refusal for the hour speaks of. Only Nigeria's networks refuse so (PROVIDER section 3)."""
+    """The window that a refusal for the hour is about. Only Nigeria refuses so (docs/africastalking.md, 3)."""
     region = region_of(recipient) if recipient else None
     return rules().get((region or "", PROMOTIONAL)) or rules()["NG", PROMOTIONAL]
 

@@ -1,4 +1,4 @@
-"""A send inside the request (the card's GET triggers): its rows are never the worker's.
+"""A send inside the request (the GET triggers): its rows are never the worker's.
 
 Recorded before the POST and after it. Not sent: `failed`, and the caller may retry. Died while claimed:
 `cancelled`; died while posting: `unknown` (the sweep finds both).

@@ -1,4 +1,4 @@
-"""The tables. What a row means stands in DESIGN's words; who may write it stands in the module named beside it."""
+"""The tables. docs/architecture.md explains the words; who may write a row stands in the module named beside it."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_a_program_has_to_say_the_plus(phone: object) -> None:
     assert str(caught.value) == MUST_START_WITH_PLUS == "Invalid recipient format: must start with '+'"
 
 
-# The SDK's own pattern takes most of these (PROVIDER section 9, defect 3).
+# The SDK's own pattern takes most of these (docs/africastalking.md, 9, row 3).
 IMPOSSIBLE = [
     "+",
     "+1234",

@@ -1,4 +1,4 @@
-"""The provider's answers as recorded or reported (PROVIDER sections 1b and 3): raw bodies in, our words out."""
+"""The provider's answers as recorded or reported (docs/africastalking.md, 1b and 3): raw bodies in, our words out."""
 
 import json
 from decimal import Decimal

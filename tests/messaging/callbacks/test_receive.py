@@ -46,7 +46,7 @@ from tests.support.callback_rows import (
 from utils.errors import StorageUnavailable
 from utils.settings import Settings
 
-# The real delivery report of PROVIDER section 4b.
+# The real delivery report of docs/africastalking.md, 4b.
 REAL_REPORT = (
     b"phoneNumber=%2B254706318147&failureReason=DeliveryFailure&retryCount=0"
     b"&id=ATXid_8c75&status=Failed&networkCode=63902"
