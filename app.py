@@ -1,148 +1,80 @@
-"""The web app. `create_app()` is what gunicorn and the `flask` command call; importing this starts nothing."""
+"""`create_app()` is what gunicorn and the `flask` command call; importing this starts nothing."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NoReturn
 
 import click
-from flask import Response, request
-from flask_openapi.models.info import Info
-from flask_openapi.models.security_scheme import SecurityScheme
-from flask_openapi.openapi import OpenAPI
+from flask import Flask
 
 from cli.commands import sms
-from messaging.callbacks.refused import RefusedCallbacks
-from messaging.conversations.handlers import require_handlers
-from messaging.operations.account_check import claim_identity
-from messaging.operations.health import require_migrated
-from messaging.operations.metrics import Gauges
-from messaging.service import Service, build_service
-from messaging.storage.task_queue import Waker
-from routes.api.batches import batches_api
-from routes.api.conversations import conversations_api
-from routes.api.forwarding import forwarding_api
-from routes.api.json_bodies import StrictJsonRequest
-from routes.api.messages import api
-from routes.api.models import ErrorAnswer
-from routes.api.operations import books_api
-from routes.api.opt_outs import opt_outs_api
-from routes.api.uploads import intake_api
-from routes.docs import docs_bp
-from routes.error_handlers import refuse_invalid_request, register_error_handlers
-from routes.expensive_calls import prepare_expensive_calls
-from routes.guards import prepare_guards
-from routes.health import GAUGES, health_bp
-from routes.open_mode import guard_open_mode
-from routes.proxies import trust_proxies
-from routes.service import EXTENSION
-from routes.sessions import CookieSessions
-from routes.sms import sms_bp
-from routes.uploads import prepare_uploads
-from routes.whole_bodies import require_whole_bodies
+from messaging.service import Service
 from utils.errors import ServiceError
-from utils.logs import choose_request_id, configure_logging, request_id
+from utils.logs import configure_logging
 from utils.settings import Settings, load_settings
 
-ROUTES = Path(__file__).resolve().parent / "routes"
-LARGEST_BODY_BYTES = 2 * 1024 * 1024
 # gunicorn stops altogether when a worker ends so, instead of starting it again and again.
 BOOT_ERROR = 3
-DESCRIPTION = (
-    "Sends texts through Africa's Talking and says what became of them."
-    " Send your key with every call: `Authorization: Bearer KEY`."
-    " Times are RFC 3339 UTC. Lists come in pages: pass `next_cursor` as `cursor`."
-)
-CONTENT_SECURITY = (
-    # Pico draws its arrows from data: images.
-    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self';"
-    " frame-ancestors 'none'"
-)
-SECURITY_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY,
-    "X-Content-Type-Options": "nosniff",
-    # Callback tokens and `api_key` stand in URLs.
-    "Referrer-Policy": "no-referrer",
-}
+# Flask's own commands that look at the routes.
+LOOKS_AT_ROUTES = ("routes", "shell")
 
 
-def create_app(settings: Settings | None = None) -> OpenAPI:
+def create_app(settings: Settings | None = None) -> Flask:
     """The app on these settings, else on those of the environment; then a start that cannot be is refused.
 
     The refusal is one line per problem on standard error and exit code 3.
     """
     if settings is not None:
-        return _build(settings)
+        return _create_web_app(settings)
     try:
         settings = load_settings()
-        app = _build(settings)
-        if _is_serving():
-            _require_servable(app.extensions[EXTENSION])
+        context = click.get_current_context(silent=True)
+        if context is None or context.info_name == "run":
+            app = _create_web_app(settings)
+            _require_servable(app.extensions["sms"])
+        elif context.info_name in LOOKS_AT_ROUTES:
+            app = _create_web_app(settings)
         else:
-            # A command speaks to a person: what it has to say is its answer.
-            configure_logging("ERROR", settings.secrets)
+            app = _create_command_app(settings)
     except ServiceError as error:
         _refuse(error)
     return app
 
 
-def _build(settings: Settings) -> OpenAPI:
-    configure_logging(settings.log_level, settings.secrets)
-    app = _create_flask(settings)
-    service = build_service(settings)
-    service.database.wake = Waker(settings)
-    _add_service(app, service)
-    for blueprint in (sms_bp, health_bp, docs_bp):
-        app.register_blueprint(blueprint)
-    apis = (api, batches_api, books_api, intake_api, conversations_api, opt_outs_api, forwarding_api)
-    for api_blueprint in apis:
-        app.register_api(api_blueprint)
-    register_error_handlers(app)
+def _create_web_app(settings: Settings) -> Flask:
+    # Not at the top: a command needs none of it, and it takes most of a second.
+    from routes.web_app import build_web_app
+
+    app = build_web_app(settings)
     app.cli.add_command(sms)
     return app
 
 
-def _create_flask(settings: Settings) -> OpenAPI:
-    app = OpenAPI(
-        __name__,
-        info=Info(title="SMS service", version="1", description=DESCRIPTION),
-        security_schemes={"key": SecurityScheme(type="http", scheme="bearer")},
-        doc_ui=False,
-        validation_error_status=400,
-        validation_error_model=ErrorAnswer,
-        validation_error_callback=refuse_invalid_request,
-        static_folder=str(ROUTES / "static"),
-        template_folder=str(ROUTES / "templates"),
-    )
-    app.openapi_version = "3.1.0"
-    app.request_class = StrictJsonRequest
-    app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
-    app.secret_key = settings.secret_key
-    app.session_interface = CookieSessions()
-    app.before_request(_begin_request)
-    guard_open_mode(app, settings)
-    app.after_request(_finish_answer)
-    require_whole_bodies(app)
-    trust_proxies(app, settings.trusted_proxies)
+def _create_command_app(settings: Settings) -> Flask:
+    """For `flask sms …`, which must work before there is anything to serve."""
+    # A command speaks to a person: what it has to say is its answer.
+    configure_logging("ERROR", settings.secrets)
+    app = Flask(__name__)
+    service = Service(settings)
+    service.database.wake = lambda: _wake(service)
+    app.extensions["sms"] = service
+    app.cli.add_command(sms)
     return app
 
 
-def _add_service(app: OpenAPI, service: Service) -> None:
-    app.extensions[EXTENSION] = service
-    app.extensions[GAUGES] = Gauges(service.database)
-    prepare_guards(app, service.settings, RefusedCallbacks(service.database))
-    prepare_uploads(app, service.settings.web_threads)
-    prepare_expensive_calls(app, service.settings.web_threads)
+def _wake(service: Service) -> None:
+    """Makes the waker at the first commit that needs one: the task engine takes a third of a second to import."""
+    from messaging.storage.task_queue import Waker
 
-
-def _is_serving() -> bool:
-    """Not a command such as `flask --app app sms migrate`, which must work before there is anything to serve."""
-    context = click.get_current_context(silent=True)
-    return context is None or context.info_name == "run"
+    service.database.wake = Waker(service.settings)
+    service.database.wake()
 
 
 def _require_servable(service: Service) -> None:
+    from messaging.conversations.handlers import require_handlers
+    from messaging.operations.account_check import claim_identity
+    from messaging.operations.health import require_migrated
+
     service.settings.require_provider()
     require_handlers(service.settings)
     require_migrated(service.database)
@@ -152,15 +84,3 @@ def _require_servable(service: Service) -> None:
 def _refuse(error: ServiceError) -> NoReturn:
     click.echo(error.message, err=True)
     raise SystemExit(BOOT_ERROR)
-
-
-def _begin_request() -> None:
-    choose_request_id(request.headers.get("X-Request-Id"))
-
-
-def _finish_answer(response: Response) -> Response:
-    response.headers.update(SECURITY_HEADERS)
-    response.headers["X-Request-Id"] = request_id.get() or ""
-    if request.endpoint != "static":
-        response.headers["Cache-Control"] = "no-store"
-    return response

@@ -22,7 +22,7 @@ from sqlalchemy import func, select
 
 from benchmarks.support.processes import (
     API_KEY,
-    PATIENCE_SECONDS,
+    TIMEOUT_SECONDS,
     TOKEN,
     CannotMeasure,
     environment,
@@ -57,7 +57,7 @@ class Stack:
             f"{self.web_url}/v1/messages",
             json={"to": to, "text": text},
             headers={"Authorization": f"Bearer {API_KEY}"},
-            timeout=PATIENCE_SECONDS,
+            timeout=TIMEOUT_SECONDS,
         )
         if answer.status_code != 202:
             raise CannotMeasure(f"POST /v1/messages answered {answer.status_code}: {answer.text[:300]}")
@@ -65,7 +65,7 @@ class Stack:
     def arrivals(self) -> dict[str, float]:
         """When AT got each text, in seconds since 1970."""
         url = f"{self.simulator_url}/_simulator/requests"
-        items = self.session.get(url, params={"limit": 100_000}, timeout=PATIENCE_SECONDS).json()["items"]
+        items = self.session.get(url, params={"limit": 100_000}, timeout=TIMEOUT_SECONDS).json()["items"]
         return {item["text"]: item["arrived"] for item in reversed(items)}
 
     def answers(self, url: str) -> bool:
@@ -147,7 +147,7 @@ def _send_singles(service: Stack, label: str) -> list[float]:
 
 
 def _wait_for_arrivals(service: Stack, texts: set[str]) -> dict[str, float]:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while texts - (arrived := service.arrivals()).keys():
         if time.monotonic() > deadline:
             raise CannotMeasure(f"{len(texts - arrived.keys())} single messages never came to AT")

@@ -8,14 +8,19 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from cli.context import current_service
+from cli.context import current_database
 from cli.output import as_json_option, in_words, print_json, print_table, show
 from messaging.batches import bill as bills
 from messaging.batches import control, exports, progress
 
 BATCH_ID = click.argument("batch_id", metavar="ID", type=int)
 
-batch = AppGroup("batch", help="Look at a batch, hold it, end it.")
+commands = AppGroup()
+
+
+@commands.group()
+def batch() -> None:
+    """Look at a batch, hold it, end it."""
 
 
 @batch.command("show")
@@ -23,7 +28,7 @@ batch = AppGroup("batch", help="Look at a batch, hold it, end it.")
 @as_json_option
 def show_batch(batch_id: int, as_json: bool) -> None:
     """Show how far the batch ID is."""
-    _show(progress.get_batch(current_service().database, batch_id), as_json)
+    _show(progress.get_batch(current_database(), batch_id), as_json)
 
 
 @batch.command()
@@ -31,7 +36,7 @@ def show_batch(batch_id: int, as_json: bool) -> None:
 @as_json_option
 def pause(batch_id: int, as_json: bool) -> None:
     """Hold the batch ID: no POST of it begins any more."""
-    held = control.pause(current_service().database, batch_id)
+    held = control.pause(current_database(), batch_id)
     show(held, as_json, f"Batch {batch_id} is paused.")
 
 
@@ -40,7 +45,7 @@ def pause(batch_id: int, as_json: bool) -> None:
 @as_json_option
 def resume(batch_id: int, as_json: bool) -> None:
     """Let the paused batch ID go on."""
-    going = control.resume(current_service().database, batch_id)
+    going = control.resume(current_database(), batch_id)
     show(going, as_json, f"Batch {batch_id} is {going['status']}.")
 
 
@@ -49,7 +54,7 @@ def resume(batch_id: int, as_json: bool) -> None:
 @as_json_option
 def cancel(batch_id: int, as_json: bool) -> None:
     """End the batch ID. What Africa's Talking already has is not undone."""
-    ended = control.cancel(current_service().database, batch_id)
+    ended = control.cancel(current_database(), batch_id)
     show(ended, as_json, f"Batch {batch_id} is cancelled: {ended['message']}.")
 
 
@@ -58,7 +63,7 @@ def cancel(batch_id: int, as_json: bool) -> None:
 @as_json_option
 def bill(batch_id: int, as_json: bool) -> None:
     """Show our estimate of parts and costs beside Africa's Talking's bill."""
-    found = bills.bill(current_service().database, batch_id)
+    found = bills.bill(current_database(), batch_id)
     if as_json:
         print_json(found)
         return
@@ -71,14 +76,14 @@ def bill(batch_id: int, as_json: bool) -> None:
 @BATCH_ID
 def refused(batch_id: int) -> None:
     """Print the rows that were not taken, as CSV: line, value, code, reason."""
-    _print_csv(exports.refused_csv(current_service().database, batch_id))
+    _print_csv(exports.refused_csv(current_database(), batch_id))
 
 
 @batch.command()
 @BATCH_ID
 def messages(batch_id: int) -> None:
     """Print all messages of the batch ID, as CSV."""
-    _print_csv(exports.messages_csv(current_service().database, batch_id))
+    _print_csv(exports.messages_csv(current_database(), batch_id))
 
 
 def _show(found: dict[str, Any], as_json: bool) -> None:

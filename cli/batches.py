@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
-from flask.cli import with_appcontext
+from flask.cli import AppGroup
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from sqlalchemy.exc import SQLAlchemyError
 
-from cli.context import current_service, read_time, require_own_books
+from cli.context import current_service, read_time, require_own_database
 from cli.output import as_json_option, in_words, print_json, print_table, show
 from messaging.batches import control, importer, progress, upload, upload_store
 from messaging.batches import quote as quotes
@@ -27,9 +27,10 @@ from utils.errors import AcceptanceUnknown, Conflict, StorageUnavailable
 LOOK_SECONDS = 0.5
 CSV_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
+commands = AppGroup()
 
-@click.command()
-@with_appcontext
+
+@commands.command()
 @click.argument("file", metavar="FILE.csv", type=CSV_FILE)
 @click.option("--text", help="May hold {{column}}; without it the file's column `text` or `message` is sent.")
 @click.option("--sender-id", help="Instead of AT_SENDER_ID.")
@@ -47,7 +48,7 @@ def bulk(file: Path, idempotency_key: str | None, wait: bool, as_json: bool, **f
     Interrupted or killed while it reads the file, it sends none.
     """
     service = current_service()
-    require_own_books(service)
+    require_own_database(service)
     with file.open("rb") as stream:
         request = _request(stream, fields)
         answer = upload.receive(
@@ -87,8 +88,7 @@ def _wait(service: Service, batch_id: int, is_silent: bool) -> None:
         ) from None
 
 
-@click.command()
-@with_appcontext
+@commands.command()
 @click.argument("file", metavar="[FILE.csv]", type=CSV_FILE, required=False)
 @click.option("--to", multiple=True, help="A phone number, instead of a file; may be repeated.")
 @click.option("--text", help="May hold {{column}}; without it the file's column `text` or `message`.")
@@ -161,12 +161,12 @@ def _watch(service: Service, batch_id: int, is_silent: bool) -> None:
     """Until it is over, or cannot go on by itself: a pause is left to a person."""
     with _progress(is_silent) as bar:
         task = bar.add_task("sending", total=None, rate="")
-        for pace in progress.watch(service.database, batch_id):
-            rate = "" if pace.per_second is None else f"{pace.per_second:,.0f}/s"
-            bar.update(task, completed=pace.settled, total=pace.total, description=pace.status, rate=rate)
-            if pace.status == "paused":
+        for speed in progress.watch(service.database, batch_id):
+            rate = "" if speed.per_second is None else f"{speed.per_second:,.0f}/s"
+            bar.update(task, completed=speed.settled, total=speed.total, description=speed.status, rate=rate)
+            if speed.status == "paused":
                 return
-            if not pace.is_over:
+            if not speed.is_over:
                 time.sleep(LOOK_SECONDS)
 
 

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from flask import current_app
 
-from messaging.operations.account_check import claim_identity
-from messaging.operations.health import require_migrated
-from messaging.service import Service
+from messaging.storage.database import Database
 from utils.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from messaging.service import Service
 
 
 def current_service() -> Service:
-    return cast(Service, current_app.extensions["sms"])
+    return cast("Service", current_app.extensions["sms"])
 
 
-def require_own_books(service: Service) -> None:
+def current_database() -> Database:
+    return current_service().database
+
+
+def require_own_database(service: Service) -> None:
+    """Raises NotMigrated, WrongDatabase."""
+    from messaging.operations.account_check import claim_identity
+    from messaging.operations.health import require_migrated
+
     require_migrated(service.database)
     claim_identity(service.database, service.settings)
 

@@ -143,11 +143,11 @@ def _end_with_parent(number: int = signal.SIGTERM) -> None:
 
 
 class ForegroundManager(Manager):
-    """honcho's manager, whose own signal handler fails in two ways that a hasty Ctrl-C meets.
+    """honcho's manager, whose own signal handler fails in two ways that an early Ctrl-C meets.
 
-    It raises KeyError where a child has not yet told its pid, and it prints, which raises RuntimeError when
-    the signal came in the midst of a print. Here the handler only notes the wish; honcho's loop asks
-    `_all_started` in every turn (at least each 0.1 s), and there the wish is granted.
+    It raises KeyError where a child has not yet reported its pid, and it prints, which raises RuntimeError when
+    the signal came in the midst of a print. Here the handler only notes the request; honcho's loop asks
+    `_all_started` in every pass (at least each 0.1 s), and the stop happens there.
     """
 
     def __init__(self, printer: Printer) -> None:

@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from utils.spreadsheets import harmless_cell
 
@@ -35,6 +32,11 @@ def print_json(value: object) -> None:
 
 
 def print_table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    # Not at the top: it takes a tenth of a second, and JSON needs none of it.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(*names, box=None, show_header=any(names), pad_edge=False)
     for row in rows:
         # Text: what people wrote must not be read as markup.

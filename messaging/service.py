@@ -1,29 +1,51 @@
+"""What the skins (HTTP, commands, worker) hold: the parts that live as long as the process."""
+
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from messaging.callbacks.receive import Inbox
-from messaging.sending.triggers import TriggerSender
 from messaging.storage.database import Database
 from utils.settings import Settings
-from utils.sms_utils import ProviderClient
+
+if TYPE_CHECKING:
+    from messaging.callbacks.receive import CallbackReceiver
+    from messaging.sending.triggers import TriggerSender
+    from utils.sms_utils import ProviderClient
 
 
-@dataclass(frozen=True, slots=True)
 class Service:
-    """What the skins (HTTP, commands, worker) hold: the parts that live as long as the process."""
+    """Each part is imported and made at first use, so that a command pays only for what it needs.
 
-    settings: Settings
-    database: Database
-    provider: ProviderClient
-    inbox: Inbox
-    triggers: TriggerSender
+    Opens nothing yet: connections are made at first use, so that it may be built before a fork.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings.sqlalchemy_url, pool_size=settings.web_threads + 4)
+        self.database.forwards = settings.forward_url is not None
+
+    @cached_property
+    def provider(self) -> ProviderClient:
+        from utils.sms_utils import ProviderClient
+
+        return ProviderClient.from_settings(self.settings)
+
+    @cached_property
+    def callback_receiver(self) -> CallbackReceiver:
+        from messaging.callbacks.receive import CallbackReceiver
+
+        return CallbackReceiver(self.database, self.settings)
+
+    @cached_property
+    def triggers(self) -> TriggerSender:
+        from messaging.sending.triggers import TriggerSender
+
+        return TriggerSender(self.settings, self.database, self.provider)
 
 
 def build_service(settings: Settings) -> Service:
-    """Opens nothing yet: connections are made at first use, so that it may be built before a fork."""
-    database = Database(settings.sqlalchemy_url, pool_size=settings.web_threads + 4)
-    database.forwards = settings.forward_url is not None
-    provider = ProviderClient.from_settings(settings)
-    inbox = Inbox(database, settings)
-    return Service(settings, database, provider, inbox, TriggerSender(settings, database, provider))
+    """With every part made, for a process with threads that would else make one twice."""
+    service = Service(settings)
+    _ = service.provider, service.callback_receiver, service.triggers
+    return service

@@ -69,7 +69,7 @@ def describe_specification(specification: Json) -> list[Section]:
 
 
 def describe_other_routes(app: Flask, specification: Json) -> list[OtherRoute]:
-    """What is served but not part of the JSON API, told by the docstring of each view."""
+    """What is served but not part of the JSON API, described by the docstring of each view."""
     rules = sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule)
     return [
         OtherRoute(method, _in_braces(rule.rule), _docstring(app.view_functions[rule.endpoint]))

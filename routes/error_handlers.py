@@ -58,7 +58,7 @@ def answer_service_error(error: ServiceError) -> Response:
         logger.error("a request failed", exc_info=error)
     answer = _answer(status, error.code, error.message, error.field, _details(error))
     wait_seconds = RETRY_AFTER_SECONDS.get(error.code) or getattr(error, "retry_after", None)
-    # AT may ask for patience in an answer that leaves open what it sent: that is no invitation to our caller.
+    # AT may send Retry-After with an answer that leaves open what it sent. Our caller must not be told to retry.
     if wait_seconds and not isinstance(error, errors.OutcomeUnknown):
         answer.headers["Retry-After"] = str(math.ceil(wait_seconds))
     if isinstance(error, errors.Unauthorised):

@@ -95,7 +95,7 @@ def _receive(kind: str, answer: str) -> Response:
     is_longer = len(body) > LARGEST_BODY_BYTES
     if is_longer:
         _drop_rest()
-    current_service().inbox.receive(
+    current_service().callback_receiver.receive(
         kind, body[:LARGEST_BODY_BYTES], request.content_type, truncated=is_longer
     )
     return Response(answer, mimetype="text/plain")

@@ -78,7 +78,7 @@ class WholeRequestWorker(ThreadWorker):
 
     def _receive(self, conn: TConn, _ready: Any = None) -> None:
         arrival = self._waiting.get(conn)
-        if arrival is None:  # dropped in the same turn of the loop
+        if arrival is None:  # dropped in the same pass of the loop
             return
         try:
             piece = conn.sock.recv(PIECE_BYTES)
@@ -161,7 +161,7 @@ class WholeRequestWorker(ThreadWorker):
                 arrival.deadline = min(arrival.deadline, deadline)
 
     def murder_pending(self) -> None:
-        """gunicorn calls it after every turn of its loop."""
+        """gunicorn calls it after every pass of its loop."""
         now = time.monotonic()
         if now < self._next_look:
             return

@@ -16,7 +16,7 @@ from tests.support.real_processes import free_port, offline_environment
 from utils.setting_types import REPOSITORY
 from utils.settings import Settings
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 ACCOUNT = {
     "AT_USERNAME": "clinic",
     "AT_API_KEY": "k" * 20,
@@ -34,7 +34,7 @@ def run(*arguments: str, **overrides: str) -> subprocess.CompletedProcess[str]:
         env=offline_environment(**overrides),
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
 
@@ -172,3 +172,18 @@ def test_forwarding_headers_count_only_from_a_trusted_proxy(
     url = f"sqlite:///{tmp_path}/sms.db"
     app = create_app(Settings(database_url=url, trusted_proxies=trusted, **guarded))
     assert peer_as_seen(app, peer) in (seen, seen.removeprefix("None"))
+
+
+def test_a_command_imports_neither_the_web_skin_nor_the_provider(new_database: str) -> None:
+    """Each of them takes longer to import than the command takes to answer."""
+    database = Database(new_database)
+    migrate(database)
+    database.close()
+    code = (
+        "import sys; from flask.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    )
+    done = run("-c", code, "--app", "app", "sms", "status", "1", "--json", DATABASE_URL=new_database)
+    assert "There is no message 1" in done.stderr
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert {"flask", "cli.messages"} <= loaded
+    assert not {"routes.web_app", "utils.sms_utils", "huey", "alembic", "psycopg", "redis"} & loaded

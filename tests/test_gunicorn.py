@@ -17,7 +17,7 @@ from utils.setting_types import REPOSITORY
 
 pytestmark = pytest.mark.processes
 
-PATIENCE_SECONDS = 20
+TIMEOUT_SECONDS = 20
 TINY_APP = """
 def app(environ, start_response):
     start_response("200 OK", [("Content-Length", "0"), ("X-Request-Id", "request-77")])
@@ -34,7 +34,7 @@ def gunicorn(*arguments: str, **overrides: str) -> "subprocess.Popen[str]":
 
 def refusal(*arguments: str, **overrides: str) -> list[str]:
     with gunicorn(*arguments, **overrides) as process:
-        _, told = process.communicate(timeout=PATIENCE_SECONDS)
+        _, told = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 1, told
     return [line for line in told.splitlines() if not line.startswith("{")]
 
@@ -69,7 +69,7 @@ def served(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
 
 
 def wait_until_served(port: int) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
             return
@@ -78,7 +78,7 @@ def wait_until_served(port: int) -> None:
 
 
 def get(port: int, path: str) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
     connection.request("GET", path, headers={"Referer": "http://x/?token=hidden"})
     assert connection.getresponse().status == 200
     connection.close()
@@ -91,7 +91,7 @@ def test_the_access_log_is_json_without_query_or_full_number(
     wait_until_served(port)
     get(port, "/v1/conversations/+254711000001?token=hidden&api_key=hidden")
     process.terminate()
-    _, told = process.communicate(timeout=PATIENCE_SECONDS)
+    _, told = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 0
     lines = [json.loads(line) for line in told.splitlines()]
     (access,) = (line for line in lines if line["logger"] == "gunicorn.access")

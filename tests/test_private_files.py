@@ -33,7 +33,7 @@ def use_database(path: Path) -> None:
             path.name,
             f"{path.name}-wal",
             f"{path.name}-shm",
-            f"{path.name}-turns",
+            f"{path.name}-write-lock",
         }
         assert set(modes(path.parent).values()) == {"0o600"}
     database.close()
@@ -49,7 +49,7 @@ def test_files_that_were_open_to_all_are_mended_at_the_next_start(tmp_path: Path
     use_database(tmp_path / "sms.db")
     for path in tmp_path.iterdir():
         path.chmod(0o666)
-    (tmp_path / "sms.db-turns").touch(0o666)
+    (tmp_path / "sms.db-write-lock").touch(0o666)
     use_database(tmp_path / "sms.db")
 
 
@@ -71,8 +71,8 @@ def test_the_queue_and_the_simulators_phones_are_private_too(tmp_path: Path) -> 
 
 
 def test_what_another_user_may_open_is_found(tmp_path: Path) -> None:
-    for name in ("sms.db", "sms.db-wal", "sms.db-turns"):
+    for name in ("sms.db", "sms.db-wal", "sms.db-write-lock"):
         (tmp_path / name).touch(0o600)
     assert private_files.find_open(tmp_path / "sms.db") == []
-    (tmp_path / "sms.db-turns").chmod(0o644)
-    assert private_files.find_open(tmp_path / "sms.db") == [tmp_path / "sms.db-turns"]
+    (tmp_path / "sms.db-write-lock").chmod(0o644)
+    assert private_files.find_open(tmp_path / "sms.db") == [tmp_path / "sms.db-write-lock"]

@@ -1,4 +1,4 @@
-"""Phone numbers as Africa's Talking's callbacks hold them. A wish to be left alone must not fail on a spelling.
+"""Phone numbers as Africa's Talking's callbacks hold them. A STOP must not fail on the spelling of its number.
 
 Networks send `+254711000777`, `254711000777`, `00254…`, with spaces, or the national `0711000777`. The country code is
 looked for first; a number that is possible suffices, for metadata ages.

@@ -60,7 +60,7 @@ def _take_over(logger: logging.Logger) -> None:
 def choose_request_id(offered: str | None = None) -> str:
     """Sets the request id of this context: the caller's own where it is a plain one, else a new one."""
     is_plain = offered is not None and ACCEPTABLE_REQUEST_ID.fullmatch(offered)
-    # Not uuid4: the system's random bytes cost every request a turn of the interpreter's lock.
+    # Not uuid4: reading the system's random bytes releases the interpreter's lock in every request.
     chosen = offered if offered and is_plain else f"{random.getrandbits(128):032x}"
     request_id.set(chosen)
     return chosen

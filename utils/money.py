@@ -11,7 +11,7 @@ _MONEY = re.compile(r"(?:([A-Z]{3})\s+)?([+-]?[0-9]{1,12}(?:\.[0-9]{1,12})?)")
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """An amount in one currency. `raw`: the string as AT wrote it, for the books."""
+    """An amount in one currency. `raw`: the string as AT wrote it, for the records."""
 
     amount: Decimal
     currency: str | None

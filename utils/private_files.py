@@ -13,7 +13,7 @@ from utils.setting_types import REPOSITORY
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 # SQLite gives its log and its index the mode of the database; those of an older start are mended.
-BESIDE = ("", "-wal", "-shm", "-journal", "-turns")
+BESIDE = ("", "-wal", "-shm", "-journal", "-write-lock")
 OWN_FOLDER = REPOSITORY / "instance"
 
 

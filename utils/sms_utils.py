@@ -4,7 +4,7 @@
     send_bulk_sms("Maintenance at 2 AM", ["+254712345678", "+254723456789"])
 
 The functions need AT_USERNAME and AT_API_KEY when called, not when imported, and neither the app nor a
-database: they keep no books, so an opt-out is not known here. This is the only module that imports the SDK,
+database: they keep no records, so an opt-out is not known here. This is the only module that imports the SDK,
 which builds the form and the URLs; its transport is replaced (see `provider_transport`) and its
 `initialize`, which rebinds one account for the whole process, is never called.
 """

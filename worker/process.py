@@ -1,7 +1,7 @@
 """The worker process: sending threads, periodic work and the ticker.
 
 Tasks carry nothing, the rows do: a task only wakes a worker or does the minute's work. Losing every one of
-them costs half a second, the ticker's next look. With an engine that is down or hangs, one lane sends what the
+them costs half a second, the ticker's next look. With an engine that is down or hangs, one thread sends what the
 ticker finds, and the minute's work is done a little later.
 """
 
@@ -28,7 +28,7 @@ from messaging.forwarding import delivery
 from messaging.operations import account_check, health, sweep
 from messaging.operations.health import require_migrated
 from messaging.sending import claim, due, pauses
-from messaging.sending.sender import Sender, worker_name
+from messaging.sending.sender import MessageSender, worker_name
 from messaging.service import Service, build_service
 from messaging.storage.task_queue import QUEUE_ERRORS, QUEUE_NAME, Waker, create_queue, declare_send_due
 from utils.errors import ServiceError
@@ -44,18 +44,18 @@ STOP_SECONDS = claim.LEASE_AFTER_TIMEOUT.total_seconds()
 # What is under way when the worker stops; an event that is cut off comes again.
 FORWARD_STOP_SECONDS = 15.0
 HEALTH_CHECK_SECONDS = 5.0
-# Beside the sending lanes, so that a batch of a million never keeps the minute's work waiting.
+# Beside the sending threads, so that a batch of a million never keeps the minute's work waiting.
 EXTRA_THREADS = 2
 
 logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """The sending lanes, the minute's work and the ticker, in one process."""
+    """The sending threads, the minute's work and the ticker, in one process."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._lanes = threading.BoundedSemaphore(service.settings.worker_concurrency)
+        self._sending_threads = threading.BoundedSemaphore(service.settings.worker_concurrency)
         queue = create_queue(service.settings)
         service.database.wake = Waker(service.settings)
         self._send_due = declare_send_due(queue, self.send_due)
@@ -69,7 +69,7 @@ class Worker:
             max_delay=0.2,
         )
         self._stopping: threading.Event = self._consumer.stop_flag
-        self._sender = Sender(service.settings, service.database, service.provider, self._stopping)
+        self._sender = MessageSender(service.settings, service.database, service.provider, self._stopping)
         self._answerer = Answerer(service.settings, service.database, self._stopping)
         self._is_due = threading.Event()
         self._swept_at = -math.inf
@@ -84,14 +84,14 @@ class Worker:
         }
 
     def send_due(self) -> None:
-        """One lane works until nothing is due. With all lanes busy, one of them will come to it."""
+        """One thread works until nothing is due. With all threads busy, one of them will come to it."""
         self._answerer.nudge()
-        if not self._lanes.acquire(blocking=False):
+        if not self._sending_threads.acquire(blocking=False):
             return
         try:
             self._sender.run_until_idle()
         finally:
-            self._lanes.release()
+            self._sending_threads.release()
 
     def sweep(self) -> None:
         """Counts once it has succeeded: a lost task or an error would else cost a whole minute."""
@@ -102,7 +102,7 @@ class Worker:
         pauses.probe(self._service.database, self._service.provider)
 
     def tick(self) -> None:
-        """Finds what no wake-up told of: a backoff that ended, `send_at`, a lost task."""
+        """Finds what no wake-up announced: a backoff that ended, `send_at`, a lost task."""
         next_beat = 0.0
         upkeep = BatchUpkeep(self._service.database)
         while not self._stopping.wait(TICK_SECONDS):
@@ -118,7 +118,7 @@ class Worker:
                 logger.warning("the database cannot be reached", exc_info=True)
 
     def send_unasked(self) -> None:
-        """One lane that waits for no task, for the engine may be down or hang."""
+        """One thread that waits for no task, for the engine may be down or hang."""
         while not self._stopping.is_set():
             if not self._is_due.wait(TICK_SECONDS):
                 continue
@@ -147,7 +147,7 @@ class Worker:
                 wait_seconds = SWEEP_AGAIN_SECONDS
 
     def import_files(self) -> None:
-        """Makes uploaded files into messages, one at a time, in a thread of its own beside the sending lanes."""
+        """Makes uploaded files into messages, one at a time, in a thread of its own beside the sending threads."""
         service = self._service
         while not self._stopping.wait(TICK_SECONDS):
             try:
@@ -157,7 +157,7 @@ class Worker:
                 logger.warning("the database cannot be reached", exc_info=True)
 
     def forward(self) -> None:
-        """A lane of its own: however dead the receiver, it delays nothing else."""
+        """A thread of its own: however dead the receiver, it delays nothing else."""
         forwarder = delivery.build_forwarder(self._service.settings, self._service.database, self._stopping)
         while not self._stopping.wait(TICK_SECONDS):
             try:
@@ -167,7 +167,7 @@ class Worker:
                 logger.warning("events cannot be forwarded: no database", exc_info=True)
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT: then each lane finishes its POST, records it and lets go of the rest.
+        """Until SIGTERM or SIGINT: then each thread finishes its POST, records it and lets go of the rest.
 
         Huey's own handlers interrupt tasks at SIGTERM, or at a second signal; ours only ever ask.
         """
@@ -184,7 +184,7 @@ class Worker:
         self._threads["forwarder"].join(FORWARD_STOP_SECONDS)
 
     def keep_alive(self) -> None:
-        """Starts what does not run. A thread that an error has ended is told of, and gets a successor."""
+        """Starts what does not run. A thread that an error has ended is logged and replaced."""
         for name, target in self._targets.items():
             former = self._threads.get(name)
             if former is not None and former.is_alive():

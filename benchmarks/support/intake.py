@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 from benchmarks.support.contests import Server, serving
 from benchmarks.support.processes import (
     API_KEY,
-    PATIENCE_SECONDS,
+    TIMEOUT_SECONDS,
     CannotMeasure,
     environment,
     free_port,
@@ -78,7 +78,7 @@ def running_stack(url: str, folder: Path) -> Iterator[Stack]:
 
 def _is_ready(port: int) -> bool:
     """Web and worker: it says so only once a worker was seen."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
     with closing(connection):
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200

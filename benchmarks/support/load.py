@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
-from benchmarks.support.processes import PATIENCE_SECONDS, CannotMeasure, owner_of
+from benchmarks.support.processes import TIMEOUT_SECONDS, CannotMeasure, owner_of
 
 STALLED_SECONDS = 30.0
 LARGEST_READ = 65536
@@ -59,7 +59,7 @@ class Connections:
         self._sockets: list[socket.socket] = []
         owners: Sequence[int | None] = process_ids or (None,)
         shares = Counter({one: count // len(owners) for one in owners})
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while +shares:
             if time.monotonic() > deadline:
                 raise CannotMeasure("the web processes did not share the connections")

@@ -19,7 +19,7 @@ from utils.settings import Settings, load_settings
 
 API_KEY = "benchmark-api-key-5e0d27"
 TOKEN = "benchmark-callback-token-91c4aa"
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 class CannotMeasure(Exception):
@@ -62,7 +62,7 @@ def running(command: list[str], environment: dict[str, str], log: Path) -> Itera
     finally:
         process.terminate()
         try:
-            process.wait(PATIENCE_SECONDS)
+            process.wait(TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -75,7 +75,7 @@ def gunicorn(app: str) -> list[str]:
 
 def wait_for(look: Callable[[], bool], what: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Until `look` says yes. Raises CannotMeasure with the log's end."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not look():
         if process.poll() is not None or time.monotonic() > deadline:
             raise CannotMeasure(f"{what} did not happen:\n{log.read_text()[-2000:]}")

@@ -12,7 +12,7 @@ from flask import Flask, Response, request
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, insert
 
 from messaging.storage import tables
-from messaging.storage.commit_thread import SharedCommits
+from messaging.storage.commit_thread import CommitThread
 from messaging.storage.database import Database, utc_now
 from utils.settings import load_settings
 
@@ -45,7 +45,7 @@ def create_form_app() -> Flask:
 def create_insert_app() -> Flask:
     app = Flask(__name__)
     database = Database(load_settings().sqlalchemy_url)
-    commits: SharedCommits[Fields, None] = SharedCommits(database, insert_bare)
+    commits: CommitThread[Fields, None] = CommitThread(database, insert_bare)
 
     @app.post("/delivery-reports")
     def take_report() -> Response:

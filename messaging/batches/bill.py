@@ -19,7 +19,7 @@ _PREFIX = func.substr(tables.messages.c.recipient, 1, PREFIX_LENGTH)
 
 
 def bill(database: Database, batch_id: int) -> dict[str, Any]:
-    """Over the messages whose answer told their parts. Reads all of the batch's rows. Raises NotFound."""
+    """Over the messages whose answer stated their parts. Reads all of the batch's rows. Raises NotFound."""
     counted = (tables.messages.c.batch_id == batch_id, tables.messages.c.parts.is_not(None))
     sums = (
         select(

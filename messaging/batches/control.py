@@ -31,7 +31,7 @@ _NEVER_LEFT = (
     )
 )
 # What a caller waits for; the worker's upkeep cancels the rest.
-PATIENCE_SECONDS = 2.0
+TIMEOUT_SECONDS = 2.0
 
 
 def pause(database: Database, batch_id: int) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def cancel(database: Database, batch_id: int) -> dict[str, Any]:
             _require(batch, (RECEIVING, PAUSED, *MAY_SEND), "cancelled")
             _set(connection, batch_id, status=CANCELLED, reason="by_hand")
     # The word first, then the rows: a crash in between leaves nothing that could be sent.
-    cancel_rest(database, batch_id, until=time.monotonic() + PATIENCE_SECONDS)
+    cancel_rest(database, batch_id, until=time.monotonic() + TIMEOUT_SECONDS)
     with database.read() as connection:
         shape = batch_in_json(connection, require_batch(connection, batch_id))
         never_left = connection.execute(_NEVER_LEFT, {"batch_id": batch_id}).scalar_one()

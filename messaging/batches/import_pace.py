@@ -153,7 +153,7 @@ def checkpoint(database: Database, connection: Any) -> None:
     try:
         # Most of it beside the writers; but while they write the log has no end, and never begins anew.
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        with database.write_turn():
+        with database.write_lock():
             _restart_log(connection)
     except sqlite3.OperationalError:
         logger.warning("the log cannot be written back", exc_info=True)

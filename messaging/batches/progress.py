@@ -110,7 +110,7 @@ def _progress(batch: Row[Any], counts: dict[str, int]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Speed:
     """`settled` of `total` are no longer queued or sending. `per_second` since the watch began; None: not known yet."""
 
     status: str
@@ -125,8 +125,8 @@ class Pace:
         return self.status in ("finished", "cancelled") and self.settled >= self.total
 
 
-def watch(database: Database, batch_id: int) -> Iterator[Pace]:
-    """For a progress bar: each `next()` looks again, the caller waits between. Ends after a Pace that is over.
+def watch(database: Database, batch_id: int) -> Iterator[Speed]:
+    """For a progress bar: each `next()` looks again, the caller waits between. Ends after a Speed that is over.
 
     Raises NotFound at the first look.
     """
@@ -138,16 +138,16 @@ def watch(database: Database, batch_id: int) -> Iterator[Pace]:
             settled = max(0, batch.total - _open_messages(connection, batch_id))
         if settled_at_start is None:
             settled_at_start = settled
-        pace = _pace(batch, settled, settled - settled_at_start, monotonic() - began_at)
-        yield pace
-        if pace.is_over:
+        speed = _speed(batch, settled, settled - settled_at_start, monotonic() - began_at)
+        yield speed
+        if speed.is_over:
             return
 
 
-def _pace(batch: Row[Any], settled: int, since_start: int, seconds: float) -> Pace:
+def _speed(batch: Row[Any], settled: int, since_start: int, seconds: float) -> Speed:
     per_second = since_start / seconds if since_start > 0 and seconds > 0 else None
     left = None if per_second is None else (batch.total - settled) / per_second
-    return Pace(batch.status, batch.reason, batch.total, settled, per_second, left)
+    return Speed(batch.status, batch.reason, batch.total, settled, per_second, left)
 
 
 def _open_messages(connection: Connection, batch_id: int) -> int:

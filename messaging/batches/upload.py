@@ -20,7 +20,7 @@ from sqlalchemy import Connection, insert
 from messaging.batches import upload_store
 from messaging.batches.rows import BatchRows
 from messaging.messages import idempotency
-from messaging.messages.accept import SendAnswer, validate_on_unknown, validate_text, validate_times
+from messaging.messages.accept import Acceptance, validate_on_unknown, validate_text, validate_times
 from messaging.storage import tables
 from messaging.storage.database import Database, wake_after_commit
 from utils.csv_files import InvalidFile, check_encoding, read_header
@@ -61,7 +61,7 @@ def receive(
     idempotency_key: str | None = None,
     *,
     is_mine: bool = False,
-) -> SendAnswer:
+) -> Acceptance:
     """`file`: at its beginning, and it can seek. `is_mine`: the caller imports it too, and where it dies the batch
     is cancelled, for whoever typed the command will type it again.
 
@@ -83,9 +83,9 @@ def receive(
             body = _write(settings, database, connection, request, max_cost, upload_id, now, is_mine)
             if idempotency_key is not None:
                 idempotency.finish(connection, ROUTE, idempotency_key, body)
-            return SendAnswer(body)
+            return Acceptance(body)
     upload_store.forget(database, upload_id)
-    return SendAnswer(earlier.answer or {}, is_replay=True)
+    return Acceptance(earlier.answer or {}, is_replay=True)
 
 
 def default_template(file: BinaryIO) -> str | None:
@@ -145,13 +145,13 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
         yield piece
 
 
-def _earlier(database: Database, key: str, mark: bytes) -> SendAnswer | None:
+def _earlier(database: Database, key: str, mark: bytes) -> Acceptance | None:
     """The answer to an earlier call, without the file being stored again. Raises KeyReused."""
     with database.read() as connection:
         earlier = idempotency.look(connection, ROUTE, key, mark)
     if earlier is None or earlier.answer is None:
         return None
-    return SendAnswer(earlier.answer, is_replay=True)
+    return Acceptance(earlier.answer, is_replay=True)
 
 
 def _write(

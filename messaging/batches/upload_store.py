@@ -1,7 +1,7 @@
 """Uploaded files as rows of pieces: durable before the answer, and within reach of a worker on another machine.
 
 A file on disk would be neither on PostgreSQL with several machines. A piece is a transaction of its own, so
-that callbacks get their turn between two; one that belongs to no batch is an upload that was cut off.
+that callbacks come in between two; one that belongs to no batch is an upload that was cut off.
 """
 
 from __future__ import annotations

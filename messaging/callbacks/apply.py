@@ -15,7 +15,7 @@ from messaging.callbacks import journal
 from messaging.consent import ledger
 from messaging.conversations.receive import FiledText, InboundText, receive_texts
 from messaging.reports.apply import apply_reports
-from messaging.reports.message_state import FiledReport, Report
+from messaging.reports.message_state import DeliveryReport, FiledReport
 from messaging.storage.database import Database
 from utils.errors import ServiceError
 from utils.settings import Settings
@@ -55,7 +55,7 @@ class Subscription(NamedTuple):
     phone: str
 
 
-Content = Report | InboundText | OptOut | Subscription
+Content = DeliveryReport | InboundText | OptOut | Subscription
 
 
 class Callback(NamedTuple):
@@ -112,7 +112,7 @@ def apply_together(
     settings: Settings, database: Database, connection: Connection, filed: Sequence[Filed]
 ) -> list[int]:
     """Raises what any of them raises; the caller's transaction is then lost. Returns no failures."""
-    reports = [FiledReport(*one[:2], one.content) for one in filed if isinstance(one.content, Report)]
+    reports = [FiledReport(*one[:2], one.content) for one in filed if isinstance(one.content, DeliveryReport)]
     if reports:
         apply_reports(database, connection, reports, adopt=settings.adopt_by_number)
     left = [(one.callback_id, one.content) for one in filed if isinstance(one.content, OptOut)]

@@ -24,8 +24,8 @@ from messaging.callbacks import journal
 from messaging.callbacks.apply import Callback, Content, OptOut, Subscription, apply_group
 from messaging.consent import ledger
 from messaging.conversations.receive import InboundText
-from messaging.reports.message_state import Report
-from messaging.storage.commit_thread import SharedCommits
+from messaging.reports.message_state import DeliveryReport
+from messaging.storage.commit_thread import CommitThread
 from messaging.storage.database import Database
 from utils import sender_ids
 from utils.callback_phones import read_callback_phone
@@ -51,13 +51,13 @@ class Unusable(Exception):
     """Why a body cannot be applied, in words for the journal. It holds no value of a field."""
 
 
-class Inbox:
+class CallbackReceiver:
     """Everything that AT posts to us, in commits shared by all who post at the same moment."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._default_region = settings.default_region
         apply = partial(apply_group, settings, database)
-        self._commits: SharedCommits[Callback, None] = SharedCommits(
+        self._commits: CommitThread[Callback, None] = CommitThread(
             database, apply, partial(apply, with_care=True), name="inbox"
         )
 
@@ -125,13 +125,13 @@ def read_content(
     return _READERS[kind](fields, default_region)
 
 
-def _read_report(fields: Mapping[str, str], default_region: str | None) -> Report:
+def _read_report(fields: Mapping[str, str], default_region: str | None) -> DeliveryReport:
     provider_message_id = _needed(fields, "id", LONGEST_ID)
     # AT writes the word None where a recipient was refused: never an id.
     if provider_message_id == "None":
         raise Unusable("the field id says None")
     phone = _optional(fields, "phoneNumber")
-    return Report(
+    return DeliveryReport(
         provider_message_id,
         _needed(fields, "status", LONGEST_WORD),
         phone and next(iter(read_callback_phone(phone, default_region)), phone[:LONGEST_PHONE]),

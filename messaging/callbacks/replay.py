@@ -15,7 +15,7 @@ from messaging.callbacks import journal
 from messaging.callbacks.apply import Filed, apply_each, attempt
 from messaging.callbacks.receive import TRUNCATED, Unusable, read_content
 from messaging.reports import parked
-from messaging.reports.message_state import FiledReport, Report
+from messaging.reports.message_state import DeliveryReport, FiledReport
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.settings import Settings
@@ -115,7 +115,7 @@ def _replay_one(settings: Settings, database: Database, connection: Connection, 
         )
     except Unusable:  # also what was erased with age
         return "quarantined" if row.outcome == journal.QUARANTINED else "unchanged"
-    if isinstance(content, Report):
+    if isinstance(content, DeliveryReport):
         return _replay_report(database, connection, row, content)
     if row.outcome == journal.APPLIED:
         return "unchanged"
@@ -125,7 +125,7 @@ def _replay_one(settings: Settings, database: Database, connection: Connection, 
     return "applied"
 
 
-def _replay_report(database: Database, connection: Connection, row: Row[Any], report: Report) -> str:
+def _replay_report(database: Database, connection: Connection, row: Row[Any], report: DeliveryReport) -> str:
     filed = FiledReport(row.id, row.received_at, report)
     again = partial(parked.apply_again, database, connection, filed)
     did = attempt(connection, row.id, again)

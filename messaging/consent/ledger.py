@@ -1,7 +1,7 @@
 """Who may not be texted: an append-only ledger of what people and networks said, and the blocks now in force.
 
 A block has a key: a phone, and a sender id or nothing (everything we send). START lifts what STOP has
-blocked and nothing else: a block that AT or the network told of is not ours to lift by a text.
+blocked and nothing else: a block that AT or the network reported is not ours to lift by a text.
 """
 
 from __future__ import annotations

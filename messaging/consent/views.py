@@ -19,7 +19,7 @@ from utils.json_shapes import decode_cursor, page, rfc3339
 from utils.phone_numbers import region_of
 
 PAGE = 500
-# Blocks that AT or a network told of stand there, whatever we lift here (docs/africastalking.md, 5).
+# Blocks that AT or a network reported stay there, whatever is lifted here (docs/africastalking.md, 5).
 THEIRS = frozenset({ledger.CALLBACK, "refused_406", "report"})
 DIAL = {
     "KE": (

@@ -26,7 +26,7 @@ from messaging.conversations.receive import reply_by_template
 from messaging.conversations.replies import Outcome, Reply
 from messaging.storage import tables
 from messaging.storage.database import Database
-from messaging.storage.retrying import with_patience
+from messaging.storage.retrying import with_retries
 from utils.settings import Settings
 from utils.texts import as_text
 
@@ -99,12 +99,12 @@ def answer(settings: Settings, database: Database, job: Job) -> None:
     with Attempt() as attempt:
         texts = _texts(settings, handlers_in(path), job.row)
     if attempt.error is None:
-        with_patience(partial(_record, settings, database, job, texts))
+        with_retries(partial(_record, settings, database, job, texts))
         return
     # Without its words, which may quote a number or a text; the row keeps them.
     note = {"inbound_id": job.id, "try": job.number, "error": type(attempt.error).__name__}
     logger.warning("a reply handler failed", extra=note)
-    with_patience(partial(_record_failure, database, job, explain(attempt.error, path)))
+    with_retries(partial(_record_failure, database, job, explain(attempt.error, path)))
 
 
 def _texts(settings: Settings, handlers: Handlers, row: Row[Any]) -> tuple[str, ...]:
@@ -167,7 +167,7 @@ def _storable(error: str) -> str:
 
 
 class Answerer:
-    """Answers texts beside the sending lanes, so that neither waits for the other."""
+    """Answers texts beside the sending threads, so that neither waits for the other."""
 
     def __init__(self, settings: Settings, database: Database, stopping: threading.Event) -> None:
         self._settings = settings

@@ -271,7 +271,8 @@ def _answer(
 def _standing_reply(settings: Settings, one: _FromPhone) -> str | None:
     """What confirms a STOP or a START that changed something, or helps; None where the text is to go on.
 
-    A person who says STOP again has been told, and a START of somebody who is not stopped is an ordinary text.
+    A person who says STOP again has had the confirmation. A START of somebody who is not stopped is an ordinary
+    text.
     """
     meaning = one.new.keyword.meaning
     if meaning == MESSAGE or (meaning != HELP and not one.has_changed):

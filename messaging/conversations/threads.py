@@ -10,7 +10,7 @@ from sqlalchemy import Connection, case, func, select, update
 
 from messaging.consent import ledger
 from messaging.messages import idempotency
-from messaging.messages.accept import SendAnswer, validate_text
+from messaging.messages.accept import Acceptance, validate_text
 from messaging.messages.queue import REPLY_PRIORITY, NewMessage, enqueue
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for
@@ -86,7 +86,7 @@ def find(connection: Connection, phone: str, *, for_update: bool = False) -> Any
     return row
 
 
-def say(database: Database, phone: str, text: str, idempotency_key: str | None = None) -> SendAnswer:
+def say(database: Database, phone: str, text: str, idempotency_key: str | None = None) -> Acceptance:
     """Queues a person's answer, from the number that `phone` wrote to last.
 
     Raises NotFound, OptedOut, EmptyMessage, InvalidInput, KeyReused.
@@ -98,11 +98,11 @@ def say(database: Database, phone: str, text: str, idempotency_key: str | None =
             now = database.now(connection)
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
             if earlier is not None and earlier.answer is not None:
-                return SendAnswer(earlier.answer, is_replay=True)
+                return Acceptance(earlier.answer, is_replay=True)
         body = _say(database, connection, find(connection, phone), text)
         if idempotency_key is not None:
             idempotency.finish(connection, ROUTE, idempotency_key, body)
-    return SendAnswer(body)
+    return Acceptance(body)
 
 
 def _say(database: Database, connection: Connection, conversation: Any, text: str) -> dict[str, Any]:

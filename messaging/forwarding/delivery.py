@@ -1,4 +1,4 @@
-"""The forwarding lane of a worker: claims events, posts them, records what came of it; apart from all sending."""
+"""The forwarding thread of a worker: claims events, posts them, records what came of it; apart from all sending."""
 
 from __future__ import annotations
 

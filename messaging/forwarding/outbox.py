@@ -119,7 +119,7 @@ def claim(database: Database, receiver: str) -> list[DueEvent]:
             return []
         taken = _take(connection, now, 1 if state.step else CHUNK)
         if state.step and taken:
-            receiver_state.take_narrow_turn(connection, state, now)
+            receiver_state.take_turn(connection, state, now)
         return taken
 
 

@@ -47,11 +47,11 @@ def lock(connection: Connection, receiver: str, now: datetime) -> Row[Any]:
 
 
 def waits(row: Row[Any], now: datetime) -> bool:
-    # Never longer than the longest step: a clock that was stepped back must not stop the lane for hours.
+    # Never longer than the longest step: a clock that was stepped back must not stop the thread for hours.
     return row.paused_at is not None or now < row.next_post_at <= now + LONGEST_STEP
 
 
-def take_narrow_turn(connection: Connection, row: Row[Any], now: datetime) -> None:
+def take_turn(connection: Connection, row: Row[Any], now: datetime) -> None:
     _write(connection, next_post_at=now + backoff(row.step, FIRST_STEP, LONGEST_STEP))
 
 
@@ -62,7 +62,7 @@ def succeeded(connection: Connection, now: datetime) -> None:
 
 def failed(connection: Connection, row: Row[Any], reason: str, now: datetime, *, is_down: bool) -> None:
     """Nothing of a round was accepted. A receiver that is up and refuses what it got may take what comes next:
-    to narrow its lane too would keep that waiting for hours behind what it refuses."""
+    one attempt per step would keep that waiting for hours behind what it refuses."""
     step = row.step + 1 if is_down else 0
     since = row.failing_since or now
     _write(

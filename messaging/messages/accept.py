@@ -55,7 +55,7 @@ class SendRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class SendAnswer:
+class Acceptance:
     """`body`: the answer in the contract's shape. `is_replay`: an earlier call with this key made it."""
 
     body: dict[str, Any]
@@ -71,7 +71,7 @@ class _Recipients:
 
 def accept(
     settings: Settings, database: Database, request: SendRequest, idempotency_key: str | None = None
-) -> SendAnswer:
+) -> Acceptance:
     """Everything or nothing, durable when it returns.
 
     Raises InvalidInput (EmptyMessage, NoRecipients, NobodyAccepted …), KeyReused.
@@ -85,11 +85,11 @@ def accept(
             mark = idempotency.fingerprint(request.as_json())
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
             if earlier is not None and earlier.answer is not None:
-                return SendAnswer(earlier.answer, is_replay=True)
+                return Acceptance(earlier.answer, is_replay=True)
         body = _write(settings, database, connection, request, recipients, now)
         if idempotency_key is not None:
             idempotency.finish(connection, ROUTE, idempotency_key, body)
-    return SendAnswer(body)
+    return Acceptance(body)
 
 
 def _validate(request: SendRequest) -> None:

@@ -1,4 +1,4 @@
-"""Whose books these are: the AT account and host that a database serves, the simulator being one of them."""
+"""Which AT account and host a database belongs to. The simulator is one of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.settings import Settings
 SIMULATOR = ("simulator", "offline")
 
 
-class WrongBooks(ServiceError):
+class WrongDatabase(ServiceError):
     code = "wrong_books"
 
 
@@ -23,7 +23,7 @@ def claim_identity(database: Database, settings: Settings) -> None:
     """Records the account and host at the first start; refuses a start with another.
 
     A lost variable would otherwise "deliver" real texts to a simulator, or send a test's queue to real people.
-    Raises WrongBooks.
+    Raises WrongDatabase.
     """
     account, host = _identity(settings)
     with database.write() as connection:
@@ -31,7 +31,7 @@ def claim_identity(database: Database, settings: Settings) -> None:
         insert_or_ignore(connection, tables.service_identity, row)
         recorded = _recorded(connection)
     if recorded != (account, host):
-        raise WrongBooks(_refusal(recorded, (account, host)))
+        raise WrongDatabase(_refusal(recorded, (account, host)))
 
 
 def _identity(settings: Settings) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The proof: the books are read against themselves, and every contradiction is named.
+"""The proof: the records are read against each other, and every contradiction is named.
 
 Set-based, so that a million messages are a few passes in the database and nothing in memory.
 """
@@ -235,7 +235,7 @@ def _costs_differ(connection: Connection, _now: datetime) -> Iterator[Problem]:
         booked = (row.cost_micros, row.cost_currency)
         written = (None, None) if money is None else (money.micros, money.currency)
         if booked != written:
-            detail = f"the provider wrote {row.cost_text!r}, the books have {booked[1]} {booked[0]} micros"
+            detail = f"the provider wrote {row.cost_text!r}, the records have {booked[1]} {booked[0]} micros"
             yield Problem("cost_differs", detail, row.first)
 
 

@@ -25,7 +25,7 @@ from utils.private_files import find_open
 from utils.setting_types import is_loopback, sqlite_path
 from utils.settings import Settings
 
-BALANCE_PATIENCE_SECONDS = 10.0
+BALANCE_TIMEOUT_SECONDS = 10.0
 COMMITS_TRIED = 10
 MOST_NAMED = 20
 # A commit this slow (a network disk, a far database) makes callbacks wait longer than AT may.
@@ -47,7 +47,7 @@ def examine(service: Service) -> Iterator[Finding]:
     yield _files(service.settings)
     try:
         require_migrated(service.database)
-        yield from _books(service)
+        yield from _records(service)
     except ServiceError as error:
         yield Finding("database", False, error.message)
     except SQLAlchemyError as error:
@@ -81,7 +81,7 @@ def _files(settings: Settings) -> Finding:
     return Finding("files", True, "no other user of this machine may open them")
 
 
-def _books(service: Service) -> Iterator[Finding]:
+def _records(service: Service) -> Iterator[Finding]:
     parts: tuple[Callable[[Service], Finding], ...] = (
         _database,
         _identity,
@@ -102,15 +102,17 @@ def _database(service: Service) -> Finding:
 
 
 def _identity(service: Service) -> Finding:
-    """Only looks: the first start of the service records whose books these are."""
+    """Only looks: the first start of the service records which account the database belongs to."""
     with service.database.read() as connection:
         recorded = connection.execute(select(tables.service_identity.c.account)).scalar_one_or_none()
     settings = service.settings
     account = SIMULATOR[0] if settings.is_offline else settings.provider_username
     if recorded is None:
-        return Finding("identity", True, f"these books are new; the first start gives them to {account}")
+        return Finding(
+            "identity", True, f"this database is new; the first start records that it belongs to {account}"
+        )
     return Finding(
-        "identity", recorded == account, f"these books belong to {recorded}; the settings name {account}"
+        "identity", recorded == account, f"this database belongs to {recorded}; the settings name {account}"
     )
 
 
@@ -156,7 +158,7 @@ def _opt_outs(service: Service) -> Finding:
 
 
 def _pace(service: Service) -> Finding:
-    """Both sides of the road: how fast texts leave, and what storing the reports that they cause costs."""
+    """How fast texts may leave, and what it costs to store the reports that they cause."""
     seconds = _seconds_per_commit(service)
     settings = service.settings
     return Finding(
@@ -200,7 +202,7 @@ def _count_commit(connection: Connection) -> None:
 def _balance(service: Service) -> Finding:
     """AT's answer to a question that sends nothing: shows that host, account and key fit."""
     try:
-        balance = service.provider.fetch_balance(deadline_seconds=BALANCE_PATIENCE_SECONDS)
+        balance = service.provider.fetch_balance(deadline_seconds=BALANCE_TIMEOUT_SECONDS)
     except ProviderError as error:
         return Finding("provider", False, error.message)
     return Finding("provider", balance.amount > 0, f"answers; balance {balance}")

@@ -28,7 +28,7 @@ from utils.setting_types import sqlite_path
 OK = "ok"
 HEARTBEAT_INTERVAL = timedelta(seconds=5)
 ALIVE_WITHIN = timedelta(seconds=30)
-QUEUE_PATIENCE_SECONDS = 2
+QUEUE_TIMEOUT_SECONDS = 2
 # An unreachable server, a full or read-only disk, a lock that never came free, a pool with nothing to lend.
 STORAGE_ERRORS: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeout)
 QUEUE_ERRORS = (sqlite3.Error, psycopg.Error, redis.RedisError, OSError)
@@ -97,14 +97,14 @@ def queue_problem(url: str) -> str | None:
 def _reach_queue(url: str) -> None:
     path = sqlite_path(url)
     if path is not None:
-        with contextlib.closing(sqlite3.connect(path, timeout=QUEUE_PATIENCE_SECONDS)) as connection:
+        with contextlib.closing(sqlite3.connect(path, timeout=QUEUE_TIMEOUT_SECONDS)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master")
     elif url.startswith("postgresql://"):
-        psycopg.connect(url, connect_timeout=QUEUE_PATIENCE_SECONDS).close()
+        psycopg.connect(url, connect_timeout=QUEUE_TIMEOUT_SECONDS).close()
     else:
         patience = {
-            "socket_timeout": QUEUE_PATIENCE_SECONDS,
-            "socket_connect_timeout": QUEUE_PATIENCE_SECONDS,
+            "socket_timeout": QUEUE_TIMEOUT_SECONDS,
+            "socket_connect_timeout": QUEUE_TIMEOUT_SECONDS,
         }
         with redis.Redis.from_url(url, **patience) as client:
             client.ping()
@@ -119,7 +119,7 @@ def _worker_problem(database: Database) -> str | None:
 
 
 def _inbox_problem(service: Service) -> str | None:
-    return None if service.inbox.is_alive() else "the thread that stores callbacks has ended"
+    return None if service.callback_receiver.is_alive() else "the thread that stores callbacks has ended"
 
 
 def _first_line(error: Exception) -> str:

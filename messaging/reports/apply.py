@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from messaging.messages import report_effects, status_events
 from messaging.messages.report_effects import MOVED, PARKED
 from messaging.reports import adoption, message_state, parked, rows
-from messaging.reports.message_state import FiledReport, Report, Standing
+from messaging.reports.message_state import DeliveryReport, FiledReport, MessageState
 from messaging.storage.database import Database
 
 
@@ -30,22 +30,20 @@ def apply_reports(
         adoption.adopt(database, connection, recipients)
 
 
-def _pick(candidates: Sequence[Standing], report: Report) -> Standing:
+def _pick(candidates: Sequence[MessageState], report: DeliveryReport) -> MessageState:
     return next((one for one in candidates if one.recipient == report.recipient), candidates[0])
 
 
 def _apply(
-    found: dict[str, list[Standing]], filed: FiledReport, happened: list[status_events.Event]
+    found: dict[str, list[MessageState]], filed: FiledReport, happened: list[status_events.Event]
 ) -> dict[str, Any]:
     candidates = found.get(filed.report.provider_message_id)
     if not candidates:
         return rows.row_of(filed)
-    standing = _pick(candidates, filed.report)
-    effect = standing.take(filed.report, filed.callback_id, filed.received_at)
+    state = _pick(candidates, filed.report)
+    effect = state.take(filed.report, filed.callback_id, filed.received_at)
     if effect == MOVED:
         said = report_effects.words_of(filed.report.word, filed.report.failure_reason)
-        event = status_events.Event(
-            standing.message_id, filed.received_at, standing.status, "report", None, said
-        )
+        event = status_events.Event(state.message_id, filed.received_at, state.status, "report", None, said)
         happened.append(event)
-    return rows.row_of(filed, standing.message_id, effect)
+    return rows.row_of(filed, state.message_id, effect)

@@ -56,7 +56,7 @@ UPDATE = (
 )
 
 
-class Report(NamedTuple):
+class DeliveryReport(NamedTuple):
     """A delivery report in our names. `word` and `failure_reason` are AT's; `recipient` E.164 where it is one."""
 
     provider_message_id: str
@@ -72,10 +72,10 @@ class FiledReport(NamedTuple):
 
     callback_id: int
     received_at: datetime
-    report: Report
+    report: DeliveryReport
 
 
-class Standing:
+class MessageState:
     """One message while reports are applied to it: `was` is what the database holds, `status` what it becomes."""
 
     __slots__ = (
@@ -105,7 +105,7 @@ class Standing:
         self.has_changed = False
         self.opted_out_by: int | None = None
 
-    def take(self, report: Report, callback_id: int, now: datetime) -> str:
+    def take(self, report: DeliveryReport, callback_id: int, now: datetime) -> str:
         """The effect of one report; only MOVED changed the status. `callback_id`: the evidence for a block."""
         self._note(report, callback_id)
         reported = read_report_status(report.word)
@@ -121,7 +121,7 @@ class Standing:
         self.has_changed = True
         return MOVED
 
-    def _note(self, report: Report, callback_id: int) -> None:
+    def _note(self, report: DeliveryReport, callback_id: int) -> None:
         if report.network and not self.network:
             self.network = report.network
             self.has_changed = True
@@ -134,7 +134,7 @@ class Standing:
 _BAD = frozenset({statuses.FAILED, statuses.EXPIRED})
 
 
-def reason_of(report: Report) -> str | None:
+def reason_of(report: DeliveryReport) -> str | None:
     """Our word for why it failed: AT's reason where we know it, else what the status word says by itself."""
     failure = find_failure(report.failure_reason or "")
     return failure.reason if failure else REPORT_REASONS.get(report.word.strip().casefold())
@@ -144,21 +144,23 @@ def is_known_word(word: str) -> bool:
     return read_report_status(word) is not None
 
 
-def find_by_provider_id(connection: Connection, provider_ids: Iterable[str]) -> dict[str, list[Standing]]:
+def find_by_provider_id(connection: Connection, provider_ids: Iterable[str]) -> dict[str, list[MessageState]]:
     """Usually one message per id; should AT ever give an id twice, all that have it."""
-    found: dict[str, list[Standing]] = {}
+    found: dict[str, list[MessageState]] = {}
     statement = _READ_BY_PROVIDER_ID[connection.dialect.name]
     for row in connection.execute(statement, {"provider_ids": list(provider_ids)}):
-        found.setdefault(row.provider_message_id, []).append(Standing(row))
+        found.setdefault(row.provider_message_id, []).append(MessageState(row))
     return found
 
 
-def find_by_id(connection: Connection, ids: Iterable[int]) -> dict[int, Standing]:
+def find_by_id(connection: Connection, ids: Iterable[int]) -> dict[int, MessageState]:
     rows = connection.execute(_READ_BY_ID[connection.dialect.name], {"ids": list(ids)})
-    return {row.id: Standing(row) for row in rows}
+    return {row.id: MessageState(row) for row in rows}
 
 
-def save(database: Database, connection: Connection, touched: Collection[Standing], now: datetime) -> None:
+def save(
+    database: Database, connection: Connection, touched: Collection[MessageState], now: datetime
+) -> None:
     """Writes back what changed, and blocks those who opted out at the network."""
     changed = changes(touched, now)
     if changed:
@@ -166,7 +168,7 @@ def save(database: Database, connection: Connection, touched: Collection[Standin
     block_opted_out(database, connection, touched)
 
 
-def changes(touched: Iterable[Standing], now: datetime) -> list[dict[str, Any]]:
+def changes(touched: Iterable[MessageState], now: datetime) -> list[dict[str, Any]]:
     """The parameters of UPDATE, for each that is not as it was."""
     return [
         {
@@ -183,7 +185,7 @@ def changes(touched: Iterable[Standing], now: datetime) -> list[dict[str, Any]]:
     ]
 
 
-def block_opted_out(database: Database, connection: Connection, touched: Iterable[Standing]) -> None:
+def block_opted_out(database: Database, connection: Connection, touched: Iterable[MessageState]) -> None:
     """For the sender id used: the network does not say whether it means more."""
     opted_out = [one for one in touched if one.opted_out_by is not None]
     if not opted_out:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 from messaging.messages.report_effects import UNKNOWN_WORD
 from messaging.reports import message_state, rows
 from messaging.reports.adoption import AmbiguousReport, adopt_by_number, ambiguous_reports
-from messaging.reports.message_state import FiledReport, Standing
+from messaging.reports.message_state import FiledReport, MessageState
 from messaging.reports.rows import IS_PARKED, settle
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
@@ -63,7 +63,7 @@ def join_parked(database: Database, connection: Connection, ids: Mapping[str, in
     return len(parked)
 
 
-def find_messages(connection: Connection, provider_ids: Iterable[str]) -> dict[str, list[Standing]]:
+def find_messages(connection: Connection, provider_ids: Iterable[str]) -> dict[str, list[MessageState]]:
     """By AT's id. An id that is not found stays ours alone until the commit.
 
     Whoever records AT's answer takes the same lock before it looks among the parked: so either it sees the

@@ -12,7 +12,7 @@ from messaging.messages import status_events
 from messaging.messages.report_effects import MOVED, PARKED, words_of
 from messaging.messages.status_events import Event
 from messaging.reports import message_state
-from messaging.reports.message_state import FiledReport, Report
+from messaging.reports.message_state import DeliveryReport, FiledReport
 from messaging.storage import tables
 from messaging.storage.bulk import JsonRows
 from messaging.storage.column_types import UtcDateTime
@@ -57,19 +57,19 @@ def settle(
     found = message_state.find_by_id(connection, {message_id for message_id, _ in pairs})
     joins, happened = [], []
     for message_id, row in pairs:
-        standing = found[message_id]
-        took = standing.take(_report(row), row.callback_id, now)
+        state = found[message_id]
+        took = state.take(_report(row), row.callback_id, now)
         joins.append({"report_id": row.id, "owner_id": message_id, "new_effect": effect or took})
         if took == MOVED:
             detail = words_of(row.word, row.failure_reason)
-            happened.append(status_events.Event(message_id, now, standing.status, source, None, detail))
+            happened.append(status_events.Event(message_id, now, state.status, source, None, detail))
     message_state.save(database, connection, found.values(), now)
     connection.execute(_JOIN, joins)
     status_events.record(connection, happened)
 
 
-def _report(row: Row[Any]) -> Report:
-    return Report(
+def _report(row: Row[Any]) -> DeliveryReport:
+    return DeliveryReport(
         row.provider_message_id, row.word, row.recipient, row.failure_reason, row.network, row.retry_count
     )
 

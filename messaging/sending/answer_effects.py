@@ -1,4 +1,4 @@
-"""What an answer says beyond its own texts: a bad account or sender, a blocked number, a road to narrow."""
+"""What an answer means beyond its own texts: a bad account or sender id, a blocked number, a breaker to open."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def from_answer(
     answers: Mapping[str, RecipientAnswer],
     now: datetime,
 ) -> None:
-    """The caller has noted that AT answered (`lanes.answered`)."""
+    """The caller has noted that AT answered (`circuit_breaker.answered`)."""
     paused = sorted({answer.pauses for answer in answers.values() if answer.pauses})
     for what in paused:
         example = next(answer for answer in answers.values() if answer.pauses == what)

@@ -25,9 +25,9 @@ from messaging.sending.sending_hours import NO_WINDOWS, SendingWindows
 from messaging.storage import tables
 from messaging.storage.bulk import as_array, as_json_rows, one_of
 from messaging.storage.database import Database, wake_after_commit
-from messaging.storage.retrying import PATIENCE_SECONDS
+from messaging.storage.retrying import TIMEOUT_SECONDS
 
-LEASE_AFTER_TIMEOUT = timedelta(seconds=PATIENCE_SECONDS)
+LEASE_AFTER_TIMEOUT = timedelta(seconds=TIMEOUT_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Claim:
     recipients: dict[str, int]
     urgent: bool
     is_trigger: bool = False
-    # Taken as the one POST of a backoff step: it may leave though the road is narrow.
-    narrow: bool = False
+    # The one POST that a half-open circuit breaker allows in this backoff step.
+    is_probe: bool = False
     # Of a batch with a max_cost, and what of it is held back for this POST.
     budget: tuple[int, int, str] | None = None
 
@@ -83,10 +83,10 @@ def take(
 ) -> list[Claim]:
     """Claims due rows for up to `limits.posts` POSTs; empty where nothing may be sent now."""
     paused = pauses.current(connection)
-    lane = circuit_breaker.current(connection, now)
-    if paused.account or lane.waits(now):
+    circuit = circuit_breaker.current(connection, now)
+    if paused.account or circuit.waits(now):
         return []
-    if lane.narrow:
+    if circuit.is_half_open:
         limits = replace(limits, recipients_per_post=1, posts=1)
     rows = due_rows(connection, now, paused, limits.recipients_per_post, urgent_only)
     sendable = _in_their_window(connection, _sendable(connection, rows, now), limits.windows, now)
@@ -94,12 +94,12 @@ def take(
     groups = _groups(sendable, limits, budgets)
     pause_used_up(connection, budgets.values())
     if groups:
-        circuit_breaker.take_narrow_turn(connection, lane, now)
+        circuit_breaker.take_turn(connection, circuit, now)
     elif len(sendable) < len(rows):
         # All of them were too late or opted out: what is due behind them need not wait for the ticker.
         wake_after_commit(connection)
     claims = _write_attempts(database, connection, groups, worker, now, limits.lease)
-    return [replace(one, narrow=lane.narrow) for one in claims]
+    return [replace(one, is_probe=circuit.is_half_open) for one in claims]
 
 
 def _sendable(connection: Connection, rows: list[DueRow], now: datetime) -> list[DueRow]:

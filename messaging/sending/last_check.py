@@ -26,7 +26,7 @@ IS_SENDING = tables.messages.c.status == literal_column("'sending'")
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """No: the lease ended, sending was paused, the road narrowed, or nobody is left to send to."""
+    """No: the lease ended, sending was paused, the circuit breaker opened, or nobody is left to send to."""
 
     reason: str
 
@@ -38,7 +38,7 @@ class Look:
     alive: Set[int]
     unchanged: Set[int]
     paused: pauses.Pauses
-    is_narrow: bool
+    is_half_open: bool
     now: datetime
 
 
@@ -133,8 +133,8 @@ def _forbidden(claim: Claim, look: Look) -> str | None:
         return None
     if look.paused.holds(claim.sender_id):
         return "paused"
-    # A narrow claim is the very POST that its turn makes the others wait for.
-    return "narrowed" if look.is_narrow and not claim.narrow else None
+    # The probe is the one POST that the breaker allows in this step.
+    return "circuit_open" if look.is_half_open and not claim.is_probe else None
 
 
 def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:

@@ -100,7 +100,7 @@ def probe(database: Database, provider: ProviderClient) -> bool:
         return False
     with database.write() as connection:
         resume(connection, ACCOUNT)
-        # There may be money, and too little: one message finds out, not a full POST of every lane each minute.
-        circuit_breaker.narrow(connection, database.now(connection))
+        # There may be money, and too little: one message finds out, not a full POST of every thread each minute.
+        circuit_breaker.half_open(connection, database.now(connection))
     logger.info("sending resumed")
     return True

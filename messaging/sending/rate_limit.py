@@ -1,4 +1,4 @@
-"""Account-wide token buckets in the database: one pace over all workers on all machines."""
+"""Account-wide token buckets in the database: one rate limit for all workers on all machines."""
 
 from __future__ import annotations
 
@@ -21,34 +21,36 @@ URGENT_DEBT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Rates:
     requests_per_second: float
     messages_per_second: float
 
 
-def take(connection: Connection, pace: Pace, message_count: int, now: datetime, *, urgent: bool) -> float:
+def take(connection: Connection, rates: Rates, message_count: int, now: datetime, *, urgent: bool) -> float:
     """Seconds to wait before one POST of `message_count` messages may leave; 0 means the tokens are taken.
 
     A bucket holds a tenth of a second's worth. A POST larger than that waits for a full one and leaves a debt.
     An urgent POST (a single text, a reply) does not wait behind bulk: it may go into one second of debt.
     """
-    return take_many(connection, pace, [(message_count, urgent)], now)[0]
+    return take_many(connection, rates, [(message_count, urgent)], now)[0]
 
 
 def take_many(
-    connection: Connection, pace: Pace, posts: Sequence[tuple[int, bool]], now: datetime
+    connection: Connection, rates: Rates, posts: Sequence[tuple[int, bool]], now: datetime
 ) -> list[float]:
     """`take` for several POSTs, (message_count, urgent) each, with one look at the buckets."""
-    rates = {REQUESTS: pace.requests_per_second, MESSAGES: pace.messages_per_second}
-    buckets = _refilled(connection, rates, now)
-    waits = [_take(buckets, rates, {REQUESTS: 1, MESSAGES: count}, urgent) for count, urgent in posts]
+    per_second = {REQUESTS: rates.requests_per_second, MESSAGES: rates.messages_per_second}
+    buckets = _refilled(connection, per_second, now)
+    waits = [_take(buckets, per_second, {REQUESTS: 1, MESSAGES: count}, urgent) for count, urgent in posts]
     if not all(waits):
         _write(connection, buckets, now)
     return waits
 
 
-def _take(buckets: dict[str, int], rates: dict[str, float], wanted: dict[str, int], urgent: bool) -> float:
-    wait = max(_seconds_short(buckets[name], rates[name], wanted[name], urgent) for name in wanted)
+def _take(
+    buckets: dict[str, int], per_second: dict[str, float], wanted: dict[str, int], urgent: bool
+) -> float:
+    wait = max(_seconds_short(buckets[name], per_second[name], wanted[name], urgent) for name in wanted)
     if wait > 0:
         return wait
     for name, count in wanted.items():
@@ -81,20 +83,20 @@ def _write(connection: Connection, buckets: dict[str, int], now: datetime) -> No
     connection.execute(_SET, {**buckets, "new_refilled_at": now})
 
 
-def _refilled(connection: Connection, rates: dict[str, float], now: datetime) -> dict[str, int]:
+def _refilled(connection: Connection, per_second: dict[str, float], now: datetime) -> dict[str, int]:
     found = {row.name: row for row in connection.execute(_FIND)}
-    for name in sorted(rates.keys() - found.keys()):
+    for name in sorted(per_second.keys() - found.keys()):
         full = {
             "name": name,
-            "tokens_micros": int(_capacity(rates[name]) * MICRO),
+            "tokens_micros": int(_capacity(per_second[name]) * MICRO),
             "refilled_at": now,
         }
         insert_or_ignore(connection, tables.rate_buckets, full)
         found = {row.name: row for row in connection.execute(_FIND)}
     # A clock that was stepped back: count from here, or nothing would be sent until it has caught up.
     if any(row.refilled_at > now for row in found.values()):
-        _write(connection, {name: _refill(row, rates[name], now) for name, row in found.items()}, now)
-    return {name: _refill(found[name], rates[name], now) for name in rates}
+        _write(connection, {name: _refill(row, per_second[name], now) for name, row in found.items()}, now)
+    return {name: _refill(found[name], per_second[name], now) for name in per_second}
 
 
 def _refill(row: Row[Any], rate: float, now: datetime) -> int:

@@ -65,7 +65,7 @@ def record_answer(database: Database, posting: Posting, answer: SendAnswer) -> N
 
     Records of several threads share a commit. The second record of a POST writes nothing.
     """
-    database.grouped.submit_together([answer_step(database, posting, answer)])
+    database.group_commit.submit_together([answer_step(database, posting, answer)])
 
 
 def answer_step(database: Database, posting: Posting, answer: SendAnswer) -> Step:

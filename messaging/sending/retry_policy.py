@@ -11,7 +11,7 @@ from utils.backoff import backoff
 FIRST_WAIT = timedelta(seconds=5)
 LONGEST_WAIT = timedelta(minutes=10)
 # Long enough for a night without the provider; a text that is stale sooner has an `expires_at` of its own.
-PATIENCE = timedelta(hours=24)
+GIVE_UP_AFTER = timedelta(hours=24)
 # A text may be old before it is tried at all (`send_at`, a paused batch): then about three hours of tries,
 # or three mornings.
 FEWEST_TRIES = 30
@@ -28,7 +28,7 @@ def wait_before_try(tries: int, jitter: float | None = None) -> timedelta:
 def is_given_up(created_at: datetime, now: datetime, tries: int, reason: str) -> bool:
     """`tries`: how often the text was certainly not sent, this time included."""
     fewest = FEWEST_CURFEWS if reason == DO_NOT_DISTURB else FEWEST_TRIES
-    return tries >= fewest and now - created_at >= PATIENCE
+    return tries >= fewest and now - created_at >= GIVE_UP_AFTER
 
 
 def end_of_curfew(now: datetime, recipient: str | None = None) -> datetime:

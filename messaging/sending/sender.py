@@ -1,4 +1,4 @@
-"""One step of the worker: claim, wait for the pace, POST, record. The worker is a thin loop round it."""
+"""One step of the worker: claim, wait for the rate limit, POST, record. The worker is a thin loop round it."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from sqlalchemy.exc import SQLAlchemyError
 from messaging.sending import claim as claims
 from messaging.sending import due, last_check, record, start_post
 from messaging.sending.claim import Claim, ClaimLimits
-from messaging.sending.rate_limit import Pace
+from messaging.sending.rate_limit import Rates
 from messaging.sending.sending_hours import SendingWindows
 from messaging.sending.start_post import Posting
 from messaging.storage.database import Database
-from messaging.storage.retrying import PATIENCE_SECONDS, REFUSALS, is_passing, with_patience
+from messaging.storage.retrying import REFUSALS, TIMEOUT_SECONDS, is_passing, with_retries
 from utils.errors import ProviderError, ServiceError
 from utils.provider_answers import SendAnswer
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 
 LONGEST_NAP_SECONDS = 0.25
-# All lanes of a process share the look: a text waits this long at most before one of them takes it.
+# All threads of a process share the look: a text waits this long at most before one of them takes it.
 URGENT_LOOK_SECONDS = 0.02
 
 logger = logging.getLogger(__name__)
 
 
-class Sender:
+class MessageSender:
     """Sends what is due until nothing is, or until `stopping` is set: then it finishes its POST and lets go."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Sender:
         self._limits = ClaimLimits(
             settings.at_max_recipients, self._lease, windows=SendingWindows.of(settings.sender_classes)
         )
-        self._pace = Pace(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
+        self._rates = Rates(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
 
     def run_until_idle(self) -> int:
         """How many messages were posted."""
@@ -63,7 +63,7 @@ class Sender:
             if posting is None and not waiting:
                 break
             if not has_called and self._is_full(posting, waiting):
-                # More waits behind it: for the next lane too, which else would be the ticker's to wake.
+                # More waits behind it: for the next thread too, which else would be the ticker's to wake.
                 self._database.wake()
                 has_called = True
             posted += self._send_all(posting, waiting)
@@ -71,7 +71,7 @@ class Sender:
 
     def _claim(self, *, urgent_only: bool = False) -> tuple[Posting | None, deque[Claim]]:
         posting, waiting = start_post.claim_and_begin(
-            self._database, worker_name(), self._limits, self._pace, urgent_only=urgent_only
+            self._database, worker_name(), self._limits, self._rates, urgent_only=urgent_only
         )
         return posting, deque(waiting)
 
@@ -103,15 +103,15 @@ class Sender:
             return None
         steps = [
             record.answer_step(self._database, posting, outcome),
-            start_post.begin_step(self._database, waiting[0], self._pace, self._lease),
+            start_post.begin_step(self._database, waiting[0], self._rates, self._lease),
         ]
         try:
-            _, turn = with_patience(partial(self._database.grouped.submit_together, steps))
+            _, turn = with_retries(partial(self._database.group_commit.submit_together, steps))
         except (SQLAlchemyError, OverflowError, ServiceError):
             # What ails the next POST must not cost the answer to this one.
             write_outcome(self._database, posting, outcome)
-            next_turn = partial(self._database.grouped.submit_together, steps[1:])
-            (turn,) = with_patience(next_turn, self._lease.total_seconds())
+            next_turn = partial(self._database.group_commit.submit_together, steps[1:])
+            (turn,) = with_retries(next_turn, self._lease.total_seconds())
         if isinstance(turn, start_post.Wait):
             return None
         waiting.popleft()
@@ -140,12 +140,12 @@ class Sender:
         try:
             return due.has_urgent(self._database)
         except SQLAlchemyError:
-            # The answer that this lane holds must not be lost for a look.
+            # The answer that this thread holds must not be lost for a look.
             return False
 
     def _wait_for_turn(self, one: Claim) -> Posting | None:
         while not self._stopping.is_set():
-            turn = start_post.begin_posting(self._database, one, self._pace, self._lease)
+            turn = start_post.begin_posting(self._database, one, self._rates, self._lease)
             if not isinstance(turn, start_post.Wait):
                 return turn if isinstance(turn, Posting) else None
             self._stopping.wait(min(turn.seconds, LONGEST_NAP_SECONDS))
@@ -185,21 +185,21 @@ def write_outcome(
     database: Database,
     posting: Posting,
     outcome: SendAnswer | ProviderError,
-    patience_seconds: float = PATIENCE_SECONDS,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> None:
     """One recipient's answer that the store refuses does not cost the others of the POST theirs."""
     if isinstance(outcome, ProviderError):
-        with_patience(partial(record.record_failure, database, posting, outcome), patience_seconds)
+        with_retries(partial(record.record_failure, database, posting, outcome), timeout_seconds)
         return
     try:
-        with_patience(partial(record.record_answer, database, posting, outcome), patience_seconds)
+        with_retries(partial(record.record_answer, database, posting, outcome), timeout_seconds)
     except REFUSALS as error:
         if is_passing(error):
             raise
         logger.exception(
             "an answer cannot be stored as it is", extra={"attempt_id": posting.claim.attempt_id}
         )
-        with_patience(partial(record.record_with_care, database, posting, outcome), patience_seconds)
+        with_retries(partial(record.record_with_care, database, posting, outcome), timeout_seconds)
 
 
 def worker_name() -> str:

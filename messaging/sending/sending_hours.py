@@ -17,7 +17,7 @@ RULES = REPOSITORY / "data" / "sending_windows.toml"
 PROMOTIONAL = "promotional"
 # The network's clock is not ours.
 AFTER_OPENING = timedelta(minutes=1)
-# What is claimed may wait for the pace as long as its lease.
+# What is claimed may wait for the rate limit as long as its lease.
 BEFORE_CLOSING = timedelta(minutes=3)
 
 

@@ -27,7 +27,7 @@ from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.database import Database
 from messaging.storage.group_commit import Step
-from messaging.storage.retrying import PATIENCE_SECONDS, with_patience
+from messaging.storage.retrying import TIMEOUT_SECONDS, with_retries
 from utils.deadlines import boot_clock
 
 # What forbids a POST was asked at most so long before it leaves, beside the commit itself.
@@ -48,7 +48,7 @@ class Posting:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Not yet: the account-wide pace. The lease keeps running."""
+    """Not yet: the account-wide rate limit. The lease keeps running."""
 
     seconds: float
 
@@ -60,16 +60,21 @@ Turn = Posting | Wait | Released
 class _Asked:
     database: Database
     claim: Claim
-    pace: rate_limit.Pace
+    rates: rate_limit.Rates
     lease: timedelta
     # A transaction was tried before, and the database went away: it may have committed the mark all the same.
     may_be_marked: bool = False
 
 
 def claim_and_begin(
-    database: Database, worker: str, limits: ClaimLimits, pace: rate_limit.Pace, *, urgent_only: bool = False
+    database: Database,
+    worker: str,
+    limits: ClaimLimits,
+    rates: rate_limit.Rates,
+    *,
+    urgent_only: bool = False,
 ) -> tuple[Posting | None, list[Claim]]:
-    """Claims, and writes down in the same transaction that the first is posted, where the pace lets it.
+    """Claims, and writes down in the same transaction that the first is posted, where the rate limit lets it.
 
     What forbids a POST has been asked in this very transaction. The caller posts the first at once, and begins
     the others one by one.
@@ -84,30 +89,30 @@ def claim_and_begin(
             _give_back_taken(connection, worker, tried)
             taken = claims.take(database, connection, worker, limits, now, urgent_only=urgent_only)
             tried.extend((one.attempt_id, now) for one in taken)
-            # Last, for all workers wait for the pace's row.
-            if not taken or not _may_leave(connection, pace, taken[0], now) or _is_stale(began_at):
+            # Last, for all workers wait for the rate limit's row.
+            if not taken or not _may_leave(connection, rates, taken[0], now) or _is_stale(began_at):
                 return None, taken
             posting = Posting(taken[0], now, began_at + limits.lease.total_seconds())
             _mark(connection, [(limits.lease, posting)], now)
             return posting, taken[1:]
 
     # As long as a mark would live of which nobody knows.
-    return with_patience(work, limits.lease.total_seconds())
+    return with_retries(work, limits.lease.total_seconds())
 
 
 def _is_stale(began_at: float) -> bool:
-    """It waited for the pace, which another session held: what was asked before is asked again."""
+    """It waited for the rate limit, which another session held: what was asked before is asked again."""
     return boot_clock() - began_at > STALE_SECONDS
 
 
-def _may_leave(connection: Connection, pace: rate_limit.Pace, claim: Claim, now: datetime) -> bool:
-    return rate_limit.take(connection, pace, len(claim.recipients), now, urgent=claim.urgent) <= 0
+def _may_leave(connection: Connection, rates: rate_limit.Rates, claim: Claim, now: datetime) -> bool:
+    return rate_limit.take(connection, rates, len(claim.recipients), now, urgent=claim.urgent) <= 0
 
 
 def _give_back_taken(connection: Connection, worker: str, tried: Sequence[tuple[int, datetime]]) -> None:
-    """What an earlier try has claimed, where its commit was done though nobody told: the marked one has not left.
+    """Releases what an earlier try claimed, where its commit was done and only the result was lost. Nothing has left.
 
-    Known by worker and time too, for where it was not done, another may have got its id.
+    It is matched by worker and time too: if the commit was not done, another attempt may have got the id.
     """
     for attempt_id, claimed_at in tried:
         same = {"ids": [attempt_id], "by_worker": worker, "taken_at": claimed_at}
@@ -130,23 +135,23 @@ _TAKEN_BEFORE = (
 def begin_posting(
     database: Database,
     claim: Claim,
-    pace: rate_limit.Pace,
+    rates: rate_limit.Rates,
     lease: timedelta,
-    patience_seconds: float = PATIENCE_SECONDS,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Turn:
     """Asks again whether the claim may be posted, and writes down that it is. Threads share a commit.
 
-    `patience_seconds`: how long it waits for a database that is away.
+    `timeout_seconds`: how long it waits for a database that is away.
     """
-    steps = [begin_step(database, claim, pace, lease)]
-    turn: Turn = with_patience(lambda: database.grouped.submit_together(steps), patience_seconds)[0]
+    steps = [begin_step(database, claim, rates, lease)]
+    turn: Turn = with_retries(lambda: database.group_commit.submit_together(steps), timeout_seconds)[0]
     return turn
 
 
-def begin_step(database: Database, claim: Claim, pace: rate_limit.Pace, lease: timedelta) -> Step:
+def begin_step(database: Database, claim: Claim, rates: rate_limit.Rates, lease: timedelta) -> Step:
     """`begin_posting`, to be written together with something else; the same step where it is tried again."""
-    # After the records: they lock the road's row, this the pace's, and both in that order.
-    return Step(_begin_postings, _Asked(database, claim, pace, lease), rank=1)
+    # After the records: they lock the circuit breaker's row, this the rate limit's, and both in that order.
+    return Step(_begin_postings, _Asked(database, claim, rates, lease), rank=1)
 
 
 def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
@@ -161,7 +166,7 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
         alive=find_alive(connection, wanted, now),
         unchanged=find_unchanged(connection, wanted, now),
         paused=pauses.current(connection),
-        is_narrow=circuit_breaker.is_narrow(connection, now),
+        is_half_open=circuit_breaker.is_half_open(connection, now),
         now=now,
     )
     turns: list[Turn] = []
@@ -184,7 +189,7 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
 
 
 def _take_back(connection: Connection, attempt_ids: list[int], now: datetime) -> None:
-    """A mark of which nobody knew that it was committed: who asks again is the one who would have posted."""
+    """The commit's result was lost. Only this caller could have posted, so it may reset its own mark."""
     if attempt_ids:
         connection.execute(_CLAIMED_AGAIN, {"ids": attempt_ids, "now": now})
 
@@ -203,11 +208,11 @@ _CLAIMED_AGAIN = (
 def _take_tokens(
     connection: Connection, asked: list[_Asked], allowed: list[Claim | Released], now: datetime
 ) -> list[float]:
-    """Seconds to wait for each; the pace is the account's, so it is the same for all."""
+    """Seconds to wait for each; the rate limit is the account's, so it is the same for all."""
     posts = [(len(one.recipients), one.urgent) for one in allowed if isinstance(one, Claim)]
     if not posts:
         return [0.0] * len(allowed)
-    waits = iter(rate_limit.take_many(connection, asked[0].pace, posts, now))
+    waits = iter(rate_limit.take_many(connection, asked[0].rates, posts, now))
     return [next(waits) if isinstance(one, Claim) else 0.0 for one in allowed]
 
 

@@ -25,7 +25,7 @@ from messaging.messages.queue import SINGLE_PRIORITY, NewMessage, enqueue
 from messaging.sending import claim as claims
 from messaging.sending import last_check, start_post
 from messaging.sending.claim import Claim
-from messaging.sending.rate_limit import Pace
+from messaging.sending.rate_limit import Rates
 from messaging.sending.sender import ask_provider, worker_name, write_outcome
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -88,7 +88,7 @@ class TriggerSender:
         self._settings = settings
         self._database = database
         self._provider = provider
-        self._pace = Pace(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
+        self._rates = Rates(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
 
     def send_now(
         self,
@@ -168,8 +168,8 @@ class TriggerSender:
 
     def _wait_for_turn(self, claim: Claim, deadline: float) -> start_post.Posting:
         while True:
-            patience_seconds = deadline - time.monotonic() - LEAST_POST_SECONDS
-            turn = start_post.begin_posting(self._database, claim, self._pace, LEASE, patience_seconds)
+            timeout_seconds = deadline - time.monotonic() - LEAST_POST_SECONDS
+            turn = start_post.begin_posting(self._database, claim, self._rates, LEASE, timeout_seconds)
             if isinstance(turn, last_check.Released):
                 raise _not_posted(turn, list(claim.recipients))
             seconds_left = deadline - LEAST_POST_SECONDS - time.monotonic()
@@ -180,7 +180,7 @@ class TriggerSender:
                 raise Busy(WAITED_TOO_LONG)
             if turn.seconds > seconds_left:
                 self._give_up(claim, is_marked=False)
-                raise Busy("The pace to Africa's Talking is used up; try again in a moment")
+                raise Busy("The rate limit of Africa's Talking is used up; try again in a moment")
             time.sleep(min(turn.seconds, LONGEST_NAP_SECONDS))
 
     def _record(

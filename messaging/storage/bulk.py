@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, cast
 
-import psycopg
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -206,6 +205,9 @@ def as_stored(connection: Connection, at: datetime | None) -> Any:
 
 
 def _copy(connection: Connection, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+    # Only where it is used: a command on SQLite need not wait for its import.
+    import psycopg
+
     driver: Any = connection.connection.driver_connection
     try:
         with driver.cursor() as cursor, cursor.copy(statement) as copy:

@@ -20,9 +20,9 @@ Result = TypeVar("Result")
 Work = Callable[[Connection, list[Item]], Sequence[Result]]
 
 GROUP_SIZE = 256
-# Longer than SQLite's fsync ever takes, shorter than a caller's patience. An item that is given up may
+# Longer than SQLite's fsync ever takes, shorter than a caller waits. An item that is given up may
 # still be committed later, so what is submitted has to bear being submitted again.
-PATIENCE_SECONDS = 15.0
+TIMEOUT_SECONDS = 15.0
 GATHERING_STEP_SECONDS = 0.001
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class _Waiter(Generic[Item, Result]):
         self.done.acquire()
 
 
-class SharedCommits(Generic[Item, Result]):
+class CommitThread(Generic[Item, Result]):
     """One thread that takes everything waiting, writes it in one transaction, commits, and wakes the waiters.
 
     `work(connection, items)` returns a result per item. Where it, or the commit, raises, the transaction is
@@ -71,17 +71,17 @@ class SharedCommits(Generic[Item, Result]):
         self._thread: threading.Thread | None = None
         self._queue: SimpleQueue[_Waiter[Item, Result] | None] = SimpleQueue()
 
-    def submit(self, item: Item, patience_seconds: float = PATIENCE_SECONDS) -> Result:
+    def submit(self, item: Item, timeout_seconds: float = TIMEOUT_SECONDS) -> Result:
         """Returns when the item is durable.
 
-        Raises what the transaction raised; StorageUnavailable after `patience_seconds`, or without a thread.
+        Raises what the transaction raised; StorageUnavailable after `timeout_seconds`, or without a thread.
         """
         self.start()
         if not self.is_alive():
             raise StorageUnavailable("The thread that commits has ended")
         waiter: _Waiter[Item, Result] = _Waiter(item)
         self._queue.put(waiter)
-        if not waiter.done.acquire(timeout=patience_seconds):
+        if not waiter.done.acquire(timeout=timeout_seconds):
             raise StorageUnavailable("The database takes too long")
         if waiter.error is not None:
             raise waiter.error
@@ -107,31 +107,31 @@ class SharedCommits(Generic[Item, Result]):
             return True
         return self._thread is not None and self._thread.is_alive()
 
-    def stop(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def stop(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         """Commits what is waiting, then ends the thread for good."""
         if self._process_id == os.getpid() and self._thread is not None:
             self._queue.put(None)
-            self._thread.join(patience_seconds)
+            self._thread.join(timeout_seconds)
 
     def _run(self, queue: SimpleQueue[_Waiter[Item, Result] | None]) -> None:
-        company = 1
+        waiting = 1
         try:
-            while group := self._next_group(queue, company):
+            while group := self._next_group(queue, waiting):
                 self._commit(group)
-                company = len(group) + queue.qsize()
+                waiting = len(group) + queue.qsize()
         finally:
             _release_all(queue)
 
     def _next_group(
-        self, queue: SimpleQueue[_Waiter[Item, Result] | None], company: int
+        self, queue: SimpleQueue[_Waiter[Item, Result] | None], expected: int
     ) -> list[_Waiter[Item, Result]]:
         """Sleeps until there is an item, then takes all that wait. Empty: asked to stop.
 
-        `company`: how many were here at the last commit, and may come again.
+        `expected`: how many waited at the last commit, and may come again.
         """
         group: list[_Waiter[Item, Result]] = []
         waiter = queue.get()
-        _gather(queue, min(company, self._group_size) - 1)
+        _gather(queue, min(expected, self._group_size) - 1)
         while waiter is not None:
             group.append(waiter)
             if len(group) == self._group_size:
@@ -169,7 +169,7 @@ class SharedCommits(Generic[Item, Result]):
             return self._careful_work(connection, items)
 
 
-def _gather(queue: SimpleQueue[Any], company: int) -> None:
+def _gather(queue: SimpleQueue[Any], expected: int) -> None:
     """Lets callers who were just answered come again, while they do: nobody waits who is alone.
 
     The transaction gives up the interpreter's lock at every statement and would have to win it back from
@@ -177,7 +177,7 @@ def _gather(queue: SimpleQueue[Any], company: int) -> None:
     less work each, for groups are larger too. Steps of half the length gained nothing.
     """
     waiting = queue.qsize()
-    while waiting < company:
+    while waiting < expected:
         time.sleep(GATHERING_STEP_SECONDS)
         before, waiting = waiting, queue.qsize()
         if waiting == before:

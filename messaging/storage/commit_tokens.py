@@ -23,7 +23,7 @@ from utils.errors import AcceptanceUnknown
 
 # Beside the keys of callers, with which it is forgotten a day later.
 ROUTE = "commit"
-PATIENCE_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 RETRY_SECONDS = 0.2
 LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', :milliseconds, true)")
 
@@ -36,7 +36,7 @@ def leave_token(connection: Connection) -> str:
 
 def was_committed(engine: Engine, token: str) -> bool:
     """Of the transaction that left `token`. Raises AcceptanceUnknown where the database does not tell in time."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
         try:
             return _is_there(engine, token, deadline)

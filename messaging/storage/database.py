@@ -14,9 +14,9 @@ from sqlalchemy.pool import QueuePool
 
 from messaging.storage.bulk import as_array
 from messaging.storage.commit_tokens import leave_token, was_committed
-from messaging.storage.group_commit import GroupWrites
+from messaging.storage.group_commit import GroupCommit
 from messaging.storage.read_limits import within_limit
-from messaging.storage.sqlite_write_lock import WriteTurns
+from messaging.storage.sqlite_write_lock import SqliteWriteLock
 from utils.errors import StorageUnavailable
 from utils.private_files import make_private, make_private_folder
 
@@ -47,8 +47,8 @@ def _wake_nobody() -> None:
 class Database:
     """The engine, and the two ways in: `read()` and `write()`, each one transaction.
 
-    On SQLite a write takes a process-wide lock and `BEGIN IMMEDIATE`: threads queue here in turn, which
-    SQLite's own busy wait (polling, p99 303 ms against 20 ms) does badly. Processes take turns: `WriteTurns`.
+    On SQLite a write takes a process-wide lock and `BEGIN IMMEDIATE`: threads queue here in
+    order, which SQLite's own busy wait (polling, p99 303 ms against 20 ms) does badly. Processes: `SqliteWriteLock`.
     """
 
     def __init__(self, sqlalchemy_url: str, pool_size: int = 20) -> None:
@@ -58,12 +58,12 @@ class Database:
         # Whether facts are also written as events for the operator's own system.
         self.forwards = False
         self._write_lock = threading.Lock()
-        self._turns: WriteTurns | None = None
-        self.grouped = GroupWrites(self.write)
+        self._file_lock: SqliteWriteLock | None = None
+        self.group_commit = GroupCommit(self.write)
         if self.is_sqlite:
             path = Path(url.database or "")
             make_private_folder(path.parent)
-            self._turns = WriteTurns(path.with_name(f"{path.name}-turns"))
+            self._file_lock = SqliteWriteLock(path.with_name(f"{path.name}-write-lock"))
         self.engine = create_engine(
             url,
             poolclass=QueuePool,
@@ -99,7 +99,7 @@ class Database:
         token: str | None = None
         is_waking = is_at_commit = False
         try:
-            with self.write_turn(), self._writer.begin() as connection:
+            with self.write_lock(), self._writer.begin() as connection:
                 connection.info.pop(WAKES_WORKER, None)
                 connection.info[FORWARDS] = self.forwards
                 if settled and not self.is_sqlite:
@@ -117,12 +117,12 @@ class Database:
             self.wake()
 
     @contextmanager
-    def write_turn(self) -> Iterator[None]:
+    def write_lock(self) -> Iterator[None]:
         """On SQLite no other thread or process writes meanwhile."""
-        if self._turns is None:
+        if self._file_lock is None:
             yield
             return
-        with self._write_lock, self._turns.taken():
+        with self._write_lock, self._file_lock.held():
             yield
 
     def now(self, connection: Connection) -> datetime:
@@ -145,8 +145,8 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
-        if self._turns is not None:
-            self._turns.close()
+        if self._file_lock is not None:
+            self._file_lock.close()
 
 
 def wake_after_commit(connection: Connection) -> None:

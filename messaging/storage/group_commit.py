@@ -1,6 +1,6 @@
-"""Small writes of threads that meet at the database: whoever has the turn writes what all that wait have brought.
+"""Group commit without a thread of its own: the thread that holds the lock also writes what the waiting ones brought.
 
-One commit for all of them, with no thread of its own: one that is alone pays nothing for it.
+All of them share one commit. A thread that is alone pays nothing for it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Waiter:
         self.is_done = False
 
 
-class GroupWrites:
+class GroupCommit:
     """`write` opens a transaction, as `Database.write` does."""
 
     def __init__(self, write: Callable[[], AbstractContextManager[Connection]]) -> None:

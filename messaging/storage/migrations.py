@@ -34,8 +34,8 @@ def downgrade(database: Database, revision: str) -> None:
 @contextmanager
 def _alone(database: Database) -> Iterator[Connection]:
     """A connection while which no other process migrates: it holds SQLite's write lock, or an advisory lock."""
-    # SQLite's turn covers the connection too: two processes that switch a new file to WAL at once fail, "locked".
-    with database.write_turn(), database.engine.connect() as connection:
+    # The write lock covers the connection too: two processes that switch a new file to WAL at once fail, "locked".
+    with database.write_lock(), database.engine.connect() as connection:
         connection.execution_options(immediate=True)
         if database.is_sqlite:
             # One transaction for all revisions: between two of them another process would take the write lock

@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -91,7 +90,9 @@ class _Watch:
 def _cancel(driver_connection: Any) -> None:
     if isinstance(driver_connection, sqlite3.Connection):
         driver_connection.interrupt()
-    elif isinstance(driver_connection, psycopg.Connection):
+    else:
+        import psycopg
+
         # A server that does not take the request is asked again at the next look.
         with suppress(psycopg.Error):
             driver_connection.cancel_safe(timeout=CANCEL_SECONDS)

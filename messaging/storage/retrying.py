@@ -1,4 +1,4 @@
-"""A database that restarts must not cost us what we hold: the write is tried until it is there again."""
+"""Retries a write while the database restarts, so that what this process holds is not lost."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import psycopg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 # Leases outlive the deadline of their POST by as much, so that an answer is recorded while its lease lives.
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 RETRY_SECONDS = 0.5
 # PostgreSQL's class of errors for what is too large, too long or too many.
 PROGRAM_LIMIT = "54"
@@ -30,8 +29,8 @@ Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
 
-def with_patience(work: Callable[[], Result], seconds: float = PATIENCE_SECONDS) -> Result:
-    """What `work` returns; it has to bear being tried again after a commit of which nobody knows.
+def with_retries(work: Callable[[], Result], seconds: float = TIMEOUT_SECONDS) -> Result:
+    """What `work` returns; it must be safe to try again after a commit whose result was lost.
 
     Raises what it raised at last, and at once what trying again would not mend.
     """
@@ -55,9 +54,9 @@ def is_passing(error: Exception) -> bool:
     return isinstance(error, (OperationalError, InterfaceError)) and not _is_about_the_write(error.orig)
 
 
-def _is_about_the_write(told: BaseException | None) -> bool:
+def _is_about_the_write(error: BaseException | None) -> bool:
     """Both drivers also call operational what no waiting mends: a key too long for its index, a missing table."""
-    if isinstance(told, psycopg.Error):
-        return (told.sqlstate or "").startswith(PROGRAM_LIMIT)
-    # The lower byte is the kind, the upper one its cause.
-    return isinstance(told, sqlite3.Error) and getattr(told, "sqlite_errorcode", 0) & 0xFF in SQLITE_PERMANENT
+    if isinstance(error, sqlite3.Error):
+        # The lower byte is the kind, the upper one its cause.
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in SQLITE_PERMANENT
+    return (getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT)

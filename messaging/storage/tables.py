@@ -365,14 +365,14 @@ rate_buckets = Table(
     Column("refilled_at", UtcDateTime, nullable=False),
 )
 
-# One row: how wide the road to the provider is after lost answers. messaging.sending.circuit_breaker.
-lanes = Table(
-    "lanes",
+# One row: the state of the circuit breaker. messaging.sending.circuit_breaker.
+circuit_breakers = Table(
+    "circuit_breakers",
     metadata,
     Column("name", String(20), primary_key=True),
     Column("step", Integer, nullable=False),
     Column("next_post_at", UtcDateTime, nullable=False),
-    Column("narrowed_at", UtcDateTime, nullable=False),
+    Column("opened_at", UtcDateTime, nullable=False),
     Column("answered_at", UtcDateTime, nullable=False),
 )
 
@@ -383,7 +383,7 @@ heartbeats = Table(
     Column("seen_at", UtcDateTime, nullable=False),
 )
 
-# One row: which AT account and host these books belong to. messaging.operations.account_check.
+# One row: which AT account and host this database belongs to. messaging.operations.account_check.
 service_identity = Table(
     "service_identity",
     metadata,

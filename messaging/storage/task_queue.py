@@ -31,7 +31,7 @@ WAKE_INTERVAL_SECONDS = 0.05
 PAUSE_AFTER_FAILURE_SECONDS = 1.0
 LAST_WAKE_SECONDS = 1.0
 # Longer than the engine's own wait for a task in Redis (1 s), which counts as silence too.
-QUEUE_PATIENCE_SECONDS = 5
+QUEUE_TIMEOUT_SECONDS = 5
 QUEUE_ERRORS = (sqlite3.Error, psycopg.Error, redis.RedisError, OSError)
 
 logger = logging.getLogger(__name__)
@@ -57,10 +57,10 @@ def create_queue(settings: Settings) -> Huey:
         make_private(path)
         return SqliteHuey(filename=str(path), fsync=False, **options)
     if url.startswith("postgresql://"):
-        return PostgresHuey(dsn=url, connect_timeout=QUEUE_PATIENCE_SECONDS, **options)
+        return PostgresHuey(dsn=url, connect_timeout=QUEUE_TIMEOUT_SECONDS, **options)
     # A pool of our own: beside a URL the engine takes no timeouts, and without them a read has no end.
     pool = redis.ConnectionPool.from_url(
-        url, socket_timeout=QUEUE_PATIENCE_SECONDS, socket_connect_timeout=QUEUE_PATIENCE_SECONDS
+        url, socket_timeout=QUEUE_TIMEOUT_SECONDS, socket_connect_timeout=QUEUE_TIMEOUT_SECONDS
     )
     return RedisHuey(connection_pool=pool, **options)
 

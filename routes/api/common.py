@@ -34,7 +34,7 @@ def name_operation(*, name: str, path: str, method: str) -> str:  # noqa: ARG001
     return name
 
 
-def answer_send(answer: accept.SendAnswer) -> tuple[Response, int]:
+def answer_send(answer: accept.Acceptance) -> tuple[Response, int]:
     response = jsonify(answer.body)
     if answer.is_replay:
         response.headers["Idempotent-Replay"] = "true"

@@ -30,10 +30,10 @@ MESSAGES = Tag(name="Messages", description="One text to one recipient each.")
 CALLBACKS = Tag(name="Callbacks", description="Whatever Africa's Talking posted here, kept raw.")
 
 
-api = create_blueprint("api", __name__)
+messages_api = create_blueprint("messages", __name__)
 
 
-@api.get("/messages", tags=[MESSAGES], responses={200: MessagePage, 400: ErrorAnswer})
+@messages_api.get("/messages", tags=[MESSAGES], responses={200: MessagePage, 400: ErrorAnswer})
 def show_messages(query: MessageQuery) -> dict[str, Any]:
     """Messages, newest first."""
     filters = MessageFilters(**query.model_dump(exclude={"cursor", "limit", "to"}), to=_e164(query.to))
@@ -52,7 +52,7 @@ SEND_ANSWERS: dict[str | int | HTTPStatus, Any] = {
 }
 
 
-@api.post("/messages", tags=[MESSAGES], responses=SEND_ANSWERS)
+@messages_api.post("/messages", tags=[MESSAGES], responses=SEND_ANSWERS)
 def send_messages(body: SendMessages, header: IdempotencyHeader) -> tuple[Response, int]:
     """Queues one text to one or many recipients. Durable when it answers."""
     service = current_service()
@@ -61,13 +61,13 @@ def send_messages(body: SendMessages, header: IdempotencyHeader) -> tuple[Respon
     )
 
 
-@api.get("/messages/<int:id>", tags=[MESSAGES], responses={200: Message, 404: ErrorAnswer})
+@messages_api.get("/messages/<int:id>", tags=[MESSAGES], responses={200: Message, 404: ErrorAnswer})
 def show_message(path: MessagePath) -> dict[str, Any]:
     """One message with its history."""
     return get_message(current_database(), path.id)
 
 
-@api.get("/callbacks", tags=[CALLBACKS], responses={200: CallbackPage, 400: ErrorAnswer})
+@messages_api.get("/callbacks", tags=[CALLBACKS], responses={200: CallbackPage, 400: ErrorAnswer})
 def show_callbacks(query: CallbackQuery) -> dict[str, Any]:
     """The journal of callbacks, newest first."""
     limit = query.limit or DEFAULT_LIMIT

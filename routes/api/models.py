@@ -93,7 +93,7 @@ class Query(BaseModel):
 
     cursor: Annotated[Text | None, Blank] = Field(None, description="`next_cursor` of the page before")
     limit: Annotated[int | None, Blank] = Field(
-        None, ge=1, le=200, description="Items on a page; 50 unless told"
+        None, ge=1, le=200, description="Items on a page; 50 by default"
     )
 
 

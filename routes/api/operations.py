@@ -25,10 +25,10 @@ from routes.service import current_database, current_service
 
 CALLERS = "Holders of an API key."
 BOOKS = Tag(
-    name="Books", description="Whether everything is accounted for, and what an operator may set right."
+    name="Operations", description="Whether everything is accounted for, and what an operator may set right."
 )
 
-books_api = create_blueprint("books", __name__)
+operations_api = create_blueprint("operations", __name__)
 
 
 class Problem(BaseModel):
@@ -66,14 +66,16 @@ class ReplayAnswer(BaseModel):
     unapplied: int
 
 
-@books_api.get("/audit", tags=[BOOKS], responses={200: AuditAnswer})
+@operations_api.get("/audit", tags=[BOOKS], responses={200: AuditAnswer})
 def show_audit() -> dict[str, Any]:
-    """Reads the books against themselves."""
+    """Checks the records against each other."""
     with expensive_read():
         return audit(current_database()).as_json()
 
 
-@books_api.post("/callbacks/<int:id>/replay", tags=[BOOKS], responses={200: ReplayAnswer, 404: ErrorAnswer})
+@operations_api.post(
+    "/callbacks/<int:id>/replay", tags=[BOOKS], responses={200: ReplayAnswer, 404: ErrorAnswer}
+)
 def replay_callback(path: CallbackPath) -> dict[str, Any]:
     """Applies one kept callback again; what has taken effect does not do so twice."""
     service = current_service()
@@ -81,7 +83,7 @@ def replay_callback(path: CallbackPath) -> dict[str, Any]:
     return asdict(replay(service.database, service.settings, ids=[path.id]))
 
 
-@books_api.post(
+@operations_api.post(
     "/sending/resume",
     tags=[BOOKS],
     request_body=optional_body(ResumeSending),
@@ -92,7 +94,7 @@ def resume_sending(body: ResumeSending) -> dict[str, Any]:
     return {"resumed": pauses.resume_now(current_database(), body.sender_id)}
 
 
-@books_api.post(
+@operations_api.post(
     "/messages/<int:id>/resend",
     tags=[BOOKS],
     responses={202: ResentMessage, 404: ErrorAnswer, 409: ErrorAnswer},
@@ -102,7 +104,7 @@ def resend_message(path: MessagePath) -> tuple[dict[str, Any], int]:
     return {"id": unknown_outcomes.resend(current_database(), path.id), "resend_of": path.id}, 202
 
 
-@books_api.post(
+@operations_api.post(
     "/messages/<int:id>/close", tags=[BOOKS], responses={200: Message, 404: ErrorAnswer, 409: ErrorAnswer}
 )
 def close_message(path: MessagePath) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class LedgerItem(BaseModel):
     source: Source
     detail: str | None
     in_force: bool
-    evidence: Evidence | None = Field(description="Null where no callback told us")
+    evidence: Evidence | None = Field(description="Null where no callback reported it")
 
 
 class LedgerPage(BaseModel):

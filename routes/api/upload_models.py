@@ -129,7 +129,7 @@ class DifferingMessage(BaseModel):
 
 
 class Bill(BaseModel):
-    messages: int = Field(description="Messages of which Africa's Talking told the parts")
+    messages: int = Field(description="Messages whose parts Africa's Talking stated")
     estimated_parts: int = Field(description="Their parts as we counted them")
     billed_parts: int = Field(description="Their parts as Africa's Talking counted them")
     differing: int = Field(description="Messages where the two differ")

@@ -24,8 +24,8 @@ from routes.uploads import MULTIPART, begin_upload, limit_silence
 
 CALLERS = "Holders of an API key."
 
-intake_api = create_blueprint("intake", __name__)
-intake_api.before_request(begin_upload)
+uploads_api = create_blueprint("uploads", __name__)
+uploads_api.before_request(begin_upload)
 
 UPLOAD_ANSWERS: dict[str | int | HTTPStatus, Any] = {
     202: ReceivedBatch,
@@ -47,7 +47,7 @@ QUOTE_BODY = RequestBody(
 )
 
 
-@intake_api.post("/batches", tags=[BATCHES], responses=UPLOAD_ANSWERS)
+@uploads_api.post("/batches", tags=[BATCHES], responses=UPLOAD_ANSWERS)
 def upload_batch(form: UploadBatch, header: IdempotencyHeader) -> tuple[Response, int]:
     """Takes in a CSV file of recipients. Durable when it answers; sent once all of it is read."""
     service, key = current_service(), header.idempotency_key
@@ -58,7 +58,7 @@ def upload_batch(form: UploadBatch, header: IdempotencyHeader) -> tuple[Response
     return response, 202
 
 
-@intake_api.post(
+@uploads_api.post(
     "/quote",
     tags=[MESSAGES],
     request_body=QUOTE_BODY,
@@ -74,21 +74,21 @@ def quote(form: QuoteFile, body: QuoteMessages) -> dict[str, Any]:
         return quotes.quote_messages(service.settings, service.database, body.to, body.text, body.sender_id)
 
 
-@intake_api.get("/batches/<int:id>/bill", tags=[BATCHES], responses={200: Bill, 404: ErrorAnswer})
+@uploads_api.get("/batches/<int:id>/bill", tags=[BATCHES], responses={200: Bill, 404: ErrorAnswer})
 def show_bill(path: BatchPath) -> dict[str, Any]:
     """Parts and costs as we estimate them beside those that Africa's Talking billed."""
     with expensive_read():
         return bill.bill(current_database(), path.id)
 
 
-@intake_api.get("/batches/<int:id>/refused.csv", tags=[BATCHES], responses=CSV_ANSWERS)
+@uploads_api.get("/batches/<int:id>/refused.csv", tags=[BATCHES], responses=CSV_ANSWERS)
 def export_refused(path: BatchPath) -> Response:
     """The rows that were not taken: line, value, code and reason."""
     database = current_database()
     return _csv(lambda: exports.refused_csv(database, path.id), f"batch-{path.id}-refused.csv")
 
 
-@intake_api.get("/batches/<int:id>/messages.csv", tags=[BATCHES], responses=CSV_ANSWERS)
+@uploads_api.get("/batches/<int:id>/messages.csv", tags=[BATCHES], responses=CSV_ANSWERS)
 def export_messages(path: BatchPath) -> Response:
     """All messages of a batch, in the order of its file."""
     database = current_database()

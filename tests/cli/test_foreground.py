@@ -18,7 +18,7 @@ from utils.settings import Settings, SettingsError
 
 pytestmark = pytest.mark.processes
 
-PATIENCE_SECONDS = 20
+TIMEOUT_SECONDS = 20
 STARTER = """
 import sys
 from pathlib import Path
@@ -88,7 +88,7 @@ def is_running(process_id: int) -> bool:
 
 
 def wait_for(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
     return condition()
@@ -103,7 +103,7 @@ def test_a_stop_lets_every_process_finish_and_counts_as_success(
     process = start(f"web: {sys.executable} {script} {note}\nworker: {WAITS}\n")
     read_until(process, "ready")
     process.send_signal(number)
-    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 0, output
     assert note.read_text() == "stopped in order"
 
@@ -117,7 +117,7 @@ def test_a_stop_at_the_very_start_is_not_lost(start: Start) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     read_until(process, "Service")
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 0, output
 
 
@@ -134,7 +134,7 @@ def test_when_one_process_ends_the_others_are_stopped_and_it_counts_as_failure(
     start: Start, ending: str, code: int
 ) -> None:
     process = start(f"web: sh -c '{ending}'\nworker: {WAITS}\n")
-    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == code, output
     assert not any(is_running(process_id) for process_id in process_ids(output.splitlines()))
 
@@ -158,17 +158,17 @@ def test_the_processes_go_on_when_nobody_reads_any_more(start: Start, tmp_path: 
     time.sleep(0.3)
     assert process.poll() is None
     process.terminate()
-    assert process.wait(timeout=PATIENCE_SECONDS) == 0
+    assert process.wait(timeout=TIMEOUT_SECONDS) == 0
 
 
 def test_the_simulator_runs_only_offline(start: Start) -> None:
     procfile = "web: sh -c 'echo at=$AT_BASE_URL; sleep 1'\nsimulator: sh -c 'echo simulating; sleep 60'\n"
-    offline, _ = start(procfile).communicate(timeout=PATIENCE_SECONDS)
+    offline, _ = start(procfile).communicate(timeout=TIMEOUT_SECONDS)
     assert "simulating" in offline
     assert "at=http://127.0.0.1:" in offline
     account = {"AT_USERNAME": "shop", "AT_API_KEY": "k", "API_KEYS": "k", "WEBHOOK_TOKENS": "t"}
     login = {"DASHBOARD_PASSWORD": "p", "SECRET_KEY": "s"}
-    online, _ = start(procfile, **account, **login).communicate(timeout=PATIENCE_SECONDS)
+    online, _ = start(procfile, **account, **login).communicate(timeout=TIMEOUT_SECONDS)
     assert "simulating" not in online
     assert "at=\n" in online
     assert "https://api.africastalking.com, account shop" in online
@@ -179,7 +179,7 @@ def test_the_greeting_names_the_service_the_phones_and_the_callback_urls_once(st
     process = start(
         "web: sh -c 'exit 0'\n", PORT=str(port), SIMULATOR_PORT=str(simulator_port), WEBHOOK_TOKENS="t0ken"
     )
-    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     for told in (
         f"Service      http://127.0.0.1:{port}\n",
         f"http://127.0.0.1:{simulator_port}/ ",
@@ -201,6 +201,6 @@ def test_a_taken_port_is_told_before_anything_starts() -> None:
 
 def test_a_web_concurrency_left_empty_reaches_gunicorn_as_a_number(start: Start) -> None:
     output, _ = start("web: sh -c 'echo processes=$WEB_CONCURRENCY'\n", WEB_CONCURRENCY="").communicate(
-        timeout=PATIENCE_SECONDS
+        timeout=TIMEOUT_SECONDS
     )
     assert "processes=1\n" in output

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from datetime import UTC, datetime
 
 import pytest
 
+from tests.crash.scene import Scene
 from tests.support.databases import has_postgresql
 
 
@@ -16,3 +18,13 @@ def store() -> str:
         return chosen
     turn = ("sqlite", "postgresql")[datetime.now(UTC).toordinal() % 2]
     return turn if turn == "sqlite" or has_postgresql() else "sqlite"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Beside the failure of a test on a stage: what stood in the database, and the ends of the processes' logs."""
+    report = yield
+    stage = getattr(item, "funcargs", {}).get("stage")
+    if report.when == "call" and report.failed and isinstance(stage, Scene):
+        report.sections.append(("the stage", stage.describe()))
+    return report

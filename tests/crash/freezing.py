@@ -56,7 +56,7 @@ POINTS = {
 def freeze_at(point: str, marker: Path) -> None:
     owner, name, is_after = POINTS[point]
     if point == "after_claim":
-        # As where the pace holds it up: else a worker marks its first one in the claim itself.
+        # As where the rate limit holds it up: else a worker marks its first one in the claim itself.
         start_post._may_leave = lambda *_: False
     original: Callable[..., Any] = getattr(owner, name)
 

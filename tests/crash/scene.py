@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import requests
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, func, select, text, update
 
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -25,6 +25,10 @@ from tests.support.databases import empty_database, opened
 from tests.support.stack import Stack, eventually
 
 FREEZER = "tests.crash.freezing"
+SESSIONS = text(
+    "SELECT pid, state, wait_event, now() - xact_start AS age, pg_blocking_pids(pid), query FROM pg_stat_activity"
+    " WHERE datname = current_database()"
+)
 
 
 @dataclass
@@ -35,7 +39,7 @@ class Scene:
     def freeze_worker(self, point: str, name: str = "frozen") -> Path:
         """Starts a worker that stops at `point`; the file that will say so.
 
-        It has one lane and a queue of its own: SQLite's queue file would be locked, were it stopped in there.
+        It has one thread and a queue of its own: SQLite's queue file would be locked, were it stopped in there.
         """
         marker = self._new_marker(point)
         queue = f"sqlite:///{self.stack.folder / name}-queue.db"
@@ -97,6 +101,21 @@ class Scene:
         answer = self.stack.post("/v1/messages", {"to": to, "text": text, **more})
         assert answer.status_code == 202, answer.text
         return [one["id"] for one in answer.json()["messages"]]
+
+    def describe(self) -> str:
+        """For a test that failed: the newest rows, who waits for whom, and the ends of the logs."""
+        newest = [
+            select(table).order_by(table.c.id.desc()).limit(4) for table in (tables.attempts, tables.messages)
+        ]
+        with self.database.read() as connection:
+            rows = [str(row) for statement in newest for row in connection.execute(statement)]
+            if not self.database.is_sqlite:
+                rows += [str(row) for row in connection.execute(SESSIONS)]
+        running = [f"{name}: exit code {process.poll()}" for name, process in self.stack.processes.items()]
+        logs = [
+            f"{path.name}: …{path.read_text()[-2000:]}" for path in sorted(self.stack.folder.glob("*.log"))
+        ]
+        return "\n".join([*rows, *running, *logs])
 
     def statuses_of(self, text: str) -> list[str]:
         return [one["status"] for one in self._messages(text)]

@@ -47,7 +47,7 @@ def make_app(database_url: str, provider: FakeProvider, tmp_path: Path) -> Itera
 
     yield make
     for service in services:
-        service.inbox.stop()
+        service.callback_receiver.stop()
         service.database.close()
 
 

@@ -174,7 +174,7 @@ def test_a_send_whose_acceptance_nobody_can_tell_is_no_invitation_to_try_again(
     make_app: MakeApp, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The line is cut at COMMIT, and the database stays away."""
-    monkeypatch.setattr(commit_tokens, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(commit_tokens, "TIMEOUT_SECONDS", 0.3)
     with PostgresqlProxy(database_url) as proxy:
         app = make_app(database_url=proxy.url)
         proxy.cut_at_commit = AFTER

@@ -54,10 +54,10 @@ def test_a_worker_that_fell_silent_is_told(caller: Caller, database: Database) -
 
 def test_a_dead_inbox_thread_is_told(app: OpenAPI, caller: Caller, database: Database) -> None:
     health.beat(database, "worker-1")
-    inbox = app.extensions["sms"].inbox
-    inbox.start()
+    receiver = app.extensions["sms"].callback_receiver
+    receiver.start()
     assert caller.get("/readyz").status_code == 200
-    inbox.stop()
+    receiver.stop()
     answer = caller.get("/readyz")
     assert answer.status_code == 503
     assert answer.json is not None

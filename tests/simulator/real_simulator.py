@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 import requests
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_SECONDS = 15
+TIMEOUT_SECONDS = 15
 HEADERS = {"apiKey": "any", "Accept": "application/json"}
 
 
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 def eventually(is_true: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not is_true():
         assert time.monotonic() < deadline, f"never: {what}"
         time.sleep(0.02)
@@ -117,7 +117,7 @@ class RealSimulator:
     def end(self, with_signal: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(with_signal)
-        self.process.wait(timeout=PATIENCE_SECONDS)
+        self.process.wait(timeout=TIMEOUT_SECONDS)
         if self.process.stderr:
             self.process.stderr.close()
         # The server's own child ends with it, but a moment later: until then it would answer for the next one.

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import Row, Table, event, insert, select
 
-from messaging.callbacks.receive import Inbox
+from messaging.callbacks.receive import CallbackReceiver
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.storage import tables
 from messaging.storage.database import Database, utc_now
@@ -44,8 +44,8 @@ def opt_out(phone: str = PHONE, **more: str) -> bytes:
 
 
 @contextmanager
-def open_inbox(database: Database, settings: Settings, **overrides: Any) -> Iterator[Inbox]:
-    inbox = Inbox(database, settings.model_copy(update=overrides))
+def open_inbox(database: Database, settings: Settings, **overrides: Any) -> Iterator[CallbackReceiver]:
+    inbox = CallbackReceiver(database, settings.model_copy(update=overrides))
     try:
         yield inbox
     finally:

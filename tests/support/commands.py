@@ -25,6 +25,17 @@ def sms_commands() -> click.Group:
     return group
 
 
+def names_in(group: click.Group) -> list[str]:
+    """`sms` imports a command only when it is asked for, so the group's own dictionary is empty."""
+    return group.list_commands(click.Context(group))
+
+
+def command_in(group: click.Group, name: str) -> click.Command:
+    found = group.get_command(click.Context(group), name)
+    assert found is not None
+    return found
+
+
 def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
 
@@ -76,6 +87,6 @@ def _why_not_sms(command: click.Command, words: list[str]) -> str | None:
         return f"{command.name} has no {unknown}" if unknown else None
     if not words or words[0] == "…":
         return None
-    if words[0] not in command.commands:
+    if words[0] not in names_in(command):
         return f"{command.name} has no command {words[0]}"
-    return _why_not_sms(command.commands[words[0]], words[1:])
+    return _why_not_sms(command_in(command, words[0]), words[1:])

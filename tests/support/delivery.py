@@ -14,7 +14,7 @@ from messaging.operations import sweep
 from messaging.sending import claim as claims
 from messaging.sending import due, last_check, start_post
 from messaging.sending.claim import Claim, ClaimLimits
-from messaging.sending.rate_limit import Pace
+from messaging.sending.rate_limit import Rates
 from messaging.sending.sender import ask_provider, write_outcome
 from messaging.sending.start_post import Posting
 from messaging.storage import tables
@@ -25,7 +25,7 @@ from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 
 LEASE = timedelta(seconds=120)
-UNHURRIED = Pace(100_000, 10_000_000)
+UNHURRIED = Rates(100_000, 10_000_000)
 WORKER = "a-worker"
 
 
@@ -39,7 +39,7 @@ def phones(count: int, first: int = 1) -> list[str]:
 
 
 def live_settings(database_url: str, provider_url: str, **overrides: object) -> Settings:
-    """An account of its own on a stand-in for AT, with a pace that holds nobody up."""
+    """An account of its own on a stand-in for AT, with a rates that holds nobody up."""
     given: dict[str, object] = {
         "at_username": "sandbox",
         "at_api_key": "provider-key",
@@ -88,7 +88,7 @@ def claim(
 def claim_as(
     database: Database, worker: str, limits: ClaimLimits, *, urgent_only: bool = False
 ) -> list[Claim]:
-    """Only claimed, as where the pace holds the first one up."""
+    """Only claimed, as where the rates holds the first one up."""
     with database.write() as connection:
         now = database.now(connection)
         return claims.take(database, connection, worker, limits, now, urgent_only=urgent_only)
@@ -100,9 +100,9 @@ def claim_one(database: Database, **limits: Any) -> Claim:
 
 
 def begin(
-    database: Database, one: Claim, pace: Pace = UNHURRIED, lease: timedelta = LEASE
+    database: Database, one: Claim, rates: Rates = UNHURRIED, lease: timedelta = LEASE
 ) -> start_post.Posting | start_post.Wait | last_check.Released:
-    return start_post.begin_posting(database, one, pace, lease)
+    return start_post.begin_posting(database, one, rates, lease)
 
 
 def begin_posting(database: Database, one: Claim, lease: timedelta = LEASE) -> start_post.Posting:

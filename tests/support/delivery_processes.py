@@ -11,8 +11,8 @@ from typing import Any
 
 from messaging.messages import accept, idempotency
 from messaging.sending.claim import ClaimLimits
-from messaging.sending.rate_limit import Pace, take
-from messaging.sending.sender import Sender
+from messaging.sending.rate_limit import Rates, take
+from messaging.sending.sender import MessageSender
 from messaging.sending.triggers import TriggerSender
 from messaging.storage import migrations
 from messaging.storage.database import Database
@@ -24,7 +24,7 @@ from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 
 SPAWN = multiprocessing.get_context("spawn")
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 
 
 def in_processes(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -33,7 +33,7 @@ def in_processes(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]])
         barrier = manager.Barrier(len(arguments))
         with SPAWN.Pool(len(arguments)) as pool:
             given = [(barrier, *each) for each in arguments]
-            return pool.starmap_async(work, given, chunksize=1).get(PATIENCE_SECONDS)
+            return pool.starmap_async(work, given, chunksize=1).get(TIMEOUT_SECONDS)
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def send_all(barrier: Any, settings: Settings) -> int:
     database = open_database(settings)
     client = ProviderClient.from_settings(settings)
     barrier.wait()
-    posted = Sender(settings, database, client).run_until_idle()
+    posted = MessageSender(settings, database, client).run_until_idle()
     client.close()
     database.close()
     return posted
@@ -114,7 +114,7 @@ def trigger_alone(settings: Settings, text: str, recipients: list[str]) -> None:
 
 
 def send_alone(settings: Settings) -> None:
-    Sender(settings, open_database(settings), ProviderClient.from_settings(settings)).run_until_idle()
+    MessageSender(settings, open_database(settings), ProviderClient.from_settings(settings)).run_until_idle()
 
 
 def queue_and_wake(barrier: Any, settings: Settings, recipients: list[str]) -> float:
@@ -149,7 +149,7 @@ def begin_key(barrier: Any, settings: Settings, key: str, mark: bytes) -> bool:
     return earlier is None
 
 
-def take_tokens(barrier: Any, settings: Settings, pace: Pace, count: int, seconds: float) -> list[float]:
+def take_tokens(barrier: Any, settings: Settings, rates: Rates, count: int, seconds: float) -> list[float]:
     """The moments (seconds since 1970) at which this process got tokens for `count` messages."""
     database = open_database(settings)
     barrier.wait()
@@ -161,7 +161,7 @@ def take_tokens(barrier: Any, settings: Settings, pace: Pace, count: int, second
             now = database.now(connection)
             if now.timestamp() > ends_at:
                 break
-            if take(connection, pace, count, now, urgent=False) == 0:
+            if take(connection, rates, count, now, urgent=False) == 0:
                 moments.append(now.timestamp())
     database.close()
     return moments

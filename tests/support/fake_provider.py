@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
 
-PATIENCE_SECONDS = 15.0
+TIMEOUT_SECONDS = 15.0
 
 
 class FakeProvider:
@@ -46,7 +46,7 @@ class FakeProvider:
     def answer(self, form: dict[str, str]) -> tuple[int, str, str]:
         self.posts.append(form)
         self.arrived.release()
-        self.hold.wait(PATIENCE_SECONDS)
+        self.hold.wait(TIMEOUT_SECONDS)
         if self.script:
             return self.script.pop(0)
         numbers = form["to"].split(",")

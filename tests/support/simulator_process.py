@@ -11,7 +11,7 @@ import requests
 
 from tests.support.stack import ROOT, eventually, free_port
 
-PATIENCE_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
 class SimulatorProcess:
@@ -36,14 +36,14 @@ class SimulatorProcess:
     def close(self) -> None:
         self._process.terminate()
         try:
-            self._process.wait(PATIENCE_SECONDS)
+            self._process.wait(TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._session.close()
 
     def _control(self, path: str, body: dict[str, Any]) -> None:
-        answer = self._session.post(f"{self.url}/_simulator/{path}", json=body, timeout=PATIENCE_SECONDS)
+        answer = self._session.post(f"{self.url}/_simulator/{path}", json=body, timeout=TIMEOUT_SECONDS)
         answer.raise_for_status()
 
     def reset(self) -> None:
@@ -55,7 +55,7 @@ class SimulatorProcess:
 
     def _items(self, path: str) -> list[dict[str, Any]]:
         query = {"limit": "100000"}
-        answer = self._session.get(f"{self.url}/_simulator/{path}", params=query, timeout=PATIENCE_SECONDS)
+        answer = self._session.get(f"{self.url}/_simulator/{path}", params=query, timeout=TIMEOUT_SECONDS)
         items: list[dict[str, Any]] = answer.json()["items"]
         return items
 

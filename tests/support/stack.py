@@ -17,7 +17,7 @@ import requests
 ROOT = Path(__file__).resolve().parents[2]
 API_KEY = "test-api-key-4f1c9a"
 TOKEN = "test-callback-token-83bd21"
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 SHORTCODE = "20880"
 
 
@@ -37,7 +37,7 @@ def is_free(port: int) -> bool:
         return True
 
 
-def eventually(look: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
+def eventually(look: Callable[[], Any], what: str, seconds: float = TIMEOUT_SECONDS) -> Any:
     """The first true answer of `look`; fails with `what` where none comes in time."""
     deadline = time.monotonic() + seconds
     while True:

@@ -22,7 +22,7 @@ from utils.sms_utils import ProviderClient
 
 ME = "+254712345678"
 ACCEPTED = reply(wire("accepted_101.json"))
-PATIENCE_SECONDS = 8.0  # far above every deadline below: only a wait without end reaches it
+TIMEOUT_SECONDS = 8.0  # far above every deadline below: only a wait without end reaches it
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def failure(client: ProviderClient, recipients: list[str] | None = None) -> Prov
     began = time.monotonic()
     with pytest.raises(ProviderError) as caught:
         client.send_texts("Hello", recipients or [ME], None)
-    assert time.monotonic() - began < PATIENCE_SECONDS
+    assert time.monotonic() - began < TIMEOUT_SECONDS
     return caught.value
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from messaging.operations import account_check, health
 from messaging.operations import sweep as sweeps
-from messaging.sending.sender import Sender
+from messaging.sending.sender import MessageSender
 from messaging.service import build_service
 from messaging.storage import migrations, tables
 from messaging.storage.database import Database, utc_now
@@ -189,7 +189,7 @@ def test_a_worker_killed_in_mid_post_leaves_unknown_what_was_on_its_way_and_noth
 def test_a_worker_that_was_stopped_past_its_lease_does_not_post(
     books: Database, migrated_url: str, start_worker: StartWorker, simulator: SimulatorProcess
 ) -> None:
-    """It holds a claim and waits for the pace when it is stopped; another worker has sent it meanwhile."""
+    """It holds a claim and waits for the rate limit when it is stopped; another worker has sent it meanwhile."""
     for number in range(2):
         queue_batch(books, [phone(number)], text=f"Dear {number}")
     worker = start_worker(simulator.url, AT_MAX_REQUESTS_PER_SECOND="0.1", WORKER_CONCURRENCY="1")
@@ -199,7 +199,7 @@ def test_a_worker_that_was_stopped_past_its_lease_does_not_post(
     settings = live_settings(migrated_url, simulator.url)
     assert sweeps.sweep_expired_leases(books) == (1, 0)
     client = ProviderClient.from_settings(settings)
-    assert Sender(settings, books, client).run_until_idle() == 1
+    assert MessageSender(settings, books, client).run_until_idle() == 1
     client.close()
     worker.signal(signal.SIGCONT)
     assert worker.stop() == 0

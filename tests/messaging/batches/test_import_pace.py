@@ -16,7 +16,7 @@ from messaging.storage import tables
 from messaging.storage.database import LONGEST_LOG_PAGES, SQLITE_BUSY_SECONDS, Database
 from tests.support.delivery import count
 
-PATIENCE_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def test_a_checkpoint_waits_for_no_reader(database: Database) -> None:
         assert reader.execute(text("SELECT count(*) FROM counters")).scalar_one() == 10
         write(database, 10, 10)
         threading.Thread(target=run, daemon=True).start()
-        assert done.wait(PATIENCE_SECONDS)
+        assert done.wait(TIMEOUT_SECONDS)
         assert reader.execute(text("SELECT count(*) FROM counters")).scalar_one() == 10
     write(database, 20, 10)
     assert count(database, tables.counters) == 30

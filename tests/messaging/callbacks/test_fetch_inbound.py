@@ -11,7 +11,7 @@ import pytest
 
 from messaging.callbacks import replay
 from messaging.callbacks.fetch_inbound import Fetched, fetch_inbound
-from messaging.callbacks.receive import Inbox
+from messaging.callbacks.receive import CallbackReceiver
 from messaging.conversations import same_text
 from messaging.conversations.same_text import Said, gap_between, is_late, match, read_moment
 from messaging.storage import tables
@@ -56,7 +56,7 @@ def seconds_of(shown: Mapping[str, Any]) -> str:
 
 
 def receive(database: Database, settings: Settings, *bodies: bytes) -> None:
-    inbox = Inbox(database, settings)
+    inbox = CallbackReceiver(database, settings)
     for body in bodies:
         inbox.receive("inbound", body)
     inbox.stop()
@@ -165,7 +165,7 @@ def test_a_callback_and_a_fetch_at_the_same_moment_make_one_text(
 ) -> None:
     settings = settings.model_copy(update={"replies_per_hour": 60})
     entries = [entry(number, f"text {number}") for number in range(1, 61)]
-    inbox = Inbox(database, settings)
+    inbox = CallbackReceiver(database, settings)
     with ThreadPoolExecutor(6) as pool:
         fetching = pool.submit(fetch, database, settings, SmallPages(*entries))
         bodies = [callback(one["text"], f"in-{one['id']}", date=seconds_of(one)) for one in entries]

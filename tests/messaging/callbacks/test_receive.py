@@ -17,7 +17,7 @@ from messaging.callbacks.receive import (
     KINDS,
     LARGEST_BODY_BYTES,
     TRUNCATED,
-    Inbox,
+    CallbackReceiver,
     Unusable,
     read_callback,
     read_content,
@@ -25,7 +25,7 @@ from messaging.callbacks.receive import (
 from messaging.consent import ledger
 from messaging.conversations import receive as inbound_module
 from messaging.conversations.receive import InboundText
-from messaging.reports.message_state import Report
+from messaging.reports.message_state import DeliveryReport
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.support.callback_rows import (
@@ -53,9 +53,9 @@ REAL_REPORT = (
 )
 
 
-def as_report(body: bytes) -> Report:
+def as_report(body: bytes) -> DeliveryReport:
     content = read_content("report", body)
-    assert isinstance(content, Report)
+    assert isinstance(content, DeliveryReport)
     return content
 
 
@@ -66,13 +66,13 @@ def as_text(body: bytes) -> InboundText:
 
 
 def test_a_real_report_is_read_field_by_field() -> None:
-    assert as_report(REAL_REPORT) == Report(
+    assert as_report(REAL_REPORT) == DeliveryReport(
         "ATXid_8c75", "Failed", "+254706318147", "DeliveryFailure", "63902", "0"
     )
 
 
 def test_only_the_id_and_the_word_of_a_report_are_needed() -> None:
-    assert as_report(b"id=a&status=Sent&failureReason=") == Report("a", "Sent")
+    assert as_report(b"id=a&status=Sent&failureReason=") == DeliveryReport("a", "Sent")
 
 
 def test_a_text_is_read_with_everything_that_at_may_add() -> None:
@@ -328,7 +328,7 @@ def test_a_group_with_a_bad_one_is_applied_one_by_one(
     database: Database, settings: Settings, poison: Poison
 ) -> None:
     good = add_accepted(database, "good")
-    inbox = Inbox(database, settings)
+    inbox = CallbackReceiver(database, settings)
     group = [read_callback("report", body) for body in (report("bad", Poison.WORD), report("good"))]
     inbox._commits._write(group)
     assert message(database, good).status == "delivered"
@@ -426,7 +426,7 @@ def test_a_group_of_reports_takes_as_many_statements_as_one(database: Database, 
     """
     for number in range(21):
         add_accepted(database, f"id-{number}")
-    inbox = Inbox(database, settings)
+    inbox = CallbackReceiver(database, settings)
     counts = []
     for wanted in (range(1), range(1, 21)):
         group = [read_callback("report", report(f"id-{number}")) for number in wanted]
@@ -437,7 +437,7 @@ def test_a_group_of_reports_takes_as_many_statements_as_one(database: Database, 
 
 
 def test_the_thread_of_the_inbox_is_watched(database: Database, settings: Settings) -> None:
-    inbox = Inbox(database, settings)
+    inbox = CallbackReceiver(database, settings)
     assert inbox.is_alive()
     inbox.start()
     assert "inbox" in {thread.name for thread in threading.enumerate()}
@@ -483,7 +483,7 @@ BODIES = st.one_of(st.binary(max_size=2000), FORMS)
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_bytes_at_all_are_taken_and_kept_byte_for_byte(
-    database: Database, shared_inbox: Inbox, kind: str, body: bytes, content_type: str | None
+    database: Database, shared_inbox: CallbackReceiver, kind: str, body: bytes, content_type: str | None
 ) -> None:
     shared_inbox.receive(kind, body, content_type)
     digest = journal.digest_of(kind, body)

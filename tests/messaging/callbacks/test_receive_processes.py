@@ -15,17 +15,17 @@ from tests.support.callback_rows import add_accepted, all_rows, inbound, message
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).resolve().parents[3]
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 # Waits for a line, then gives each body of its arguments to an inbox, all at the same moment.
 PROGRAM = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from messaging.storage.database import Database
-from messaging.callbacks.receive import Inbox
+from messaging.callbacks.receive import CallbackReceiver
 from utils.settings import Settings
 
 settings = Settings(database_url=sys.argv[1])
-inbox = Inbox(Database(settings.sqlalchemy_url), settings)
+inbox = CallbackReceiver(Database(settings.sqlalchemy_url), settings)
 sys.stdout.write("ready\\n")
 sys.stdout.flush()
 sys.stdin.readline()
@@ -53,7 +53,7 @@ def post_from_two_processes(url: str, kind: str, first: list[bytes], second: lis
             assert process.stdin is not None
             process.stdin.write(b"go\n")
             process.stdin.flush()
-        assert [process.wait(PATIENCE_SECONDS) for process in running] == [0, 0]
+        assert [process.wait(TIMEOUT_SECONDS) for process in running] == [0, 0]
     finally:
         for process in running:
             process.kill()

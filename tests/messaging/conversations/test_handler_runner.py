@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 from sqlalchemy import Row, select, update
 
-from messaging.callbacks.receive import Inbox
+from messaging.callbacks.receive import CallbackReceiver
 from messaging.consent import ledger
 from messaging.conversations import handler_runner
 from messaging.conversations.handler_runner import MOST_LOST_TRIES, MOST_TRIES, WAITS, Answerer, answer, claim
@@ -56,8 +56,8 @@ def clock(database: Database) -> Clock:
 
 
 @contextmanager
-def open_inbox(database: Database, settings: Settings) -> Iterator[Inbox]:
-    inbox = Inbox(database, settings)
+def open_inbox(database: Database, settings: Settings) -> Iterator[CallbackReceiver]:
+    inbox = CallbackReceiver(database, settings)
     try:
         yield inbox
     finally:

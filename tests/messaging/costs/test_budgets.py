@@ -11,7 +11,7 @@ from messaging.batches import control
 from messaging.batches.progress import get_batch
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.sending import due
-from messaging.sending.sender import Sender
+from messaging.sending.sender import MessageSender
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.support import delivery
@@ -37,7 +37,7 @@ def queue_with_budget(database: Database, recipients: int, messages_worth: float
 
 
 def send(settings: Settings, database: Database, client: ProviderClient) -> None:
-    Sender(settings, database, client).run_until_idle()
+    MessageSender(settings, database, client).run_until_idle()
 
 
 def sent(database: Database) -> int:

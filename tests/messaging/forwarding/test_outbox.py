@@ -15,7 +15,7 @@ from sqlalchemy import event
 from messaging import statuses
 from messaging.batches import control, importer, upload
 from messaging.batches.upkeep import BatchUpkeep
-from messaging.callbacks.receive import Inbox
+from messaging.callbacks.receive import CallbackReceiver
 from messaging.consent import ledger
 from messaging.forwarding import events, outbox, receiver_state
 from messaging.forwarding.delivery import THREADS, Forwarder
@@ -106,7 +106,7 @@ def standing(database: Database, settings: Settings, url: str = URL) -> dict[str
 
 
 def receive(database: Database, settings: Settings, kind: str, body: bytes) -> None:
-    inbox = Inbox(database, settings)
+    inbox = CallbackReceiver(database, settings)
     inbox.receive(kind, body)
     inbox.stop()
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from messaging.messages import accept as sends
-from messaging.messages.accept import NobodyAccepted, SendAnswer, SendRequest
+from messaging.messages.accept import Acceptance, NobodyAccepted, SendRequest
 from messaging.messages.idempotency import KeyReused
 from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY
 from messaging.operations.audit import audit
@@ -23,7 +23,7 @@ pytest_plugins = ["tests.support.delivery_fixtures"]
 
 def accept(
     settings: Settings, database: Database, *to: str, key: str | None = None, **values: Any
-) -> SendAnswer:
+) -> Acceptance:
     request = SendRequest(to, **({"text": "Hello"} | values))
     return sends.accept(settings, database, request, key)
 
@@ -191,7 +191,7 @@ def test_two_requests_without_a_key_are_two_requests(settings: Settings, databas
 
 
 def test_threads_that_race_with_one_key_make_one_set_of_rows(settings: Settings, database: Database) -> None:
-    answers: list[SendAnswer] = []
+    answers: list[Acceptance] = []
     threads = [
         threading.Thread(target=lambda: answers.append(accept(settings, database, *phones(5), key="key")))
         for _ in range(6)

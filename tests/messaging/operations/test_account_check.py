@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from messaging.operations.account_check import WrongBooks, claim_identity
+from messaging.operations.account_check import WrongDatabase, claim_identity
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.support.delivery import count, live_settings
@@ -25,7 +25,7 @@ def test_the_simulator_on_a_real_accounts_books_is_refused(
     database: Database, database_url: str, settings: Settings
 ) -> None:
     claim_identity(database, account(database_url, **LIVE))
-    with pytest.raises(WrongBooks) as refusal:
+    with pytest.raises(WrongDatabase) as refusal:
         claim_identity(database, settings)
     sentence = str(refusal.value)
     assert "acme" in sentence
@@ -39,19 +39,19 @@ def test_a_real_account_on_the_simulators_books_is_refused(
     database: Database, database_url: str, settings: Settings
 ) -> None:
     claim_identity(database, settings)
-    with pytest.raises(WrongBooks):
+    with pytest.raises(WrongDatabase):
         claim_identity(database, account(database_url, **LIVE))
 
 
 def test_another_account_is_refused(database: Database, database_url: str) -> None:
     claim_identity(database, account(database_url, **LIVE))
-    with pytest.raises(WrongBooks):
+    with pytest.raises(WrongDatabase):
         claim_identity(database, account(database_url, **(LIVE | {"at_username": "other"})))
 
 
 def test_the_same_account_at_another_host_is_refused(database: Database, database_url: str) -> None:
     claim_identity(database, account(database_url, at_username="acme"))
-    with pytest.raises(WrongBooks):
+    with pytest.raises(WrongDatabase):
         claim_identity(
             database, account(database_url, at_username="acme", at_base_url="http://127.0.0.1:8001")
         )
@@ -59,7 +59,7 @@ def test_the_same_account_at_another_host_is_refused(database: Database, databas
 
 def test_the_sandbox_of_at_is_not_the_live_service(database: Database, database_url: str) -> None:
     claim_identity(database, account(database_url, **(LIVE | {"at_username": "sandbox"})))
-    with pytest.raises(WrongBooks):
+    with pytest.raises(WrongDatabase):
         claim_identity(database, account(database_url, **LIVE))
 
 
@@ -70,6 +70,6 @@ def test_the_simulator_may_move_to_another_port(database: Database, database_url
 
 def test_a_refusal_leaves_the_books_to_the_first(database: Database, database_url: str) -> None:
     claim_identity(database, account(database_url, **LIVE))
-    with pytest.raises(WrongBooks):
+    with pytest.raises(WrongDatabase):
         claim_identity(database, Settings(database_url=database_url))
     claim_identity(database, account(database_url, **LIVE))

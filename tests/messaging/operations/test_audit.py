@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import event, text
 
-from messaging.callbacks.receive import Inbox
+from messaging.callbacks.receive import CallbackReceiver
 from messaging.consent import ledger
 from messaging.messages import accept
 from messaging.messages.accept import SendRequest
 from messaging.operations import sweep
 from messaging.operations.audit import CHECKS, MOST_NAMED, Audit, audit
-from messaging.sending.sender import Sender
+from messaging.sending.sender import MessageSender
 from messaging.sending.triggers import TriggerSender
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -41,29 +41,33 @@ REPLIER, LEAVER = phones(2, first=50)
 
 
 @pytest.fixture
-def inbox(database: Database, at_settings: Settings) -> Iterator[Inbox]:
-    inbox = Inbox(database, at_settings)
+def inbox(database: Database, at_settings: Settings) -> Iterator[CallbackReceiver]:
+    inbox = CallbackReceiver(database, at_settings)
     yield inbox
     inbox.stop()
 
 
 @pytest.fixture
 def books(
-    database: Database, at_settings: Settings, fake_at: FakeProvider, client: ProviderClient, inbox: Inbox
+    database: Database,
+    at_settings: Settings,
+    fake_at: FakeProvider,
+    client: ProviderClient,
+    inbox: CallbackReceiver,
 ) -> Database:
     """After a day's work: some of everything that may become of a message."""
     fake_at.refused = {REJECTED: (407, "CouldNotRoute"), UNKNOWN: (501, "GatewayError")}
     opt_out(database, BLOCKED)
     to = (ACCEPTED, REJECTED, UNKNOWN, DELIVERED, BLOCKED)
     accept.accept(at_settings, database, SendRequest(to, "Hello", on_unknown="hold"), "key")
-    Sender(at_settings, database, client).run_until_idle()
+    MessageSender(at_settings, database, client).run_until_idle()
     TriggerSender(at_settings, database, client).send_now("Now", [phone(40)], None)
     provider_id = message_to(database, DELIVERED).provider_message_id
     inbox.receive("report", f"id={provider_id}&status=Success&phoneNumber={DELIVERED[1:]}".encode())
     inbox.receive("report", f"id={provider_id}&status=Sent&phoneNumber={DELIVERED[1:]}".encode())
     inbox.receive("inbound", f"from=%2B{REPLIER[1:]}&to=20880&text=Hi&id=i-1".encode())
     inbox.receive("opt_out", f"phoneNumber=%2B{LEAVER[1:]}&senderId=ACME".encode())
-    Sender(at_settings, database, client).run_until_idle()
+    MessageSender(at_settings, database, client).run_until_idle()
     queue(database, QUEUED)
     return database
 
@@ -119,7 +123,7 @@ def test_a_text_that_was_sent_again_because_its_sender_said_so_is_in_order(
 ) -> None:
     fake_at.script = [(500, "text/plain", "oops")]
     queue(database, phone(1), on_unknown="resend")
-    sender = Sender(at_settings, database, client)
+    sender = MessageSender(at_settings, database, client)
     sender.run_until_idle()
     clock.step(minutes=1)
     sender.run_until_idle()
@@ -345,14 +349,16 @@ def test_a_disaster_is_named_by_its_first_hundred_and_not_at_length(database: Da
     assert len(audit(database).problems) == MOST_NAMED
 
 
-def test_a_quarantined_callback_is_listed_and_is_no_problem(database: Database, inbox: Inbox) -> None:
+def test_a_quarantined_callback_is_listed_and_is_no_problem(
+    database: Database, inbox: CallbackReceiver
+) -> None:
     inbox.receive("inbound", b"nonsense")
     found = audit(database)
     assert found.ok
     assert [each["kind"] for each in found.listed] == ["quarantined_callback"]
 
 
-def test_a_parked_report_is_listed_and_is_no_problem(database: Database, inbox: Inbox) -> None:
+def test_a_parked_report_is_listed_and_is_no_problem(database: Database, inbox: CallbackReceiver) -> None:
     inbox.receive("report", b"id=ATXid_nobody&status=Success")
     found = audit(database)
     assert found.ok

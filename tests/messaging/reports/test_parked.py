@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import event, text
 
-from messaging.callbacks.receive import Inbox
+from messaging.callbacks.receive import CallbackReceiver
 from messaging.operations.audit import audit
 from messaging.reports import message_state, parked
 from messaging.storage import tables
@@ -29,7 +29,7 @@ from utils.settings import Settings
 
 
 @pytest.fixture
-def inbox(database: Database, settings: Settings) -> Iterator[Inbox]:
+def inbox(database: Database, settings: Settings) -> Iterator[CallbackReceiver]:
     """One that never adopts by itself, so that a test can look at the moment before."""
     with open_inbox(database, settings, adopt_by_number=False) as inbox:
         yield inbox
@@ -60,13 +60,13 @@ def whys(database: Database) -> list[str]:
         return [one.why for one in parked.ambiguous_reports(connection)]
 
 
-def test_a_report_of_an_unknown_id_is_parked(database: Database, inbox: Inbox) -> None:
+def test_a_report_of_an_unknown_id_is_parked(database: Database, inbox: CallbackReceiver) -> None:
     inbox.receive("report", report("a"))
     row = only_row(database, tables.delivery_reports)
     assert (row.effect, row.message_id, row.recipient) == ("parked", None, PHONE)
 
 
-def test_an_answer_finds_the_reports_that_came_before_it(database: Database, inbox: Inbox) -> None:
+def test_an_answer_finds_the_reports_that_came_before_it(database: Database, inbox: CallbackReceiver) -> None:
     message_id = add_message(database, "sending")
     for body in (report("a", "Sent"), report("a", "Success", networkCode="63902"), report("b")):
         inbox.receive("report", body)
@@ -83,7 +83,7 @@ def test_an_answer_finds_the_reports_that_came_before_it(database: Database, inb
 
 
 def test_a_blacklist_report_that_came_before_the_answer_blocks_its_sender_id(
-    database: Database, inbox: Inbox
+    database: Database, inbox: CallbackReceiver
 ) -> None:
     message_id = add_message(database, "sending", sender_id="Acme")
     inbox.receive("report", report("a", "Rejected", failureReason="UserInBlackList"))
@@ -99,7 +99,7 @@ def test_an_answer_without_parked_reports_changes_nothing(database: Database) ->
 
 
 def test_a_report_and_the_record_of_its_answer_never_miss_each_other(
-    database: Database, inbox: Inbox
+    database: Database, inbox: CallbackReceiver
 ) -> None:
     """The report looks for its message while the record holds the lock, and has not committed yet."""
     message_id = add_message(database, "sending")
@@ -119,7 +119,7 @@ def test_a_report_and_the_record_of_its_answer_never_miss_each_other(
 
 
 def test_a_record_that_comes_while_its_report_is_being_parked_joins_it(
-    database: Database, inbox: Inbox
+    database: Database, inbox: CallbackReceiver
 ) -> None:
     """The report has looked, found nothing, and has not committed yet."""
     message_id = add_message(database, "sending")
@@ -147,7 +147,7 @@ def test_a_record_that_comes_while_its_report_is_being_parked_joins_it(
     assert message(database, message_id).status == "delivered"
 
 
-def test_the_sweep_joins_what_slipped_by(database: Database, inbox: Inbox) -> None:
+def test_the_sweep_joins_what_slipped_by(database: Database, inbox: CallbackReceiver) -> None:
     inbox.receive("report", report("a"))
     inbox.receive("report", report("b"))
     message_id = add_message(database, "accepted", "a", sent_at=utc_now())
@@ -158,7 +158,7 @@ def test_the_sweep_joins_what_slipped_by(database: Database, inbox: Inbox) -> No
 
 
 def test_a_message_whose_answer_was_lost_adopts_the_report_to_its_number(
-    database: Database, inbox: Inbox
+    database: Database, inbox: CallbackReceiver
 ) -> None:
     message_id = add_message(database, "unknown")
     inbox.receive("report", report("a", "Sent"))
@@ -172,7 +172,7 @@ def test_a_message_whose_answer_was_lost_adopts_the_report_to_its_number(
     assert adopt(database) == 0
 
 
-def test_a_failure_is_adopted_with_its_reason(database: Database, inbox: Inbox) -> None:
+def test_a_failure_is_adopted_with_its_reason(database: Database, inbox: CallbackReceiver) -> None:
     message_id = add_message(database, "unknown", reason="timeout")
     inbox.receive("report", report("a", "Failed", failureReason="UserDoesNotExist"))
     adopt(database)
@@ -180,7 +180,9 @@ def test_a_failure_is_adopted_with_its_reason(database: Database, inbox: Inbox) 
     assert (row.status, row.reason) == ("failed", "unknown_number")
 
 
-def test_a_later_report_of_an_adopted_id_is_real_evidence(database: Database, inbox: Inbox) -> None:
+def test_a_later_report_of_an_adopted_id_is_real_evidence(
+    database: Database, inbox: CallbackReceiver
+) -> None:
     message_id = add_message(database, "unknown")
     inbox.receive("report", report("a", "Failed"))
     adopt(database)
@@ -198,14 +200,16 @@ def test_a_report_is_adopted_as_it_comes_where_the_answer_is_lost_already(
     assert message(database, message_id).status == "delivered"
 
 
-def test_nothing_is_adopted_as_it_comes_where_that_is_turned_off(database: Database, inbox: Inbox) -> None:
+def test_nothing_is_adopted_as_it_comes_where_that_is_turned_off(
+    database: Database, inbox: CallbackReceiver
+) -> None:
     message_id = add_message(database, "unknown")
     inbox.receive("report", report("a"))
     assert message(database, message_id).status == "unknown"
     assert whys(database) == ["not adopted yet"]
 
 
-def test_a_report_before_the_attempt_cannot_be_its_own(database: Database, inbox: Inbox) -> None:
+def test_a_report_before_the_attempt_cannot_be_its_own(database: Database, inbox: CallbackReceiver) -> None:
     inbox.receive("report", report("a"))
     message_id = add_message(database, "unknown", posted_ago=timedelta(0))
     assert adopt(database) == 0
@@ -213,7 +217,7 @@ def test_a_report_before_the_attempt_cannot_be_its_own(database: Database, inbox
 
 
 def test_a_report_more_than_72_hours_after_the_attempt_is_not_adopted(
-    database: Database, inbox: Inbox
+    database: Database, inbox: CallbackReceiver
 ) -> None:
     early = add_message(database, "unknown", posted_ago=timedelta(hours=73))
     in_time = add_message(database, "unknown", phone=OTHER_PHONE, posted_ago=timedelta(hours=71))
@@ -224,7 +228,7 @@ def test_a_report_more_than_72_hours_after_the_attempt_is_not_adopted(
 
 
 def test_two_messages_that_may_own_a_report_both_stay_and_it_is_shown(
-    database: Database, inbox: Inbox
+    database: Database, inbox: CallbackReceiver
 ) -> None:
     ids = [add_message(database, "unknown") for _ in range(2)]
     inbox.receive("report", report("a"))
@@ -237,7 +241,7 @@ def test_two_messages_that_may_own_a_report_both_stay_and_it_is_shown(
     assert shown.why == "several messages may own it"
 
 
-def test_two_reports_that_one_message_may_own_both_stay(database: Database, inbox: Inbox) -> None:
+def test_two_reports_that_one_message_may_own_both_stay(database: Database, inbox: CallbackReceiver) -> None:
     message_id = add_message(database, "unknown")
     inbox.receive("report", report("a"))
     inbox.receive("report", report("b", "Failed"))
@@ -247,7 +251,7 @@ def test_two_reports_that_one_message_may_own_both_stay(database: Database, inbo
 
 
 def test_nothing_is_adopted_while_a_message_to_that_number_is_in_flight(
-    database: Database, inbox: Inbox
+    database: Database, inbox: CallbackReceiver
 ) -> None:
     message_id = add_message(database, "unknown")
     flying = add_message(database, "sending")
@@ -259,7 +263,9 @@ def test_nothing_is_adopted_while_a_message_to_that_number_is_in_flight(
     assert message(database, message_id).status == "delivered"
 
 
-def test_the_answer_of_the_message_in_flight_takes_its_own_report(database: Database, inbox: Inbox) -> None:
+def test_the_answer_of_the_message_in_flight_takes_its_own_report(
+    database: Database, inbox: CallbackReceiver
+) -> None:
     lost = add_message(database, "unknown")
     flying = add_message(database, "sending")
     inbox.receive("report", report("a"))
@@ -270,7 +276,7 @@ def test_the_answer_of_the_message_in_flight_takes_its_own_report(database: Data
 
 
 def test_a_message_that_was_sent_again_may_still_own_the_report_of_its_first_text(
-    database: Database, inbox: Inbox
+    database: Database, inbox: CallbackReceiver
 ) -> None:
     resent = add_message(database, "accepted", "known", unknown_resends=1)
     lost = add_message(database, "unknown")
@@ -280,7 +286,9 @@ def test_a_message_that_was_sent_again_may_still_own_the_report_of_its_first_tex
     assert whys(database) == ["several messages may own it"]
 
 
-def test_a_message_that_came_after_the_report_is_no_rival(database: Database, inbox: Inbox) -> None:
+def test_a_message_that_came_after_the_report_is_no_rival(
+    database: Database, inbox: CallbackReceiver
+) -> None:
     lost = add_message(database, "unknown")
     inbox.receive("report", report("a"))
     add_message(database, "queued", unknown_resends=1, created_at=utc_now())
@@ -289,7 +297,7 @@ def test_a_message_that_came_after_the_report_is_no_rival(database: Database, in
 
 
 def test_a_lost_message_that_was_closed_by_hand_may_still_own_a_report(
-    database: Database, inbox: Inbox
+    database: Database, inbox: CallbackReceiver
 ) -> None:
     closed = add_message(database, "failed")
     lost = add_message(database, "unknown")
@@ -302,7 +310,9 @@ def test_a_lost_message_that_was_closed_by_hand_may_still_own_a_report(
     assert message(database, lost).status == "unknown"
 
 
-def test_a_text_that_was_accepted_without_an_id_may_own_a_report(database: Database, inbox: Inbox) -> None:
+def test_a_text_that_was_accepted_without_an_id_may_own_a_report(
+    database: Database, inbox: CallbackReceiver
+) -> None:
     nameless = add_message(database, "accepted")
     lost = add_message(database, "unknown")
     with database.write() as connection:
@@ -314,7 +324,9 @@ def test_a_text_that_was_accepted_without_an_id_may_own_a_report(database: Datab
     assert whys(database) == ["several messages may own it"]
 
 
-def test_reports_parked_long_ago_are_listed_and_adopted_by_nobody(database: Database, inbox: Inbox) -> None:
+def test_reports_parked_long_ago_are_listed_and_adopted_by_nobody(
+    database: Database, inbox: CallbackReceiver
+) -> None:
     inbox.receive("report", report("a"))
     move_time(database, tables.delivery_reports, "received_at", timedelta(days=30))
     lost = add_message(database, "unknown")
@@ -361,7 +373,7 @@ def waits_for_a_lock(database: Database, process_id: int) -> bool:
         return bool(connection.execute(blocked, {"process_id": process_id}).scalar_one())
 
 
-def test_messages_whose_fate_is_known_are_no_rivals(database: Database, inbox: Inbox) -> None:
+def test_messages_whose_fate_is_known_are_no_rivals(database: Database, inbox: CallbackReceiver) -> None:
     for status in ("accepted", "delivered", "rejected", "failed"):
         add_message(database, status, f"other-{status}")
     add_message(database, "failed")
@@ -372,27 +384,29 @@ def test_messages_whose_fate_is_known_are_no_rivals(database: Database, inbox: I
     assert message(database, lost).status == "delivered"
 
 
-def test_a_word_we_do_not_know_is_no_reason_to_adopt(database: Database, inbox: Inbox) -> None:
+def test_a_word_we_do_not_know_is_no_reason_to_adopt(database: Database, inbox: CallbackReceiver) -> None:
     add_message(database, "unknown")
     inbox.receive("report", report("a", "Teleported"))
     assert adopt(database) == 0
     assert whys(database) == ["its status word is not known"]
 
 
-def test_a_report_that_is_too_new_waits_for_the_next_look(database: Database, inbox: Inbox) -> None:
+def test_a_report_that_is_too_new_waits_for_the_next_look(
+    database: Database, inbox: CallbackReceiver
+) -> None:
     add_message(database, "unknown")
     inbox.receive("report", report("a"))
     assert parked.adopt_by_number(database, utc_now() - timedelta(hours=1)) == 0
     assert parked.adopt_by_number(database, utc_now()) == 1
 
 
-def test_a_report_without_a_number_is_never_adopted(database: Database, inbox: Inbox) -> None:
+def test_a_report_without_a_number_is_never_adopted(database: Database, inbox: CallbackReceiver) -> None:
     add_message(database, "unknown")
     inbox.receive("report", b"id=a&status=Success")
     assert adopt(database) == 0
 
 
-def test_many_lost_messages_adopt_in_one_sweep(database: Database, inbox: Inbox) -> None:
+def test_many_lost_messages_adopt_in_one_sweep(database: Database, inbox: CallbackReceiver) -> None:
     phones = [f"+2547110{number:05d}" for number in range(30)]
     ids = [add_message(database, "unknown", phone=phone) for phone in phones]
     for number, phone in enumerate(phones):
@@ -425,7 +439,9 @@ def test_the_parked_are_found_by_their_own_indexes(database: Database) -> None:
             assert any(f"INDEX {index}" in row.detail for row in plan), index
 
 
-def test_reports_that_wait_for_long_do_not_change_their_time(database: Database, inbox: Inbox) -> None:
+def test_reports_that_wait_for_long_do_not_change_their_time(
+    database: Database, inbox: CallbackReceiver
+) -> None:
     inbox.receive("report", report("a"))
     move_time(database, tables.delivery_reports, "received_at", timedelta(hours=2))
     came_at = only_row(database, tables.delivery_reports).received_at

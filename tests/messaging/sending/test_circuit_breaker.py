@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection
 
 from messaging.sending import circuit_breaker
-from messaging.sending.circuit_breaker import FIRST_STEP, LONGEST_BREAK, Lane
+from messaging.sending.circuit_breaker import FIRST_STEP, LONGEST_BREAK, Circuit
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.support.delivery import (
@@ -24,8 +24,8 @@ from tests.support.delivery import (
 pytest_plugins = ["tests.support.delivery_fixtures"]
 
 
-def lane(database: Database) -> Lane:
-    found: Lane = in_write(database, circuit_breaker.current)
+def circuit(database: Database) -> Circuit:
+    found: Circuit = in_write(database, circuit_breaker.current)
     return found
 
 
@@ -51,23 +51,23 @@ def ask_for_a_break(database: Database, **duration: float) -> None:
 
 
 def test_the_road_is_open_at_first(database: Database) -> None:
-    assert not lane(database).narrow
+    assert not circuit(database).is_half_open
     assert not waits(database)
 
 
 def test_one_lost_answer_narrows_the_road_for_a_step(database: Database, clock: Clock) -> None:
     lose_answer(database)
-    assert lane(database).narrow
+    assert circuit(database).is_half_open
     assert waits(database)
     clock.step(seconds=FIRST_STEP.total_seconds() + 1)
-    assert lane(database).narrow
+    assert circuit(database).is_half_open
     assert not waits(database)
 
 
 def test_an_answer_opens_the_road_at_once(database: Database) -> None:
     lose_answer(database)
     answer(database)
-    assert not lane(database).narrow
+    assert not circuit(database).is_half_open
     assert not waits(database)
 
 
@@ -76,14 +76,14 @@ def test_posts_that_were_on_their_way_do_not_count_twice(database: Database, clo
     clock.step(seconds=1)
     for _ in range(4):
         lose_answer(database, posting_at=before)
-    assert lane(database).step == 1
+    assert circuit(database).step == 1
 
 
 def test_each_lost_answer_of_a_later_post_doubles_the_step(database: Database, clock: Clock) -> None:
     steps = []
     for _ in range(9):
         lose_answer(database)
-        found, now = lane(database), in_write(database, lambda _, now: now)
+        found, now = circuit(database), in_write(database, lambda _, now: now)
         steps.append(round((found.next_post_at - now).total_seconds()))
         clock.step(minutes=10)
     assert steps == [5, 10, 20, 40, 80, 160, 300, 300, 300]
@@ -111,7 +111,7 @@ def test_a_narrow_road_without_a_lost_answer_lets_one_message_leave_at_once(
     database: Database, clock: Clock
 ) -> None:
     queue(database, *phones(5))
-    in_write(database, circuit_breaker.narrow)
+    in_write(database, circuit_breaker.half_open)
     assert [len(one.recipients) for one in claim(database)] == [1]
     assert claim(database) == []
     answer(database)
@@ -123,14 +123,14 @@ def test_a_road_that_lost_answers_narrowed_is_not_widened_by_narrowing_it(
 ) -> None:
     for _ in range(3):
         lose_answer(database)
-    in_write(database, circuit_breaker.narrow)
-    assert lane(database).step == 3
+    in_write(database, circuit_breaker.half_open)
+    assert circuit(database).step == 3
     assert waits(database)
 
 
 def test_a_break_that_at_asked_for_is_kept(database: Database, clock: Clock) -> None:
     ask_for_a_break(database, seconds=30)
-    assert not lane(database).narrow
+    assert not circuit(database).is_half_open
     assert waits(database)
     clock.step(seconds=31)
     assert not waits(database)
@@ -167,7 +167,7 @@ def test_a_break_is_an_answer_and_opens_a_narrow_road(database: Database, clock:
         lose_answer(database)
     ask_for_a_break(database, seconds=5)
     clock.step(seconds=6)
-    assert not lane(database).narrow
+    assert not circuit(database).is_half_open
     assert not waits(database)
 
 
@@ -191,14 +191,14 @@ def test_a_clock_that_was_stepped_back_does_not_close_the_road(database: Databas
 def test_a_slow_post_makes_the_road_suspect_until_at_answers(database: Database, clock: Clock) -> None:
     queue(database, phone(1))
     begin_posting(database, claim_one(database))
-    assert not lane(database).narrow
+    assert not circuit(database).is_half_open
     clock.step(seconds=11)
-    assert lane(database).suspect
+    assert circuit(database).suspect
     queue(database, *phones(5, first=2))
     (one,) = claim(database)
-    assert (len(one.recipients), one.narrow) == (1, True)
+    assert (len(one.recipients), one.is_probe) == (1, True)
     answer(database)
-    assert not lane(database).narrow
+    assert not circuit(database).is_half_open
 
 
 def test_a_slow_post_of_a_trigger_makes_nothing_suspect(database: Database, clock: Clock) -> None:
@@ -208,4 +208,4 @@ def test_a_slow_post_of_a_trigger_makes_nothing_suspect(database: Database, cloc
     begin_posting(database, one)
     change(database, tables.attempts, one.attempt_id, is_trigger=True)
     clock.step(seconds=11)
-    assert not lane(database).suspect
+    assert not circuit(database).suspect

@@ -275,7 +275,7 @@ def test_a_narrow_road_takes_one_message_a_step(database: Database, clock: Clock
     assert claim(database) == []
     clock.step(seconds=6)
     one = claim_one(database)
-    assert (len(one.recipients), one.narrow) == (1, True)
+    assert (len(one.recipients), one.is_probe) == (1, True)
     assert claim(database) == []
 
 

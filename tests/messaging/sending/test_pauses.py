@@ -4,7 +4,7 @@ import pytest
 
 from messaging.sending import pauses
 from messaging.sending.pauses import Pauses
-from messaging.sending.sender import Sender
+from messaging.sending.sender import MessageSender
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.support.delivery import (
@@ -137,7 +137,7 @@ def test_after_a_probe_one_message_finds_out_and_the_rest_follows_its_answer(
     """Some money is left, and too little: that must not try the whole queue again each minute."""
     queue_batch(paused, phones(20))
     client = ProviderClient.from_settings(simulator_settings)
-    sender = Sender(simulator_settings, paused, client)
+    sender = MessageSender(simulator_settings, paused, client)
     simulator.fault(insufficient_balance=True)
     for _ in range(3):
         assert pauses.probe(paused, client)

@@ -6,8 +6,8 @@ from itertools import chain
 import pytest
 
 from messaging.sending import rate_limit
-from messaging.sending.rate_limit import Pace
-from messaging.sending.sender import Sender
+from messaging.sending.rate_limit import Rates
+from messaging.sending.sender import MessageSender
 from messaging.storage.database import Database
 from tests.support.delivery import Clock, in_write, live_settings, phones, queue_batch
 from tests.support.delivery_processes import in_processes, send_all, take_tokens
@@ -17,22 +17,22 @@ from utils.sms_utils import ProviderClient
 
 pytest_plugins = ["tests.support.delivery_fixtures"]
 
-TEN_POSTS = Pace(10, 100_000)
-HUNDRED_MESSAGES = Pace(100_000, 100)
+TEN_POSTS = Rates(10, 100_000)
+HUNDRED_MESSAGES = Rates(100_000, 100)
 
 
-def take(database: Database, pace: Pace, count: int = 1, *, urgent: bool = False) -> float:
+def take(database: Database, rates: Rates, count: int = 1, *, urgent: bool = False) -> float:
     seconds: float = in_write(
-        database, lambda connection, now: rate_limit.take(connection, pace, count, now, urgent=urgent)
+        database, lambda connection, now: rate_limit.take(connection, rates, count, now, urgent=urgent)
     )
     return seconds
 
 
-def taken(database: Database, clock: Clock, pace: Pace, count: int, *, seconds: float) -> list[float]:
+def taken(database: Database, clock: Clock, rates: Rates, count: int, *, seconds: float) -> list[float]:
     """When tokens were given to one who asks a hundred times a second, from 0 on."""
     moments = []
     for step in range(int(seconds * 100)):
-        if take(database, pace, count) == 0:
+        if take(database, rates, count) == 0:
             moments.append(step / 100)
         clock.step(seconds=0.01)
     return moments
@@ -107,9 +107,9 @@ def test_urgent_texts_are_paced_too_and_bulk_pays_for_them(database: Database, s
 def test_a_slow_rate_still_lets_one_leave_and_then_holds(
     database: Database, still: Clock, rate: float
 ) -> None:
-    pace = Pace(rate, 100_000)
-    assert take(database, pace) == 0
-    assert take(database, pace) == pytest.approx(1 / rate)
+    rates = Rates(rate, 100_000)
+    assert take(database, rates) == 0
+    assert take(database, rates) == pytest.approx(1 / rate)
 
 
 def test_a_rest_is_not_saved_up(database: Database, still: Clock) -> None:
@@ -134,8 +134,8 @@ def test_a_clock_stepped_back_neither_stops_the_pace_nor_opens_it(database: Data
 
 
 def test_the_pace_is_one_over_two_processes(database: Database, at_settings: Settings) -> None:
-    pace = Pace(40, 100_000)
-    moments = list(chain.from_iterable(in_processes(take_tokens, [(at_settings, pace, 1, 2.0)] * 2)))
+    rates = Rates(40, 100_000)
+    moments = list(chain.from_iterable(in_processes(take_tokens, [(at_settings, rates, 1, 2.0)] * 2)))
     assert 40 <= len(moments) <= 2 * 40 + 6
     assert most_within_a_second(sorted(moments)) <= 40 + 6
 
@@ -158,7 +158,7 @@ def test_a_worker_sends_bulk_at_the_pace_of_messages(
     queue_batch(database, phones(60))
     settings = live_settings(database_url, simulator.url, at_max_recipients=20, at_max_messages_per_second=40)
     client = ProviderClient.from_settings(settings)
-    assert Sender(settings, database, client).run_until_idle() == 60
+    assert MessageSender(settings, database, client).run_until_idle() == 60
     client.close()
     arrived = [post["arrived"] for post in simulator.posts()]
     assert arrived[-1] - arrived[0] > 0.8

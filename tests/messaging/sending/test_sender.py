@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from messaging.operations import sweep
 from messaging.sending import due, start_post
 from messaging.sending import sender as sending
-from messaging.sending.sender import URGENT_LOOK_SECONDS, Sender
+from messaging.sending.sender import URGENT_LOOK_SECONDS, MessageSender
 from messaging.storage import retrying, tables
 from messaging.storage.database import Database, utc_now
 from messaging.storage.group_commit import Step
@@ -38,12 +38,12 @@ from utils.sms_utils import ProviderClient
 
 pytest_plugins = ["tests.support.delivery_fixtures"]
 
-PATIENCE_SECONDS = 15.0
+TIMEOUT_SECONDS = 15.0
 
 
 @pytest.fixture
-def sender(at_settings: Settings, database: Database, client: ProviderClient) -> Sender:
-    return Sender(at_settings, database, client)
+def sender(at_settings: Settings, database: Database, client: ProviderClient) -> MessageSender:
+    return MessageSender(at_settings, database, client)
 
 
 def in_thread(work: object) -> threading.Thread:
@@ -52,7 +52,9 @@ def in_thread(work: object) -> threading.Thread:
     return thread
 
 
-def test_what_is_queued_is_sent_once(database: Database, fake_at: FakeProvider, sender: Sender) -> None:
+def test_what_is_queued_is_sent_once(
+    database: Database, fake_at: FakeProvider, sender: MessageSender
+) -> None:
     queue(database, *phones(3), text="Hé 🎉", sender_id="ACME")
     assert sender.run_until_idle() == 3
     (form,) = fake_at.posts
@@ -64,7 +66,7 @@ def test_what_is_queued_is_sent_once(database: Database, fake_at: FakeProvider, 
 
 
 def test_an_answer_to_an_on_demand_text_carries_its_link_id(
-    database: Database, fake_at: FakeProvider, sender: Sender
+    database: Database, fake_at: FakeProvider, sender: MessageSender
 ) -> None:
     queue(database, phone(1), link_id="L1")
     sender.run_until_idle()
@@ -72,36 +74,36 @@ def test_an_answer_to_an_on_demand_text_carries_its_link_id(
 
 
 def test_no_database_session_is_held_during_a_post(
-    database: Database, fake_at: FakeProvider, sender: Sender
+    database: Database, fake_at: FakeProvider, sender: MessageSender
 ) -> None:
     fake_at.hold.clear()
     queue(database, phone(1))
     thread = in_thread(sender.run_until_idle)
-    assert fake_at.arrived.acquire(timeout=PATIENCE_SECONDS)
+    assert fake_at.arrived.acquire(timeout=TIMEOUT_SECONDS)
     assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     # And another may write meanwhile.
     queue(database, phone(2))
     fake_at.hold.set()
-    thread.join(PATIENCE_SECONDS)
+    thread.join(TIMEOUT_SECONDS)
     assert statuses_of(database) == ["accepted"] * 2
 
 
 def test_the_evidence_is_written_before_the_bytes_leave(
-    database: Database, fake_at: FakeProvider, sender: Sender
+    database: Database, fake_at: FakeProvider, sender: MessageSender
 ) -> None:
     fake_at.hold.clear()
     queue(database, phone(1))
     thread = in_thread(sender.run_until_idle)
-    assert fake_at.arrived.acquire(timeout=PATIENCE_SECONDS)
+    assert fake_at.arrived.acquire(timeout=TIMEOUT_SECONDS)
     (row,) = every(database, tables.attempts)
     assert (row.state, statuses_of(database)) == ("posting", ["sending"])
     assert row.posting_at is not None
     fake_at.hold.set()
-    thread.join(PATIENCE_SECONDS)
+    thread.join(TIMEOUT_SECONDS)
 
 
 def test_an_answer_is_recorded_before_the_next_text_leaves(
-    database: Database, fake_at: FakeProvider, sender: Sender
+    database: Database, fake_at: FakeProvider, sender: MessageSender
 ) -> None:
     for number in range(3):
         queue(database, phone(number), text=f"Dear {number}")
@@ -121,22 +123,22 @@ def test_an_answer_is_recorded_before_the_next_text_leaves(
 
 
 def test_who_opts_out_while_the_text_before_is_under_way_gets_none(
-    database: Database, fake_at: FakeProvider, sender: Sender
+    database: Database, fake_at: FakeProvider, sender: MessageSender
 ) -> None:
     for number in range(3):
         queue(database, phone(number), text=f"Dear {number}")
     fake_at.hold.clear()
     thread = in_thread(sender.run_until_idle)
-    assert fake_at.arrived.acquire(timeout=PATIENCE_SECONDS)
+    assert fake_at.arrived.acquire(timeout=TIMEOUT_SECONDS)
     opt_out(database, phone(1))
     fake_at.hold.set()
-    thread.join(PATIENCE_SECONDS)
+    thread.join(TIMEOUT_SECONDS)
     assert [form["to"] for form in fake_at.posts] == [phone(0), phone(2)]
     assert statuses_of(database) == ["accepted", "blocked", "accepted"]
 
 
 def test_what_ails_the_next_post_does_not_cost_the_answer_to_this_one(
-    database: Database, fake_at: FakeProvider, sender: Sender, monkeypatch: pytest.MonkeyPatch
+    database: Database, fake_at: FakeProvider, sender: MessageSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_connection: Connection, _items: list[object]) -> list[object]:
         raise IntegrityError("UPDATE", {}, Exception("a broken row"))
@@ -151,7 +153,7 @@ def test_what_ails_the_next_post_does_not_cost_the_answer_to_this_one(
 
 
 def test_a_look_for_urgent_texts_that_fails_does_not_cost_the_answer_that_is_held(
-    database: Database, fake_at: FakeProvider, sender: Sender, monkeypatch: pytest.MonkeyPatch
+    database: Database, fake_at: FakeProvider, sender: MessageSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(3):
         queue_batch(database, [phone(number)], text=f"Dear {number}")
@@ -170,10 +172,10 @@ def test_a_look_for_urgent_texts_that_fails_does_not_cost_the_answer_that_is_hel
 
 
 def test_an_answer_and_the_next_start_wait_together_for_a_database_that_restarts(
-    database: Database, fake_at: FakeProvider, sender: Sender, monkeypatch: pytest.MonkeyPatch
+    database: Database, fake_at: FakeProvider, sender: MessageSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retrying, "RETRY_SECONDS", 0.01)
-    submit, tries = database.grouped.submit_together, []
+    submit, tries = database.group_commit.submit_together, []
 
     def restarting(steps: list[Step]) -> list[object]:
         tries.append(len(steps))
@@ -181,7 +183,7 @@ def test_an_answer_and_the_next_start_wait_together_for_a_database_that_restarts
             raise OperationalError("UPDATE", {}, Exception("the server is starting up"))
         return submit(steps)
 
-    monkeypatch.setattr(database.grouped, "submit_together", restarting)
+    monkeypatch.setattr(database.group_commit, "submit_together", restarting)
     for number in range(2):
         queue(database, phone(number), text=f"Dear {number}")
     assert sender.run_until_idle() == 2
@@ -196,13 +198,15 @@ def test_a_lane_that_finds_more_than_it_can_take_wakes_the_next_one(
     wakes: list[int] = []
     queue_batch(database, phones(6))
     database.wake = lambda: wakes.append(len(fake_at.posts))
-    Sender(live_settings(database_url, fake_at.url, at_max_recipients=2), database, client).run_until_idle()
+    MessageSender(
+        live_settings(database_url, fake_at.url, at_max_recipients=2), database, client
+    ).run_until_idle()
     # Before its first POST, and once.
     assert (wakes, len(fake_at.posts)) == ([0], 3)
 
 
 def test_a_lane_that_takes_all_there_is_wakes_nobody(
-    database: Database, fake_at: FakeProvider, sender: Sender
+    database: Database, fake_at: FakeProvider, sender: MessageSender
 ) -> None:
     wakes: list[None] = []
     queue(database, *phones(3))
@@ -218,13 +222,13 @@ def test_a_single_text_does_not_wait_for_the_bulk_that_a_worker_already_holds(
     for number in range(10):
         queue_batch(database, [phone(number)], text=f"bulk {number}")
     fake_at.hold.clear()
-    thread = in_thread(Sender(settings, database, client).run_until_idle)
-    assert fake_at.arrived.acquire(timeout=PATIENCE_SECONDS)
+    thread = in_thread(MessageSender(settings, database, client).run_until_idle)
+    assert fake_at.arrived.acquire(timeout=TIMEOUT_SECONDS)
     queue(database, phone(90), text="single")
     queue(database, phone(91), text="reply", priority=0)
     time.sleep(2 * URGENT_LOOK_SECONDS)
     fake_at.hold.set()
-    thread.join(PATIENCE_SECONDS)
+    thread.join(TIMEOUT_SECONDS)
     assert [form["message"] for form in fake_at.posts[1:3]] == ["reply", "single"]
     assert len(fake_at.posts) == 12
 
@@ -235,15 +239,15 @@ def test_a_single_text_does_not_wait_while_bulk_waits_for_the_pace(
     settings = live_settings(database_url, fake_at.url, at_max_messages_per_second=2, at_max_recipients=4)
     queue_batch(database, phones(8))
     stopping = threading.Event()
-    thread = in_thread(Sender(settings, database, client, stopping).run_until_idle)
-    assert fake_at.arrived.acquire(timeout=PATIENCE_SECONDS)
+    thread = in_thread(MessageSender(settings, database, client, stopping).run_until_idle)
+    assert fake_at.arrived.acquire(timeout=TIMEOUT_SECONDS)
     queued_at = time.monotonic()
     queue(database, phone(90), text="single", priority=0)
-    assert fake_at.arrived.acquire(timeout=PATIENCE_SECONDS)
+    assert fake_at.arrived.acquire(timeout=TIMEOUT_SECONDS)
     assert fake_at.posts[1]["message"] == "single"
     assert time.monotonic() - queued_at < 1.8
     stopping.set()
-    thread.join(PATIENCE_SECONDS)
+    thread.join(TIMEOUT_SECONDS)
 
 
 def test_a_worker_that_is_told_to_stop_finishes_its_post_and_lets_go_of_the_rest(
@@ -253,12 +257,12 @@ def test_a_worker_that_is_told_to_stop_finishes_its_post_and_lets_go_of_the_rest
         queue(database, phone(number), text=f"Dear {number}")
     stopping = threading.Event()
     fake_at.hold.clear()
-    thread = in_thread(Sender(at_settings, database, client, stopping).run_until_idle)
-    assert fake_at.arrived.acquire(timeout=PATIENCE_SECONDS)
+    thread = in_thread(MessageSender(at_settings, database, client, stopping).run_until_idle)
+    assert fake_at.arrived.acquire(timeout=TIMEOUT_SECONDS)
     assert Counter(statuses_of(database)) == {"sending": 5}
     stopping.set()
     fake_at.hold.set()
-    thread.join(PATIENCE_SECONDS)
+    thread.join(TIMEOUT_SECONDS)
     assert Counter(statuses_of(database)) == {"accepted": 1, "queued": 4}
     assert Counter(row.state for row in every(database, tables.attempts)) == {"recorded": 1, "released": 4}
     assert len(fake_at.posts) == 1
@@ -270,7 +274,7 @@ def test_a_worker_that_is_told_to_stop_claims_nothing_more(
     queue(database, phone(1))
     stopping = threading.Event()
     stopping.set()
-    assert Sender(at_settings, database, client, stopping).run_until_idle() == 0
+    assert MessageSender(at_settings, database, client, stopping).run_until_idle() == 0
     assert statuses_of(database) == ["queued"]
     assert count(database, tables.attempts) == 0
 
@@ -281,7 +285,7 @@ def test_a_bad_key_burns_no_recipient_and_stops_after_one_post(
     queue(database, *phones(10))
     simulator.fault(bad_key=True)
     settings = live_settings(database_url, simulator.url, at_max_recipients=2)
-    Sender(settings, database, simulator_client).run_until_idle()
+    MessageSender(settings, database, simulator_client).run_until_idle()
     assert len(simulator.posts()) == 1
     assert statuses_of(database) == ["queued"] * 10
     assert {row.tries for row in every(database, tables.messages)} == {0}
@@ -294,7 +298,7 @@ def test_a_429_holds_back_every_post_that_was_claimed_with_it(
         queue(database, phone(number), text=f"Dear {number}")
     simulator.fault(status_429={"retry_after": 60})
     settings = live_settings(database_url, simulator.url)
-    Sender(settings, database, simulator_client).run_until_idle()
+    MessageSender(settings, database, simulator_client).run_until_idle()
     assert [post["result"] for post in simulator.posts()] == ["status_429"]
     assert statuses_of(database) == ["queued"] * 8
 
@@ -308,7 +312,7 @@ def test_an_outage_costs_a_handful_and_keeps_the_queue(
     settings = live_settings(database_url, simulator.url, at_max_recipients=5)
     client = ProviderClient.from_settings(settings)
     for _ in range(30):
-        Sender(settings, database, client).run_until_idle()
+        MessageSender(settings, database, client).run_until_idle()
         clock.step(seconds=10)
     lost = Counter(statuses_of(database))
     # The first POST was whole; after it one message a step of 5, 10, 20 … 160 seconds.
@@ -316,7 +320,7 @@ def test_an_outage_costs_a_handful_and_keeps_the_queue(
     assert lost["queued"] == 40 - lost["unknown"]
     simulator.fault(reset_after_accept=False)
     clock.step(minutes=5)
-    Sender(settings, database, client).run_until_idle()
+    MessageSender(settings, database, client).run_until_idle()
     client.close()
     after = Counter(statuses_of(database))
     assert after == {"unknown": lost["unknown"], "accepted": 40 - lost["unknown"]}
@@ -332,14 +336,14 @@ def test_a_provider_that_is_away_costs_no_message_at_all(
     away = live_settings(database_url, f"http://127.0.0.1:{free_port()}", at_max_recipients=5)
     client = ProviderClient.from_settings(away)
     for _ in range(5):
-        Sender(away, database, client).run_until_idle()
+        MessageSender(away, database, client).run_until_idle()
         clock.step(seconds=30)
     client.close()
     assert set(statuses_of(database)) == {"queued"}
     clock.step(hours=1)
     back = live_settings(database_url, simulator.url, at_max_recipients=5)
     client = ProviderClient.from_settings(back)
-    Sender(back, database, client).run_until_idle()
+    MessageSender(back, database, client).run_until_idle()
     client.close()
     assert set(statuses_of(database)) == {"accepted"}
     assert Counter(item["to"] for item in simulator.ledger()) == dict.fromkeys(phones(20), 1)
@@ -378,14 +382,14 @@ def test_a_worker_killed_in_mid_post_leaves_the_evidence_and_only_its_own_texts_
     simulator.fault(hang_after_accept=False)
     clock.step(minutes=5)
     client = ProviderClient.from_settings(settings)
-    Sender(settings, database, client).run_until_idle()
+    MessageSender(settings, database, client).run_until_idle()
     client.close()
     assert Counter(statuses_of(database)) == {"unknown": 1, "accepted": 3}
     assert set(Counter(item["to"] for item in simulator.ledger()).values()) == {1}
 
 
 def test_a_text_with_send_at_leaves_when_its_time_has_come(
-    database: Database, fake_at: FakeProvider, sender: Sender, clock: Clock
+    database: Database, fake_at: FakeProvider, sender: MessageSender, clock: Clock
 ) -> None:
     queue(database, phone(1), due_at=utc_now() + timedelta(minutes=5))
     assert sender.run_until_idle() == 0
@@ -396,7 +400,7 @@ def test_a_text_with_send_at_leaves_when_its_time_has_come(
 def test_a_failed_post_is_told_in_the_log_without_a_number_or_a_text(
     database: Database,
     fake_at: FakeProvider,
-    sender: Sender,
+    sender: MessageSender,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     fake_at.script = [(500, "text/plain", "oops")]

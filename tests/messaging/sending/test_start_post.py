@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from messaging.sending import circuit_breaker, last_check, pauses, start_post
 from messaging.sending.claim import Claim, ClaimLimits
 from messaging.sending.last_check import Released
-from messaging.sending.rate_limit import Pace
+from messaging.sending.rate_limit import Rates
 from messaging.sending.start_post import Posting, Wait
 from messaging.storage import retrying, tables
 from messaging.storage.database import Database, utc_now
@@ -45,7 +45,7 @@ from utils.deadlines import boot_clock
 
 pytest_plugins = ["tests.support.delivery_fixtures"]
 
-SLOW = Pace(1, 1000)
+SLOW = Rates(1, 1000)
 
 
 def pause(database: Database, name: str) -> None:
@@ -164,7 +164,7 @@ def test_a_road_that_narrowed_since_the_claim_gives_the_rows_back(database: Data
     queue(database, *phones(3))
     one = claim_one(database)
     in_write(database, lambda connection, now: circuit_breaker.no_answer(connection, now, now))
-    assert begin(database, one) == Released("narrowed")
+    assert begin(database, one) == Released("circuit_open")
     assert statuses_of(database) == ["queued"] * 3
 
 
@@ -175,7 +175,7 @@ def test_a_claim_for_many_does_not_leave_by_a_narrow_road_though_a_step_is_over(
     one = claim_one(database)
     in_write(database, lambda connection, now: circuit_breaker.no_answer(connection, now, now))
     clock.step(seconds=6)
-    assert begin(database, one) == Released("narrowed")
+    assert begin(database, one) == Released("circuit_open")
     assert [len(each.recipients) for each in claim(database)] == [1]
 
 
@@ -189,7 +189,7 @@ def test_a_break_that_at_asked_for_since_the_claim_gives_the_rows_back(
         database,
         lambda connection, now: circuit_breaker.hold_until(connection, now + timedelta(seconds=30), now),
     )
-    assert begin(database, one) == Released("narrowed")
+    assert begin(database, one) == Released("circuit_open")
     assert claim(database) == []
     clock.step(seconds=31)
     begin_posting(database, claim_one(database))
@@ -267,7 +267,7 @@ def test_threads_that_ask_at_once_each_get_the_turn_of_their_own_claim(database:
     claimed = claim(database)
     change(database, tables.attempts, claimed[2].attempt_id, state="released")
     turns: dict[int, object] = {}
-    database.grouped._turn.acquire()
+    database.group_commit._turn.acquire()
     threads = [
         threading.Thread(target=lambda one=one: turns.update({one.attempt_id: begin(database, one)}))
         for one in claimed
@@ -275,7 +275,7 @@ def test_threads_that_ask_at_once_each_get_the_turn_of_their_own_claim(database:
     for thread in threads:
         thread.start()
     threads[-1].join(0.3)
-    database.grouped._turn.release()
+    database.group_commit._turn.release()
     for thread in threads:
         thread.join(20)
     for one in claimed:
@@ -295,7 +295,7 @@ def test_a_mark_of_which_nobody_knows_whether_it_was_committed_is_made_again(dat
     for number in range(2):
         queue(database, phone(number), text=f"Dear {number}")
     claimed = claim(database)
-    write, broken = database.grouped._write, []
+    write, broken = database.group_commit._write, []
 
     @contextmanager
     def write_and_break() -> Iterator[Connection]:
@@ -305,8 +305,8 @@ def test_a_mark_of_which_nobody_knows_whether_it_was_committed_is_made_again(dat
             broken.append(None)
             raise ConnectionError
 
-    database.grouped._write = write_and_break
-    database.grouped._turn.acquire()
+    database.group_commit._write = write_and_break
+    database.group_commit._turn.acquire()
     turns: list[Posting] = []
     threads = [
         threading.Thread(target=lambda one=one: turns.append(begin_posting(database, one))) for one in claimed
@@ -314,7 +314,7 @@ def test_a_mark_of_which_nobody_knows_whether_it_was_committed_is_made_again(dat
     for thread in threads:
         thread.start()
     threads[-1].join(0.3)
-    database.grouped._turn.release()
+    database.group_commit._turn.release()
     for thread in threads:
         thread.join(20)
     assert sorted(turn.claim.attempt_id for turn in turns) == [one.attempt_id for one in claimed]
@@ -322,8 +322,8 @@ def test_a_mark_of_which_nobody_knows_whether_it_was_committed_is_made_again(dat
     assert [begin(database, one) for one in claimed] == [Released("lease_ended")] * 2
 
 
-def claim_and_begin(database: Database, pace: Pace = UNHURRIED) -> tuple[Posting | None, list[Claim]]:
-    return start_post.claim_and_begin(database, WORKER, ClaimLimits(500, LEASE), pace)
+def claim_and_begin(database: Database, rates: Rates = UNHURRIED) -> tuple[Posting | None, list[Claim]]:
+    return start_post.claim_and_begin(database, WORKER, ClaimLimits(500, LEASE), rates)
 
 
 def test_of_what_is_claimed_the_first_is_marked_at_once_and_the_others_are_only_held(
@@ -355,19 +355,19 @@ def test_a_worker_that_dies_after_its_claim_leaves_only_the_first_unknown(
 
 def test_a_claim_that_the_pace_holds_up_is_only_held(database: Database) -> None:
     queue(database, *phones(2))
-    pace = Pace(1, 1_000_000)
-    assert claim_and_begin(database, pace)[0] is not None
+    rates = Rates(1, 1_000_000)
+    assert claim_and_begin(database, rates)[0] is not None
     queue_batch(database, phones(2, first=10))
-    posting, (waiting,) = claim_and_begin(database, pace)
+    posting, (waiting,) = claim_and_begin(database, rates)
     assert posting is None
     assert attempt(database, waiting.attempt_id).state == "claimed"
-    assert isinstance(begin(database, waiting, pace), Wait)
+    assert isinstance(begin(database, waiting, rates), Wait)
 
 
 def test_what_was_asked_long_before_its_turn_for_the_pace_is_asked_again(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another session may hold the pace for long, in its death for instance; a STOP may have come meanwhile."""
+    """Another session may hold the rate limit for long, in its death for instance; a STOP may have come meanwhile."""
     queue(database, *phones(2))
     with monkeypatch.context() as late:
         late.setattr(start_post, "STALE_SECONDS", -1.0)
@@ -397,7 +397,7 @@ def test_who_opted_out_is_not_among_those_that_leave_at_once(database: Database)
 
 def test_after_a_lost_answer_one_message_leaves_at_once(database: Database) -> None:
     queue_batch(database, phones(5))
-    in_write(database, circuit_breaker.narrow)
+    in_write(database, circuit_breaker.half_open)
     posting, waiting = claim_and_begin(database)
     assert posting is not None
     assert (len(posting.claim.recipients), waiting) == (1, [])

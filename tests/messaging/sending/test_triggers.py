@@ -13,8 +13,8 @@ from messaging.messages import idempotency
 from messaging.operations import sweep
 from messaging.sending import pauses, start_post, triggers
 from messaging.sending.claim import ClaimLimits
-from messaging.sending.rate_limit import Pace
-from messaging.sending.sender import Sender
+from messaging.sending.rate_limit import Rates
+from messaging.sending.sender import MessageSender
 from messaging.sending.triggers import RecipientsRejected, TriggerSender
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -55,7 +55,7 @@ from utils.sms_utils import ProviderClient
 
 pytest_plugins = ["tests.support.delivery_fixtures"]
 
-PATIENCE_SECONDS = 15.0
+TIMEOUT_SECONDS = 15.0
 
 
 @pytest.fixture
@@ -102,13 +102,13 @@ def test_the_rows_are_there_before_the_bytes_leave(
     fake_at.hold.clear()
     thread = threading.Thread(target=sender.send_now, args=("Hello", phones(2), None), daemon=True)
     thread.start()
-    assert fake_at.arrived.acquire(timeout=PATIENCE_SECONDS)
+    assert fake_at.arrived.acquire(timeout=TIMEOUT_SECONDS)
     assert statuses_of(database) == ["sending"] * 2
     (row,) = every(database, tables.attempts)
     assert (row.state, row.is_trigger) == ("posting", True)
     assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     fake_at.hold.set()
-    thread.join(PATIENCE_SECONDS)
+    thread.join(TIMEOUT_SECONDS)
 
 
 def test_a_process_killed_in_mid_post_leaves_its_texts_unknown_and_never_to_a_worker(
@@ -127,7 +127,7 @@ def test_a_process_killed_in_mid_post_leaves_its_texts_unknown_and_never_to_a_wo
     simulator.fault(hang_after_accept=False)
     clock.step(hours=1)
     client = ProviderClient.from_settings(simulator_settings)
-    assert Sender(simulator_settings, database, client).run_until_idle() == 0
+    assert MessageSender(simulator_settings, database, client).run_until_idle() == 0
     client.close()
     assert len(simulator.ledger()) == 2
 
@@ -382,11 +382,11 @@ def test_while_the_first_call_is_running_the_second_is_told_so(
     fake_at.hold.clear()
     thread = threading.Thread(target=sender.send_now, args=("Hello", phones(1), None, "key"), daemon=True)
     thread.start()
-    assert fake_at.arrived.acquire(timeout=PATIENCE_SECONDS)
+    assert fake_at.arrived.acquire(timeout=TIMEOUT_SECONDS)
     with pytest.raises(idempotency.StillRunning):
         sender.send_now("Hello", phones(1), None, "key")
     fake_at.hold.set()
-    thread.join(PATIENCE_SECONDS)
+    thread.join(TIMEOUT_SECONDS)
     assert sender.send_now("Hello", phones(1), None, "key").accepted == phones(1)
     assert len(fake_at.posts) == 1
 
@@ -443,7 +443,7 @@ def test_a_key_whose_process_died_in_mid_post_never_sends_again(
 ) -> None:
     died = sender._accept("Hello", phones(1), None, "key")
     assert died.claim is not None
-    start_post.begin_posting(database, died.claim, Pace(1000, 1000), triggers.LEASE)
+    start_post.begin_posting(database, died.claim, Rates(1000, 1000), triggers.LEASE)
     with pytest.raises(idempotency.StillRunning):
         sender.send_now("Hello", phones(1), None, "key")
     clock.step(seconds=triggers.LEASE.total_seconds() + 1)
@@ -478,7 +478,7 @@ def test_threads_that_race_with_one_key_send_once(
     start = threading.Barrier(4)
 
     def call() -> None:
-        start.wait(PATIENCE_SECONDS)
+        start.wait(TIMEOUT_SECONDS)
         try:
             simulated.send_now("Hello", phones(1), None, "key")
             outcomes.append("accepted")
@@ -489,7 +489,7 @@ def test_threads_that_race_with_one_key_send_once(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE_SECONDS)
+        thread.join(TIMEOUT_SECONDS)
     assert len(outcomes) == 4
     assert "accepted" in outcomes
     assert len(simulator.ledger()) == count(database, tables.messages) == 1
@@ -537,10 +537,10 @@ def send_while_the_database_goes(
     thread = threading.Thread(target=call)
     began_at = time.monotonic()
     thread.start()
-    assert fake_at.arrived.acquire(timeout=PATIENCE_SECONDS)
+    assert fake_at.arrived.acquire(timeout=TIMEOUT_SECONDS)
     proxy.is_away = True
     fake_at.hold.set()
-    thread.join(2 * PATIENCE_SECONDS)
+    thread.join(2 * TIMEOUT_SECONDS)
     return got[0], time.monotonic() - began_at
 
 

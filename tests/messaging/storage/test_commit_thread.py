@@ -11,12 +11,12 @@ from sqlalchemy import Connection, event, insert
 from sqlalchemy.exc import IntegrityError
 
 from messaging.storage import tables
-from messaging.storage.commit_thread import SharedCommits
+from messaging.storage.commit_thread import CommitThread
 from messaging.storage.database import Database, utc_now
 from tests.support.callback_rows import at_once
 from utils.errors import StorageUnavailable
 
-Commits = SharedCommits[str, str]
+Commits = CommitThread[str, str]
 Make = Callable[..., Commits]
 
 
@@ -35,7 +35,7 @@ def make(database: Database) -> Iterator[Make]:
     made: list[Commits] = []
 
     def make_one(work: Any = write_names, careful_work: Any = None, **options: Any) -> Commits:
-        made.append(SharedCommits(database, work, careful_work, **options))
+        made.append(CommitThread(database, work, careful_work, **options))
         return made[-1]
 
     yield make_one
@@ -165,7 +165,7 @@ def test_a_waiter_does_not_wait_for_ever(make: Make) -> None:
     gate = Gate()
     commits = make(gate)
     with pytest.raises(StorageUnavailable):
-        commits.submit("a", patience_seconds=0.05)
+        commits.submit("a", timeout_seconds=0.05)
     gate.open.set()
 
 

@@ -26,7 +26,7 @@ from utils.settings import Settings
 
 CALLS = 130
 GATE = 4711
-PATIENCE_SECONDS = 15.0
+TIMEOUT_SECONDS = 15.0
 
 pytestmark = [
     pytest.mark.services,
@@ -68,7 +68,7 @@ def at_commit(database: Database) -> Iterator[threading.Event]:
     thread.start()
     yield gate
     gate.set()
-    thread.join(PATIENCE_SECONDS)
+    thread.join(TIMEOUT_SECONDS)
     holder.close()
     with database.write() as connection:
         connection.execute(text("DROP TRIGGER waits_in_commit ON counters"))
@@ -89,7 +89,7 @@ IN_COMMIT = text(
 
 
 def wait_until_in_commit(database: Database) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
         with database.read() as connection:
             if connection.execute(IN_COMMIT, {"gate": GATE}).scalar_one():
@@ -226,7 +226,7 @@ def test_one_that_stands_still_in_its_commit_is_waited_for(
     assert thread.is_alive()
     assert proxy.cuts == 1
     at_commit.set()
-    thread.join(PATIENCE_SECONDS)
+    thread.join(TIMEOUT_SECONDS)
     assert not thread.is_alive()
     assert [row.name for row in every(database, tables.counters)] == ["a"]
 
@@ -238,14 +238,14 @@ def test_one_that_stands_still_too_long_is_answered_as_unknown_and_may_be_commit
     at_commit: threading.Event,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(commit_tokens, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(commit_tokens, "TIMEOUT_SECONDS", 0.5)
     proxy.cut_at_commit = AFTER
     proxy.on_cut = lambda: wait_until_in_commit(database)
     with pytest.raises(AcceptanceUnknown, match="may have been accepted; repeat only with the same"):
         add_counter(cut, "a")
     assert count(database, tables.counters) == 0
     at_commit.set()
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not count(database, tables.counters):
         assert time.monotonic() < deadline, "it was committed after all"
         time.sleep(0.01)

@@ -15,7 +15,7 @@ from messaging.storage.database import Database, lock_keys, utc_now, wake_after_
 from tests.support.delivery import count, every, phones, queue
 from utils.logs import JsonLinesHandler
 
-PATIENCE_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
 class Interrupted(Exception):
@@ -89,7 +89,7 @@ def test_ids_that_two_threads_reserve_and_use_are_never_the_same(database: Datab
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE_SECONDS)
+        thread.join(TIMEOUT_SECONDS)
     assert count(database, tables.messages) == 4 * per_thread * 3
 
 
@@ -157,7 +157,7 @@ def test_two_holders_of_a_key_follow_each_other(database: Database) -> None:
         with database.write() as connection:
             lock_keys(connection, ["b", "a"])
             has_key.set()
-            may_end.wait(PATIENCE_SECONDS)
+            may_end.wait(TIMEOUT_SECONDS)
             order.append("first")
 
     def second() -> None:
@@ -167,13 +167,13 @@ def test_two_holders_of_a_key_follow_each_other(database: Database) -> None:
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]
     threads[0].start()
-    assert has_key.wait(PATIENCE_SECONDS)
+    assert has_key.wait(TIMEOUT_SECONDS)
     threads[1].start()
     threads[1].join(0.2)
     assert order == []
     may_end.set()
     for thread in threads:
-        thread.join(PATIENCE_SECONDS)
+        thread.join(TIMEOUT_SECONDS)
     assert order == ["first", "second"]
 
 
@@ -200,7 +200,7 @@ def test_a_write_does_not_read_a_row_that_another_is_changing(database: Database
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE_SECONDS)
+        thread.join(TIMEOUT_SECONDS)
     assert every(database, tables.counters)[0].value == 101
 
 

@@ -11,17 +11,17 @@ from sqlalchemy.exc import IntegrityError
 
 from messaging.storage import tables
 from messaging.storage.database import Database
-from messaging.storage.group_commit import HEAVIEST_GROUP, GroupWrites, Step
+from messaging.storage.group_commit import HEAVIEST_GROUP, GroupCommit, Step
 from tests.support.delivery import count, every
 
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 
 
 class Bad(Exception):
     pass
 
 
-def submit_one(groups: GroupWrites, work: Any, item: Any, **options: int) -> Any:
+def submit_one(groups: GroupCommit, work: Any, item: Any, **options: int) -> Any:
     return groups.submit_together([Step(work, item, **options)])[0]
 
 
@@ -50,7 +50,7 @@ def at_once(calls: Sequence[Callable[[], Any]], hold: threading.Lock | None = No
         threads[-1].join(0.3)
         hold.release()
     for thread in threads:
-        thread.join(PATIENCE_SECONDS)
+        thread.join(TIMEOUT_SECONDS)
     return found
 
 
@@ -59,15 +59,15 @@ def crowd(database: Database) -> Callable[..., list[Any]]:
     """Submits from as many threads at once, all of which find the turn taken."""
 
     def submit(*items: Any, work: Any = write_counters, **options: Any) -> list[Any]:
-        database.grouped._turn.acquire()
-        calls = [lambda item=item: submit_one(database.grouped, work, item, **options) for item in items]
-        return at_once(calls, database.grouped._turn)
+        database.group_commit._turn.acquire()
+        calls = [lambda item=item: submit_one(database.group_commit, work, item, **options) for item in items]
+        return at_once(calls, database.group_commit._turn)
 
     return submit
 
 
 def test_one_alone_is_written_and_gets_its_result(database: Database) -> None:
-    assert submit_one(database.grouped, write_counters, "a") == "a is written"
+    assert submit_one(database.group_commit, write_counters, "a") == "a is written"
     assert count(database, tables.counters) == 1
 
 
@@ -80,7 +80,7 @@ def test_those_who_wait_share_a_commit_and_each_gets_its_own_result(
 
 def test_what_one_has_brought_is_durable_when_its_call_returns(database: Database) -> None:
     for number in range(5):
-        submit_one(database.grouped, write_counters, str(number))
+        submit_one(database.group_commit, write_counters, str(number))
         assert count(database, tables.counters) == number + 1
 
 
@@ -104,8 +104,8 @@ def test_a_group_that_fails_leaves_nothing_of_its_first_try(
 
 def test_after_a_failure_the_next_one_is_served(database: Database) -> None:
     with suppress(Bad):
-        submit_one(database.grouped, write_counters, "bad")
-    assert submit_one(database.grouped, write_counters, "a") == "a is written"
+        submit_one(database.group_commit, write_counters, "bad")
+    assert submit_one(database.group_commit, write_counters, "a") == "a is written"
 
 
 def test_works_of_one_transaction_are_done_in_the_order_of_their_rank(database: Database) -> None:
@@ -119,13 +119,13 @@ def test_works_of_one_transaction_are_done_in_the_order_of_their_rank(database: 
         done.append("early")
         return items
 
-    database.grouped._turn.acquire()
+    database.group_commit._turn.acquire()
     calls = [
-        lambda: submit_one(database.grouped, late, "x", rank=1),
-        lambda: submit_one(database.grouped, early, "y", rank=0),
-        lambda: submit_one(database.grouped, late, "z", rank=1),
+        lambda: submit_one(database.group_commit, late, "x", rank=1),
+        lambda: submit_one(database.group_commit, early, "y", rank=0),
+        lambda: submit_one(database.group_commit, late, "z", rank=1),
     ]
-    assert at_once(calls, database.grouped._turn) == ["x", "y", "z"]
+    assert at_once(calls, database.group_commit._turn) == ["x", "y", "z"]
     assert done == ["early", "late"]
 
 
@@ -134,7 +134,7 @@ def test_two_steps_of_one_caller_are_durable_together_and_each_gets_its_result(d
         return [item.upper() for item in items]
 
     steps = [Step(upper, "x", rank=1), Step(write_counters, "a")]
-    assert database.grouped.submit_together(steps) == ["X", "a is written"]
+    assert database.group_commit.submit_together(steps) == ["X", "a is written"]
     assert {row.name for row in every(database, tables.counters)} == {"a"}
 
 
@@ -143,7 +143,7 @@ def test_of_two_steps_neither_is_written_where_one_fails(database: Database) -> 
         raise Bad(items[0])
 
     with pytest.raises(Bad):
-        database.grouped.submit_together([Step(write_counters, "a"), Step(refuse, "x", rank=1)])
+        database.group_commit.submit_together([Step(write_counters, "a"), Step(refuse, "x", rank=1)])
     assert count(database, tables.counters) == 0
 
 
@@ -151,13 +151,13 @@ def test_a_caller_whose_second_step_fails_harms_nobody_else(database: Database) 
     def refuse(_connection: Connection, items: list[str]) -> list[str]:
         raise Bad(items[0])
 
-    database.grouped._turn.acquire()
+    database.group_commit._turn.acquire()
     calls = [
-        lambda: database.grouped.submit_together([Step(write_counters, "a"), Step(refuse, "x", rank=1)]),
-        lambda: submit_one(database.grouped, write_counters, "b"),
-        lambda: database.grouped.submit_together([Step(write_counters, "c"), Step(write_counters, "d")]),
+        lambda: database.group_commit.submit_together([Step(write_counters, "a"), Step(refuse, "x", rank=1)]),
+        lambda: submit_one(database.group_commit, write_counters, "b"),
+        lambda: database.group_commit.submit_together([Step(write_counters, "c"), Step(write_counters, "d")]),
     ]
-    found = at_once(calls, database.grouped._turn)
+    found = at_once(calls, database.group_commit._turn)
     assert isinstance(found[0], Bad)
     assert found[1:] == ["b is written", ["c is written", "d is written"]]
     assert {row.name for row in every(database, tables.counters)} == {"b", "c", "d"}
@@ -178,7 +178,7 @@ def test_a_group_is_no_heavier_than_postgresql_can_lock(
 
 
 def test_one_that_is_too_heavy_for_any_group_is_written_alone(database: Database) -> None:
-    assert submit_one(database.grouped, write_counters, "a", weight=HEAVIEST_GROUP * 2) == "a is written"
+    assert submit_one(database.group_commit, write_counters, "a", weight=HEAVIEST_GROUP * 2) == "a is written"
 
 
 def test_a_commit_of_which_nobody_knows_is_tried_again_alone(database: Database) -> None:
@@ -207,7 +207,7 @@ def test_a_commit_of_which_nobody_knows_is_tried_again_alone(database: Database)
                 connection.execute(insert(tables.counters).values(name=name, value=1))
         return is_new
 
-    groups = GroupWrites(Breaks)
+    groups = GroupCommit(Breaks)
     groups._turn.acquire()
     calls = [lambda name=name: submit_one(groups, once, name) for name in ("a", "b")]
     assert at_once(calls, groups._turn) == [False, False]
@@ -216,7 +216,9 @@ def test_a_commit_of_which_nobody_knows_is_tried_again_alone(database: Database)
 
 def test_many_threads_that_write_without_end_all_come_through(database: Database) -> None:
     def write_ten(thread: int) -> list[str]:
-        return [submit_one(database.grouped, write_counters, f"{thread}-{number}") for number in range(10)]
+        return [
+            submit_one(database.group_commit, write_counters, f"{thread}-{number}") for number in range(10)
+        ]
 
     found = at_once([lambda thread=thread: write_ten(thread) for thread in range(8)])
     assert [len(each) for each in found] == [10] * 8

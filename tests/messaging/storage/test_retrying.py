@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from messaging.storage import retrying
-from messaging.storage.retrying import is_passing, with_patience
+from messaging.storage.retrying import is_passing, with_retries
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def test_a_write_waits_for_a_database_that_restarts() -> None:
             raise OperationalError("UPDATE", {}, Exception("the server is starting up"))
         return "written"
 
-    assert with_patience(write) == "written"
+    assert with_retries(write) == "written"
     assert len(tries) == 4
 
 
@@ -34,7 +34,7 @@ def test_a_write_does_not_wait_for_ever() -> None:
         raise OperationalError("UPDATE", {}, Exception("disk full"))
 
     with pytest.raises(OperationalError):
-        with_patience(write, 0.05)
+        with_retries(write, 0.05)
 
 
 def test_what_is_wrong_with_the_write_itself_is_raised_at_once() -> None:
@@ -45,7 +45,7 @@ def test_what_is_wrong_with_the_write_itself_is_raised_at_once() -> None:
         raise IntegrityError("INSERT", {}, Exception("not unique"))
 
     with pytest.raises(IntegrityError):
-        with_patience(write)
+        with_retries(write)
     assert len(tries) == 1
 
 
@@ -70,7 +70,7 @@ def test_what_no_waiting_mends_is_raised_at_once_though_the_driver_calls_it_oper
         raise OperationalError("UPDATE", {}, told)
 
     with pytest.raises(OperationalError):
-        with_patience(write)
+        with_retries(write)
     assert len(tries) == 1
 
 

@@ -21,7 +21,7 @@ from tests.support.stack import eventually, free_port
 from tests.support.web import API_KEY, TOKEN, Caller
 from utils.settings import Settings
 
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def returns(work: Callable[[], Any]) -> Any:
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
     thread.start()
-    thread.join(PATIENCE_SECONDS)
+    thread.join(TIMEOUT_SECONDS)
     assert found, "it never came back"
     return found[0]
 
@@ -84,7 +84,7 @@ def test_a_command_that_ends_with_its_commit_has_its_wake_up_before_it_ends(queu
     assert create_queue(queue_settings).pending_count() == 1
 
 
-def test_a_queue_that_cannot_be_reached_costs_a_commit_nothing(
+def test_a_queue_that_cannot_be_reached_is_logged_and_fails_no_commit(
     queue_settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     unreachable = queue_settings.model_copy(update={"queue_url": f"redis://127.0.0.1:{free_port()}/0"})
@@ -95,8 +95,8 @@ def test_a_queue_that_cannot_be_reached_costs_a_commit_nothing(
 def test_one_who_commits_does_not_wait_for_a_queue_that_accepts_and_never_answers(
     queue_settings: Settings, silent: SilentServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The queue itself would wait for ever: so it is not the patience with it that lets the caller go.
-    monkeypatch.setattr(task_queue, "QUEUE_PATIENCE_SECONDS", None)
+    # The queue itself would wait for ever: so it is not the time-out that lets the caller go.
+    monkeypatch.setattr(task_queue, "QUEUE_TIMEOUT_SECONDS", None)
     waker = Waker(queue_settings.model_copy(update={"queue_url": silent.redis_url}))
     waker()
     eventually(lambda: silent.callers, "the queue is asked")
@@ -114,7 +114,7 @@ def test_a_queue_that_never_answers_is_given_up_and_asked_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     # What PostgreSQL's client takes at least.
-    monkeypatch.setattr(task_queue, "QUEUE_PATIENCE_SECONDS", 2)
+    monkeypatch.setattr(task_queue, "QUEUE_TIMEOUT_SECONDS", 2)
     waker = Waker(queue_settings.model_copy(update={"queue_url": getattr(silent, kind)}))
     waker()
     eventually(lambda: "no wake-up" in caplog.text, "it is given up")
@@ -141,7 +141,7 @@ def test_sends_and_callbacks_are_answered_beside_a_queue_that_never_answers(
         # Three texts, and the answer to the one that came.
         assert len(caller.messages()) == 4
     finally:
-        service.inbox.stop()
+        service.callback_receiver.stop()
         service.database.close()
 
 

@@ -1,0 +1,115 @@
+"""`sms opt-outs …`: who may not be texted, and since when."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+
+from cli.context import current_database, current_service
+from cli.output import as_json_option, print_csv, print_json, print_table, show
+from messaging.consent import csv_import
+from messaging.consent import views as opt_out_views
+from utils.phone_numbers import parse_phone
+
+OPERATOR = "operator"
+
+
+LEDGER_NAMES = (
+    *("id", "at", "phone", "action", "scope", "sender_id", "source", "in_force"),
+    *("callback_id", "callback_digest", "detail"),
+)
+commands = AppGroup()
+
+
+@commands.group(name="opt-outs")
+def opt_outs_group() -> None:
+    """Who may not be texted, and since when."""
+
+
+@opt_outs_group.command(name="list")
+@click.option("--phone", help="Only this number.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@as_json_option
+def list_opt_outs(phone: str | None, limit: int, as_json: bool) -> None:
+    """Show the ledger, newest first."""
+    wanted = None if phone is None else _read_phone(phone)
+    filters = opt_out_views.LedgerFilters(phone=wanted)
+    entries = opt_out_views.list_entries(current_database(), filters, limit=limit)["items"]
+    if as_json:
+        print_json(entries)
+    else:
+        print_table(LEDGER_NAMES, map(_in_cells, entries))
+
+
+@opt_outs_group.command(name="add")
+@click.argument("phone")
+@click.option("--sender-id", help="Only texts from this sender; otherwise all that we send.")
+@click.option("--detail", help="How it is known, for the ledger.")
+@as_json_option
+def add_opt_out(phone: str, sender_id: str | None, detail: str | None, as_json: bool) -> None:
+    """Stop texting PHONE."""
+    database, wanted = current_database(), _read_phone(phone)
+    answer = opt_out_views.stop(database, wanted, sender_id, detail, OPERATOR)
+    sentence = "is not texted any more" if answer["added"] else "was not texted before either"
+    show(answer, as_json, f"{wanted} {sentence}.")
+
+
+@opt_outs_group.command(name="lift")
+@click.argument("phone")
+@click.option("--sender-id", help="Only the block for this sender.")
+@click.option("--detail", help="Why, for the ledger.")
+@as_json_option
+def lift_opt_out(phone: str, sender_id: str | None, detail: str | None, as_json: bool) -> None:
+    """Text PHONE again. What the network blocks stays blocked there."""
+    database, wanted = current_database(), _read_phone(phone)
+    answer = opt_out_views.lift(database, wanted, sender_id, detail, OPERATOR)
+    elsewhere = answer["elsewhere"]
+    advice = f" {elsewhere['advice']}" if elsewhere else ""
+    show(answer, as_json, f"{wanted} may be texted again.{advice}")
+
+
+@opt_outs_group.command(name="export")
+@as_json_option
+def export_opt_outs(as_json: bool) -> None:
+    """Print the whole ledger as CSV, newest first, each entry with its evidence in the journal."""
+    entries = opt_out_views.all_entries(current_database())
+    if as_json:
+        print_json(list(entries))
+    else:
+        print_csv(LEDGER_NAMES, map(_in_cells, entries))
+
+
+@opt_outs_group.command(name="import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@as_json_option
+def import_opt_outs(file: Path, as_json: bool) -> None:
+    """Stop texting everyone in FILE, a CSV with the column phone and, where wanted, sender_id and reason."""
+    service = current_service()
+    with file.open("rb") as raw, _progress_of(file, as_json) as bar:
+        done = csv_import.import_opt_outs(
+            service.database, raw, service.settings.default_region, lambda: bar.update(raw.tell() - bar.pos)
+        )
+    show(asdict(done), as_json, f"{done.added} added, {done.known} known, {done.refused_count} refused.")
+    if not as_json:
+        print_table(("line", "code", "why"), ([one[name] for name in one] for one in done.refused))
+    sys.exit(1 if done.refused_count else 0)
+
+
+def _progress_of(file: Path, as_json: bool) -> Any:
+    """A bar over the bytes of the file, on standard error so that the answer can be piped."""
+    return click.progressbar(length=file.stat().st_size, label=file.name, file=sys.stderr, hidden=as_json)
+
+
+def _in_cells(entry: dict[str, Any]) -> list[object]:
+    evidence = entry["evidence"] or {}
+    known = {"callback_id": evidence.get("callback_id"), "callback_digest": evidence.get("digest")}
+    return [(entry | known)[name] for name in LEDGER_NAMES]
+
+
+def _read_phone(phone: str) -> str:
+    return parse_phone(phone, current_service().settings.default_region).e164
