@@ -95,8 +95,10 @@ class Worker:
 
     def sweep(self) -> None:
         """Counts once it has succeeded: a lost task or an error would else cost a whole minute."""
-        sweep.sweep(self._service.database, self._service.settings)
-        self._swept_at = time.monotonic()
+        swept = sweep.sweep(self._service.database, self._service.settings)
+        # A report that was parked while its message became unknown was adopted by neither side, for each looked
+        # before the other committed: so once more at once, not a minute later.
+        self._swept_at = -math.inf if swept.unknown else time.monotonic()
 
     def probe(self) -> None:
         pauses.probe(self._service.database, self._service.provider)
