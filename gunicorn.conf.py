@@ -23,6 +23,12 @@ def _settings() -> Settings:
 settings = _settings()
 
 
+def status_of(resp: Any) -> int | None:
+    """gunicorn's own answer to a malformed request has a line and no code; a request that failed has neither."""
+    line = str(resp.status or "")
+    return int(line[:3]) if line[:3].isdigit() else None
+
+
 class JsonLogger(Logger):
     """gunicorn's lines and the access log as JSON; of the URL only the path, for the query holds keys."""
 
@@ -37,7 +43,7 @@ class JsonLogger(Logger):
             environ.get("REQUEST_METHOD"),
             environ.get("PATH_INFO"),
             extra={
-                "status": resp.status_code,
+                "status": status_of(resp),
                 "milliseconds": round(request_time / timedelta(milliseconds=1), 1),
                 "request_id": answered.get("x-request-id"),
             },
@@ -54,6 +60,8 @@ def on_starting(server: Arbiter) -> None:
 wsgi_app = "app:create_app()"
 bind = join_host(settings.bind, settings.port)
 worker_class = "routes.web_worker.WholeRequestWorker"
+# It would write past the buffer that keeps a slow caller from holding a thread.
+sendfile = False
 workers = settings.web_concurrency
 threads = settings.web_threads
 # The thread that shares commits must start in the worker: one made before the fork would not exist there.

@@ -8,23 +8,31 @@ LONGEST_HEAD_BYTES = 64 * 1024
 # More than is kept of a callback (256 KiB). Of a longer body a thread reads the rest.
 HELD_BODY_BYTES = 320 * 1024
 HEAD_END = b"\r\n\r\n"
-CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,19})[ \t]*\r\n", re.IGNORECASE)
+CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*0*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
 CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked", re.IGNORECASE)
 EXPECTS_CONTINUE = re.compile(rb"\r\nexpect:[ \t]*100-continue", re.IGNORECASE)
-CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,8}(?=[ \t;\r])")
+CHUNK_SIZE = re.compile(rb"0*([0-9a-fA-F]{1,8})(?=[ \t;\r])")
 
 
 class Arrival:
     """The next request of one connection. It is only measured here: gunicorn's parser judges it."""
 
-    def __init__(self, deadline: float) -> None:
-        self.data = bytearray()
-        self.deadline = deadline
-        self.is_closing = False
+    def __init__(self, data: bytes = b"", is_closing: bool = False) -> None:
+        self.data = bytearray(data)
+        self.deadline = 0.0
+        self.is_closing = is_closing
+        # Whole enough, and waits for a place to be read.
+        self.is_paused = False
+        self.has_ended = False
         self.expects_continue = False
         self._body_start = 0
         self._length: int | None = 0
         self._next_chunk = 0
+
+    def add(self, piece: bytes) -> None:
+        """An empty piece is the end of the stream."""
+        self.data += piece
+        self.has_ended = not piece
 
     @property
     def has_head(self) -> bool:
@@ -36,9 +44,10 @@ class Arrival:
 
     @property
     def is_readable(self) -> bool:
-        """Whole, or as much of it as is held here."""
+        """Whole, or as much of it as is held here, or as much as will ever come."""
         self._find_head()
-        return self.has_head and (self.is_whole or len(self.data) >= self._body_start + HELD_BODY_BYTES)
+        held = len(self.data) - self._body_start
+        return self.has_head and (self.is_whole or self.has_ended or held >= HELD_BODY_BYTES)
 
     @property
     def is_whole(self) -> bool:
@@ -62,8 +71,8 @@ class Arrival:
             digits = CHUNK_SIZE.match(self.data, self._next_chunk)
             if digits is None:
                 self._length = 0
-            elif int(digits[0], 16) > 0:
-                self._next_chunk = line_end + 2 + int(digits[0], 16) + 2
+            elif int(digits[1], 16) > 0:
+                self._next_chunk = line_end + 2 + int(digits[1], 16) + 2
             else:
                 trailers_end = self.data.find(HEAD_END, line_end)
                 if trailers_end < 0:

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from tests.support.databases import empty_database
-from tests.support.stack import TOKEN, Stack, eventually
+from tests.support.stack import API_KEY, TOKEN, Stack, eventually
 
 pytestmark = pytest.mark.processes
 HELD_SECONDS = float(os.environ.get("SILENT_SOCKETS_SECONDS", "4"))
@@ -24,6 +24,10 @@ SOCKETS = 200
 SLOWEST_SECONDS = 1.0
 CALLBACK = f"POST /sms/twoway?token={TOKEN} HTTP/1.1\r\nHost: localhost\r\n"
 FORM = "Content-Type: application/x-www-form-urlencoded\r\n"
+JSON = (
+    "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\n"
+    f"Authorization: Bearer {API_KEY}\r\nContent-Type: application/json\r\n"
+)
 LENGTH = "Content-Length: 100\r\n\r\n"
 STATUS = b"GET /sms/ HTTP/1.1\r\nHost: localhost\r\n\r\n"
 Say = Callable[[socket.socket], None]
@@ -53,6 +57,22 @@ def half_a_body_without_a_token(line: socket.socket) -> None:
     line.send(f"POST /sms/twoway HTTP/1.1\r\nHost: localhost\r\n{FORM}{LENGTH}".encode() + b"from=")
 
 
+def a_length_with_leading_zeros(line: socket.socket) -> None:
+    line.send(f"{JSON}Content-Length: {100:030d}\r\n\r\n{{".encode())
+
+
+def a_length_beyond_all_measure(line: socket.socket) -> None:
+    line.send(f"{JSON}Content-Length: {10**40}\r\n\r\n{{".encode())
+
+
+def a_chunk_size_with_leading_zeros(line: socket.socket) -> None:
+    line.send(f"{JSON}Transfer-Encoding: chunked\r\n\r\n{16:020x}\r\n{{".encode())
+
+
+def half_of_a_long_body(line: socket.socket) -> None:
+    line.sendall(f"{JSON}Content-Length: 1000000\r\n\r\n".encode() + b"[" * 330_000)
+
+
 def requests_whose_answers_are_not_read(line: socket.socket) -> None:
     line.setblocking(False)
     try:
@@ -73,6 +93,10 @@ KINDS: list[Say] = [
     half_a_body,
     half_a_chunk,
     half_a_body_without_a_token,
+    a_length_with_leading_zeros,
+    a_length_beyond_all_measure,
+    a_chunk_size_with_leading_zeros,
+    half_of_a_long_body,
     requests_whose_answers_are_not_read,
     an_answer_and_no_end,
 ]
