@@ -13,6 +13,8 @@ from flask import Request
 
 from utils.errors import InvalidInput
 
+# Beyond any that a route knows. Each unknown one becomes an error that is told, larger than the field itself.
+MOST_FIELDS = 100
 # Half a surrogate pair may hide behind an escape, or in UTF-16. Most bodies hold neither and cost one search.
 _MAY_HOLD_HALF_A_PAIR = re.compile(rb"\\u[dD]|\0")
 
@@ -23,6 +25,8 @@ class StrictJsonRequest(Request):
         try:
             may_be_absent = silent and not (self.is_json and self.get_data())
             found = super().get_json(force=force, silent=may_be_absent, cache=cache)
+            if isinstance(found, dict) and len(found) > MOST_FIELDS:
+                _refuse(f"The body has more than {MOST_FIELDS} fields")
             if self.is_json and _MAY_HOLD_HALF_A_PAIR.search(self.get_data()):
                 json.dumps(found, ensure_ascii=False).encode()
         except RecursionError:

@@ -178,3 +178,22 @@ def test_resuming_a_sender_id_that_no_store_can_hold_is_refused(caller: Caller, 
     answer = caller.post("/v1/sending/resume", {"sender_id": sender_id})
     assert answer.status_code == 400
     assert answer.json["error"]["field"] == "sender_id"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/quote"])
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b'{"text": "Hello", "to": [' + b"1," * 300_000 + b"1]}", "valid string"),
+        (b"{" + b",".join(b'"k%d":1' % n for n in range(50_000)) + b"}", "more than 100 fields"),
+    ],
+    ids=["wrong entries", "unknown fields"],
+)
+def test_a_body_with_no_end_of_mistakes_gets_a_short_answer(
+    caller: Caller, path: str, body: bytes, says: str
+) -> None:
+    """A million wrong entries took 1.2 GB and six seconds, and were answered with 58 MB."""
+    answer = caller.post_bytes(path, body, "application/json")
+    assert answer.status_code == 400
+    assert says in answer.json["error"]["message"]  # type: ignore[index]
+    assert len(answer.data) < 1000
