@@ -1,10 +1,14 @@
 """Phone numbers as Africa's Talking's callbacks hold them. A STOP must not fail on the spelling of its number.
 
-Networks send `+254711000777`, `254711000777`, `00254…`, with spaces, or the national `0711000777`. The country code is
-looked for first; a number that is possible suffices, for metadata ages.
+Networks send `+254711000777`, `254711000777`, `00254…`, with spaces, or the national `0711000777`; gateways write
+`tel:+254711000777;ext=1` and `+254711000777/TYPE=PLMN`. The country code is looked for first; a number that is possible
+suffices, for metadata ages.
 """
 
 from __future__ import annotations
+
+import re
+import unicodedata
 
 from utils.errors import InvalidPhone
 from utils.phone_numbers import parse_phone, strip_separators
@@ -12,6 +16,10 @@ from utils.phone_numbers import parse_phone, strip_separators
 # Longer than any shortcode, shorter than any number with its country code.
 FEWEST_DIGITS_WITH_COUNTRY_CODE = 9
 FEWEST_NATIONAL_DIGITS = 7
+# What gateways put round a number. A word beside it, as in `Promo 0711000777`, makes it no number.
+_SCHEME = re.compile(r"(?:tel|sms|smsto|sip):", re.IGNORECASE)
+_PARAMETERS = re.compile(r"[;/@,?].*", re.DOTALL)
+_MARKS = str.maketrans("", "", "'\"`_")
 
 
 def read_callback_phone(text: str, default_region: str | None = None) -> tuple[str, ...]:
@@ -20,19 +28,29 @@ def read_callback_phone(text: str, default_region: str | None = None) -> tuple[s
     Two where it reads with a country code and as a national number too; none for a shortcode or a word like `MTN`.
     """
     try:
-        plain = strip_separators(text)
+        plain = strip_separators(_undecorated(text))
     except InvalidPhone:
         return ()
-    digits = plain.removeprefix("+").removeprefix("00")
+    dialled = plain.lstrip("+")
+    digits = re.sub("^00+", "", dialled)
     if not (digits.isascii() and digits.isdigit()):
         return ()
     has_country_code = digits != plain
     readings: list[str | None] = []
     if has_country_code or len(digits) >= FEWEST_DIGITS_WITH_COUNTRY_CODE:
         readings.append(_e164(f"+{digits}"))
-    if default_region and not has_country_code and len(plain) >= FEWEST_NATIONAL_DIGITS:
-        readings.append(_e164(plain, default_region))
+    # `+0711000777`: somebody put a plus before the national number.
+    is_national = not has_country_code or (dialled.startswith("0") and not any(readings))
+    if default_region and is_national and len(dialled) >= FEWEST_NATIONAL_DIGITS:
+        readings.append(_e164(dialled, default_region))
     return tuple(dict.fromkeys(found for found in readings if found))
+
+
+def _undecorated(text: str) -> str:
+    """Other scripts' digits become ours."""
+    bare = _PARAMETERS.sub("", _SCHEME.sub("", text.strip(), count=1))
+    spelt = (str(unicodedata.digit(one, one)) for one in bare)
+    return "".join(spelt).translate(_MARKS)
 
 
 def _e164(text: str, default_region: str | None = None) -> str | None:

@@ -167,7 +167,7 @@ def _read_opt_out(fields: Mapping[str, str], default_region: str | None) -> OptO
     readings = read_callback_phone(phone, default_region)
     if not readings and len(phone) > ledger.LONGEST_PHONE:
         raise Unusable("the field phoneNumber holds no phone number")
-    return OptOut(readings or (phone,), sender_id)
+    return OptOut(readings or (ledger.name_of_no_number(phone),), sender_id)
 
 
 def _read_subscription(fields: Mapping[str, str], _default_region: str | None) -> Subscription:

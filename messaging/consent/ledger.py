@@ -174,6 +174,11 @@ def without_number(connection: Connection, limit: int) -> list[tuple[int, str]]:
     return [(row.opt_out_id, row.phone) for row in rows]
 
 
+def name_of_no_number(sender: str) -> str:
+    """By which a sender that is no number is blocked: only numbers begin with a plus, and it has to fit."""
+    return (sender.lstrip("+") or sender)[:LONGEST_PHONE]
+
+
 def lock_phones(connection: Connection, phones: Iterable[str]) -> None:
     """For a caller that will change several phones' blocks: all locks at once, so that none waits crosswise."""
     lock_keys(connection, [f"opt_out:{phone}" for phone in phones])

@@ -204,10 +204,7 @@ def _obey(
 ) -> frozenset[int]:
     """The ids of those that made or lifted a block."""
     spoken = [
-        (one, phone)
-        for one in new
-        if one.keyword.meaning in (STOP, START)
-        for phone in _spoken_for(one.filed.inbound)
+        (one, phone) for one in new if one.keyword.meaning in (STOP, START) for phone in _spoken_for(one)
     ]
     ledger.lock_phones(connection, [phone for _, phone in spoken])
     return frozenset(
@@ -215,11 +212,12 @@ def _obey(
     )
 
 
-def _spoken_for(inbound: InboundText) -> tuple[str, ...]:
+def _spoken_for(one: _New) -> tuple[str, ...]:
     """Every number that its sender may be. What is no number is blocked as the string it is."""
-    return tuple(
-        phone for phone in (inbound.sender, *inbound.other_readings) if len(phone) <= ledger.LONGEST_PHONE
-    )
+    inbound = one.filed.inbound
+    if one.phone is None:
+        return (ledger.name_of_no_number(inbound.sender),)
+    return (one.phone, *inbound.other_readings)
 
 
 def _obey_one(settings: Settings, database: Database, connection: Connection, one: _New, phone: str) -> bool:

@@ -234,8 +234,24 @@ def test_stop_may_be_narrowed_to_the_number_it_was_texted_to(database: Database,
         ("254-711-000-780", "KE", ["+254711000780"]),
         # Italy's by its calling code, South Africa's by the region.
         ("391234567", "ZA", ["+27391234567", "+391234567"]),
+        # What gateways and people put round a number.
+        ("tel:+254711000777", None, ["+254711000777"]),
+        ("+254711000777/TYPE=PLMN", None, ["+254711000777"]),
+        ("sip:254711000777@example.org;user=phone", None, ["+254711000777"]),
+        ("'+254711000777", None, ["+254711000777"]),
+        ("++254711000777", None, ["+254711000777"]),
+        ("000254711000777", None, ["+254711000777"]),
+        (
+            "+\u0662\u0665\u0664\u0667\u0661\u0661\u0660\u0660\u0660\u0667\u0667\u0667",
+            None,
+            ["+254711000777"],
+        ),
+        ("+0711000777", "KE", ["+254711000777"]),
         ("MTN", "KE", ["MTN"]),
+        ("Promo 0711000777", "KE", ["Promo 0711000777"]),
         ("0711000777", None, ["0711000777"]),
+        ("+1711000777", "KE", ["1711000777"]),
+        ("a sender with a name of more than twenty characters", None, ["a sender with a name"]),
     ],
 )
 def test_a_stop_blocks_every_number_that_its_sender_may_be(
@@ -272,13 +288,23 @@ def test_who_said_stop_in_the_national_form_gets_no_further_text(
     assert all_rows(database, tables.messages) == []
 
 
-def test_an_opt_out_of_what_is_no_number_is_listed_for_a_person(
-    database: Database, settings: Settings
+@pytest.mark.parametrize(
+    ("sender", "listed_as"),
+    [
+        ("MTN", "'MTN'"),
+        ("+25471100x777", "'25471100x777'"),
+        ("the customers of a network", "'the customers of a n'"),
+    ],
+)
+def test_an_opt_out_of_what_is_no_number_is_listed_for_a_person_until_start(
+    database: Database, settings: Settings, sender: str, listed_as: str
 ) -> None:
-    receive(database, settings, inbound("STOP", sender="MTN"))
+    receive(database, settings, inbound("STOP", sender=sender))
     (listed,) = [one for one in audit(database).listed if one["kind"] == "opt_out_without_number"]
     assert listed["id"] == only_row(database, tables.suppressions).opt_out_id
-    assert "'MTN'" in listed["detail"]
+    assert listed_as in listed["detail"]
+    receive(database, settings, inbound("START", "in-2", sender=sender))
+    assert all_rows(database, tables.suppressions) == []
 
 
 def test_stop_with_more_behind_it_is_an_ordinary_text(database: Database, settings: Settings) -> None:
