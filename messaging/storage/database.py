@@ -26,6 +26,15 @@ LONGEST_LOG_PAGES = 16_000
 # A machine that freezes or drops off the network in mid-transaction leaves its session, and its locks, to
 # PostgreSQL for as long as TCP takes to notice: two hours, in which nobody could claim or record anything.
 IDLE_IN_TRANSACTION_SECONDS = 20
+# A line that dies without a word (a firewall that forgets it, a machine that loses power) would hold its thread for
+# as long as this system's TCP takes: fifteen minutes where bytes were sent, for ever where an answer is awaited.
+LINE_CHECKS = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 WAKES_WORKER = "wakes_worker"
 FORWARDS = "forwards"
 CLOCK = text("SELECT clock_timestamp()")
@@ -157,7 +166,7 @@ def _connect_arguments(is_sqlite: bool) -> dict[str, Any]:
     if is_sqlite:
         return {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
     options = f"-c timezone=UTC -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s"
-    return {"connect_timeout": 10, "options": options}
+    return {"connect_timeout": 10, "options": options} | LINE_CHECKS
 
 
 def _prepare_sqlite_connection(connection: Any, _record: Any) -> None:

@@ -22,6 +22,7 @@ from huey import Huey, PostgresHuey, RedisHuey, SqliteHuey
 from huey.registry import Message
 from huey.serializer import Serializer
 
+from messaging.storage.database import LINE_CHECKS
 from utils.private_files import make_private, make_private_folder
 from utils.settings import Settings
 
@@ -57,7 +58,7 @@ def create_queue(settings: Settings) -> Huey:
         make_private(path)
         return SqliteHuey(filename=str(path), fsync=False, **options)
     if url.startswith("postgresql://"):
-        return PostgresHuey(dsn=url, connect_timeout=QUEUE_TIMEOUT_SECONDS, **options)
+        return PostgresHuey(dsn=url, connect_timeout=QUEUE_TIMEOUT_SECONDS, **LINE_CHECKS, **options)
     # A pool of our own: beside a URL the engine takes no timeouts, and without them a read has no end.
     pool = redis.ConnectionPool.from_url(
         url, socket_timeout=QUEUE_TIMEOUT_SECONDS, socket_connect_timeout=QUEUE_TIMEOUT_SECONDS

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, text
@@ -213,3 +216,19 @@ def test_an_id_is_never_given_twice_though_nothing_was_committed(database: Datab
         connection.execute(insert(tables.attempts).values(**row))
         (second,) = database.reserve_ids(connection, tables.attempts, 1)
     assert first != second
+
+
+def test_a_line_to_postgresql_that_dies_without_a_word_is_given_up(database: Database) -> None:
+    """What is set is asked of the socket itself: nothing on this machine can make a line die so."""
+    if database.is_sqlite:
+        return
+    with database.read() as connection:
+        session: Any = connection.connection.driver_connection
+        with socket.socket(fileno=os.dup(session.fileno())) as line:
+            unacknowledged = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            is_checked = line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            idle, interval, count_of_checks = (line.getsockopt(socket.IPPROTO_TCP, name) for name in names)
+    assert 0 < unacknowledged <= 30_000
+    assert is_checked
+    assert idle + interval * count_of_checks <= 30
