@@ -33,6 +33,14 @@ NEVER = {
     "simulator": {"africastalking"},
 }
 LONGEST_VIEW = 9
+# What a route or a command calls, that writes without `settled=True`, and why a lost commit there harms nobody.
+UNSETTLED = {
+    "claim_identity": "whose database this is: written again, it says the same",
+    "mark_read": "neither sends nor blocks",
+    "replay": "what has taken effect does not do so again",
+    "resend": "an event to the operator's own system, delivered at least once in any case",
+    "resume": "lets those events go on",
+}
 ROUTE_DECORATORS = {"route", "get", "post", "put", "patch", "delete"}
 ENVIRONMENT_NAMES = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 
@@ -249,3 +257,27 @@ def test_the_length_of_a_view_leaves_out_its_docstring_and_signature(tmp_path: P
     text = '@pages.get("/")\ndef show(\n    a,\n):\n    """Shows."""\n    b = a\n    return b\n\ndef other(): ...\n'
     (view,) = views_of(module(tmp_path, text))
     assert length_of(view) == 2
+
+
+def writes_unsettled(function: ast.FunctionDef) -> bool:
+    entered = (
+        item.context_expr for node in ast.walk(function) if isinstance(node, ast.With) for item in node.items
+    )
+    writes = (one for one in entered if isinstance(one, ast.Call) and named(one.func) == "write")
+    return any("settled" not in {keyword.arg for keyword in one.keywords} for one in writes)
+
+
+def test_a_write_that_a_caller_hears_of_is_settled() -> None:
+    """One whose commit is lost is called "not done" otherwise: whoever obeys sends twice."""
+    functions = [
+        node
+        for path in APPLICATION
+        if home_of(path) == "messaging"
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    skins = [path for path in APPLICATION if home_of(path) in {"routes", "cli"}]
+    called = {
+        named(node.func) for path in skins for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)
+    }
+    assert {one.name for one in functions if writes_unsettled(one)} & called == set(UNSETTLED)
