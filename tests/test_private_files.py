@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from messaging.operations.health import queue_problem
 from messaging.storage.database import Database
 from messaging.storage.task_queue import create_queue
 from simulator.store import Store
@@ -68,6 +69,11 @@ def test_the_queue_and_the_simulators_phones_are_private_too(tmp_path: Path) -> 
     store = Store(tmp_path / "simulator.db")
     assert set(modes(tmp_path).values()) == {"0o600"}
     store.close()
+
+
+def test_a_look_at_the_queue_makes_no_file_that_is_open_to_all(tmp_path: Path) -> None:
+    assert queue_problem(f"sqlite:///{tmp_path}/queue.db") is None
+    assert modes(tmp_path) == {"queue.db": "0o600"}
 
 
 def test_what_another_user_may_open_is_found(tmp_path: Path) -> None:

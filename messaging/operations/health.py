@@ -23,6 +23,7 @@ from messaging.storage import migrations, tables
 from messaging.storage.bulk import insert_for
 from messaging.storage.database import Database
 from utils.errors import ServiceError, StorageUnavailable
+from utils.private_files import make_private
 from utils.setting_types import sqlite_path
 
 OK = "ok"
@@ -97,6 +98,8 @@ def queue_problem(url: str) -> str | None:
 def _reach_queue(url: str) -> None:
     path = sqlite_path(url)
     if path is not None:
+        # A web process that asks before any worker has started makes the file.
+        make_private(path)
         with contextlib.closing(sqlite3.connect(path, timeout=QUEUE_TIMEOUT_SECONDS)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master")
     elif url.startswith("postgresql://"):
