@@ -11,6 +11,7 @@ from sqlalchemy import BigInteger, Connection, Row, bindparam, case, select, upd
 
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
+from messaging.storage.clocks import steady
 
 REQUESTS = "requests"
 MESSAGES = "messages"
@@ -39,6 +40,7 @@ def take_many(
     connection: Connection, rates: Rates, posts: Sequence[tuple[int, bool]], now: datetime
 ) -> list[float]:
     """`take` for several POSTs, (message_count, urgent) each, with one look at the buckets."""
+    now = steady(connection, now)
     per_second = {REQUESTS: rates.requests_per_second, MESSAGES: rates.messages_per_second}
     buckets = _refilled(connection, per_second, now)
     waits = [_take(buckets, per_second, {REQUESTS: 1, MESSAGES: count}, urgent) for count, urgent in posts]
@@ -93,7 +95,7 @@ def _refilled(connection: Connection, per_second: dict[str, float], now: datetim
         }
         insert_or_ignore(connection, tables.rate_buckets, full)
         found = {row.name: row for row in connection.execute(_FIND)}
-    # A clock that was stepped back: count from here, or nothing would be sent until it has caught up.
+    # PostgreSQL's clock that was set back: count from here, or nothing would be sent until it has caught up.
     if any(row.refilled_at > now for row in found.values()):
         _write(connection, {name: _refill(row, per_second[name], now) for name, row in found.items()}, now)
     return {name: _refill(found[name], per_second[name], now) for name in per_second}

@@ -25,6 +25,7 @@ from messaging.sending.last_check import (
 )
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database
 from messaging.storage.group_commit import Step
 from messaging.storage.retrying import TIMEOUT_SECONDS, with_retries
@@ -191,7 +192,7 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
 def _take_back(connection: Connection, attempt_ids: list[int], now: datetime) -> None:
     """The commit's result was lost. Only this caller could have posted, so it may reset its own mark."""
     if attempt_ids:
-        connection.execute(_CLAIMED_AGAIN, {"ids": attempt_ids, "now": now})
+        connection.execute(_CLAIMED_AGAIN, {"ids": attempt_ids, "now": steady(connection, now)})
 
 
 _CLAIMED_AGAIN = (
@@ -228,7 +229,8 @@ def _mark(connection: Connection, posted: list[tuple[timedelta, Posting]], now: 
     for lease, posting in posted:
         by_lease.setdefault(lease, []).append(posting.claim.attempt_id)
     for lease, ids in by_lease.items():
-        connection.execute(_POSTING, {"ids": ids, "new_posting_at": now, "new_lease_until": now + lease})
+        lease_until = steady(connection, now) + lease
+        connection.execute(_POSTING, {"ids": ids, "new_posting_at": now, "new_lease_until": lease_until})
 
 
 def cancel(
