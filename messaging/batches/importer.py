@@ -27,6 +27,7 @@ from messaging.forwarding import events
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.storage import tables
 from messaging.storage.bulk import as_stored, insert_rows
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
 from utils.csv_files import InvalidFile, read_header, read_rows
 from utils.settings import Settings
@@ -45,6 +46,7 @@ _COLUMNS = (
     "status",
     "on_unknown",
     "due_at",
+    "due_by_wall",
     "expires_at",
     "created_at",
 )
@@ -92,11 +94,11 @@ def import_batch(
 
 def _take(database: Database) -> Any:
     with database.read() as connection:
-        waiting = connection.execute(_waiting(database.now(connection))).first()
+        waiting = connection.execute(_waiting(steady(connection, database.now(connection)))).first()
     if waiting is None:
         return None
     with database.write() as connection:
-        now = database.now(connection)
+        now = steady(connection, database.now(connection))
         batch = connection.execute(_waiting(now).with_for_update(skip_locked=True)).first()
         if batch is not None:
             connection.execute(
@@ -173,7 +175,7 @@ def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int) -> flo
                 total=tables.batches.c.total + len(chunk.taken),
                 refused=tables.batches.c.refused + chunk.refused_count,
                 duplicates=tables.batches.c.duplicates + chunk.duplicates,
-                importer_seen_at=now,
+                importer_seen_at=steady(connection, now),
             )
         )
         if advanced.rowcount != 1:
@@ -187,7 +189,7 @@ def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int) -> flo
 
 
 def _shared_values(connection: Connection, batch: Any, now: datetime) -> tuple[Any, ...]:
-    due_at = as_stored(connection, batch.send_at or now)
+    due_at = as_stored(connection, batch.send_at or steady(connection, now))
     expires_at, created_at = as_stored(connection, batch.expires_at), as_stored(connection, now)
     return (
         batch.id,
@@ -197,6 +199,7 @@ def _shared_values(connection: Connection, batch: Any, now: datetime) -> tuple[A
         statuses.QUEUED,
         batch.on_unknown,
         due_at,
+        batch.send_at is not None,
         expires_at,
         created_at,
     )

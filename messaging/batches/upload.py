@@ -22,6 +22,7 @@ from messaging.batches.rows import BatchRows
 from messaging.messages import idempotency
 from messaging.messages.accept import Acceptance, validate_on_unknown, validate_text, validate_times
 from messaging.storage import tables
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
 from utils.csv_files import InvalidFile, check_encoding, read_header
 from utils.errors import InvalidInput
@@ -178,7 +179,7 @@ def _write(
         "on_unknown": request.on_unknown,
         "upload_id": upload_id,
         "reason": tables.READ_BY_COMMAND if is_mine else None,
-        "importer_seen_at": now if is_mine else None,
+        "importer_seen_at": steady(connection, now) if is_mine else None,
         "created_at": now,
     }
     connection.execute(insert(tables.batches).values(**row))

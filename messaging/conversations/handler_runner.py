@@ -25,6 +25,7 @@ from messaging.conversations.handlers import Attempt, Handlers, Inbound, explain
 from messaging.conversations.receive import reply_by_template
 from messaging.conversations.replies import Outcome, Reply
 from messaging.storage import tables
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database
 from messaging.storage.retrying import with_retries
 from utils.settings import Settings
@@ -61,10 +62,10 @@ class Job:
 def claim(database: Database, lease: timedelta, limit: int) -> list[Job]:
     """Takes texts that are due; one that has had all its tries is marked as failed instead."""
     with database.read() as connection:
-        if connection.execute(_due(database.now(connection)).limit(1)).first() is None:
+        if connection.execute(_due(_steady_now(database, connection)).limit(1)).first() is None:
             return []
     with database.write() as connection:
-        now = database.now(connection)
+        now = _steady_now(database, connection)
         rows = connection.execute(_due(now).limit(limit).with_for_update(skip_locked=True)).all()
         replies.note(connection, [_failed(row.id, NO_ANSWER) for row in rows if _is_spent(row)])
         jobs = [Job(row, row.reply_tries + 1) for row in rows if not _is_spent(row)]
@@ -142,9 +143,13 @@ def _record_failure(database: Database, job: Job, error: str) -> None:
         if job.number >= MOST_TRIES:
             replies.note(connection, [_failed(job.id, error)])
             return
-        due_at = database.now(connection) + WAITS[job.number - 1]
+        due_at = _steady_now(database, connection) + WAITS[job.number - 1]
         again = Outcome(job.id, replies.WAITING, due_at, _storable(error))
         replies.note(connection, [again])
+
+
+def _steady_now(database: Database, connection: Connection) -> datetime:
+    return steady(connection, database.now(connection))
 
 
 def _is_ours(connection: Connection, job: Job) -> bool:

@@ -12,6 +12,7 @@ from messaging.consent import ledger
 from messaging.conversations import replies
 from messaging.conversations.replies import FAILED, HELD, QUEUED, WAITING, Outcome, Reply
 from messaging.storage import tables
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
 from messaging.storage.time_ranges import within
 from utils.errors import Conflict, NotFound, OptedOut
@@ -125,7 +126,8 @@ def _send_held(database: Database, connection: Connection, row: Row[Any]) -> Non
 
 
 def _try_again(database: Database, connection: Connection, row: Row[Any]) -> None:
-    replies.note(connection, [Outcome(row.id, WAITING, due_at=database.now(connection))])
+    due_at = steady(connection, database.now(connection))
+    replies.note(connection, [Outcome(row.id, WAITING, due_at=due_at)])
     # A try from before that still hangs may then carry a number that comes again; even so only one records.
     connection.execute(
         update(tables.inbound_messages).where(tables.inbound_messages.c.id == row.id).values(reply_tries=0)

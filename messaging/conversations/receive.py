@@ -16,6 +16,7 @@ from messaging.conversations.handlers import require_handlers
 from messaging.conversations.replies import Outcome, Reply
 from messaging.forwarding import events
 from messaging.storage import tables
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
 from utils import sender_ids
 from utils.errors import InvalidPhone
@@ -259,7 +260,8 @@ def _answer(
             outcomes.append(Outcome(one.new.id, STOP))
         elif handlers.want(one.new.text):
             # The row is the job: a worker runs the handler, and what hangs there keeps no callback waiting.
-            outcomes.append(Outcome(one.new.id, replies.WAITING, due_at=database.now(connection)))
+            due_at = steady(connection, database.now(connection))
+            outcomes.append(Outcome(one.new.id, replies.WAITING, due_at=due_at))
             wake_after_commit(connection)
         else:
             wanted.append(_reply(one, reply_by_template(settings, one.new.text)))

@@ -63,6 +63,7 @@ class Outcome(NamedTuple):
 
     inbound_id: int
     outcome: str
+    # Steady time.
     due_at: datetime | None = None
     error: str | None = None
     held: tuple[str, ...] = ()

@@ -26,6 +26,7 @@ from sqlalchemy import Connection, Row, Select, insert, select
 from messaging import statuses
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
+from messaging.storage.clocks import steady
 from messaging.storage.database import FORWARDS
 from utils.json_shapes import money, rfc3339
 from utils.provider_codes import network_name
@@ -113,12 +114,14 @@ def _is_on(connection: Connection) -> bool:
 
 
 def _write(connection: Connection, told: Iterable[tuple[str, datetime, dict[str, Any]]]) -> None:
-    rows = list(_rows(told))
+    rows = list(_rows(connection, told))
     if rows:
         connection.execute(_INSERT, rows)
 
 
-def _rows(told: Iterable[tuple[str, datetime, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+def _rows(
+    connection: Connection, told: Iterable[tuple[str, datetime, dict[str, Any]]]
+) -> Iterator[dict[str, Any]]:
     for name, at, said in told:
         event = {"type": name, "timestamp": rfc3339(at), "data": said}
         yield {
@@ -127,7 +130,7 @@ def _rows(told: Iterable[tuple[str, datetime, dict[str, Any]]]) -> Iterator[dict
             "body": json.dumps(event, ensure_ascii=False, separators=(",", ":")),
             "state": WAITING,
             "attempts": 0,
-            "due_at": at,
+            "due_at": steady(connection, at),
             "created_at": at,
         }
 

@@ -18,6 +18,7 @@ from sqlalchemy import BindParameter, Connection, TextClause, bindparam, delete,
 from messaging.forwarding import receiver_state
 from messaging.forwarding.events import WAITING
 from messaging.storage import tables
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database
 from utils.errors import NotFound
 
@@ -103,7 +104,7 @@ class DueEvent:
 def has_due(database: Database, receiver: str) -> bool:
     """A look without a lock; the claim decides."""
     with database.read() as connection:
-        now = database.now(connection)
+        now = steady(connection, database.now(connection))
         state = receiver_state.look(connection)
         if state is not None and state.receiver == receiver and receiver_state.waits(state, now):
             return False
@@ -115,9 +116,10 @@ def claim(database: Database, receiver: str) -> list[DueEvent]:
     with database.write() as connection:
         now = database.now(connection)
         state = receiver_state.lock(connection, receiver, now)
-        if receiver_state.waits(state, now):
+        steady_now = steady(connection, now)
+        if receiver_state.waits(state, steady_now):
             return []
-        taken = _take(connection, now, 1 if state.step else CHUNK)
+        taken = _take(connection, steady_now, 1 if state.step else CHUNK)
         if state.step and taken:
             receiver_state.take_turn(connection, state, now)
         return taken
@@ -156,12 +158,13 @@ def record(database: Database, receiver: str, due: Sequence[DueEvent], answers: 
         accepted = [pair for pair in tried if pair[1].is_accepted]
         refused = [pair for pair in tried if not pair[1].is_accepted]
         _execute(connection, _ACCEPT, [_accepted(one, answer, now) for one, answer in accepted])
-        _execute(connection, _RETRY, [_refused(one, answer, now) for one, answer in refused])
+        steady_now = steady(connection, now)
+        _execute(connection, _RETRY, [_refused(one, answer, now, steady_now) for one, answer in refused])
         left = [one for one in due if one.row_id not in answers]
         _execute(
             connection,
             _RELEASE,
-            [{"row_id": one.row_id, "tried": one.attempts, "now": now} for one in left],
+            [{"row_id": one.row_id, "tried": one.attempts, "now": steady_now} for one in left],
         )
         if accepted:
             receiver_state.succeeded(connection, now)
@@ -178,13 +181,13 @@ def _accepted(one: DueEvent, answer: Answer, now: datetime) -> dict[str, Any]:
     return {"row_id": one.row_id, "new_status": answer.status, "now": now}
 
 
-def _refused(one: DueEvent, answer: Answer, now: datetime) -> dict[str, Any]:
+def _refused(one: DueEvent, answer: Answer, now: datetime, steady_now: datetime) -> dict[str, Any]:
     is_over = one.attempts >= MOST_ATTEMPTS
     return {
         "row_id": one.row_id,
         "tried": one.attempts,
         "new_state": FAILED if is_over else WAITING,
-        "new_due_at": now if is_over else now + wait_after(one.attempts),
+        "new_due_at": steady_now if is_over else steady_now + wait_after(one.attempts),
         "new_status": answer.status,
         "new_error": answer.problem,
         "new_finished_at": now if is_over else None,
@@ -223,17 +226,18 @@ def resume(database: Database) -> bool:
     with database.write() as connection:
         now = database.now(connection)
         was_paused = receiver_state.resume(connection, now)
+        steady_now = steady(connection, now)
         statement = update(tables.forward_events).where(
-            tables.TO_FORWARD, tables.forward_events.c.due_at > now
+            tables.TO_FORWARD, tables.forward_events.c.due_at > steady_now
         )
-        connection.execute(statement.values(due_at=now))
+        connection.execute(statement.values(due_at=steady_now))
         return was_paused
 
 
 def resend(database: Database, event_id: str) -> None:
     """Puts one event back, with its id and all attempts before it, whatever became of it. Raises NotFound."""
     with database.write() as connection:
-        now = database.now(connection)
+        now = steady(connection, database.now(connection))
         statement = (
             update(tables.forward_events)
             .where(tables.forward_events.c.event_id == event_id)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, select, update
 
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
+from messaging.storage.clocks import steady
 from utils.backoff import backoff
 
 FIRST_STEP = timedelta(seconds=2)
@@ -39,25 +40,26 @@ def lock(connection: Connection, receiver: str, now: datetime) -> Row[Any]:
     row = connection.execute(_STATE.with_for_update()).one_or_none()
     if row is not None and row.receiver == receiver:
         return row
-    fresh = {"receiver": receiver, "step": 0, "next_post_at": now}
+    fresh = {"receiver": receiver, "step": 0, "next_post_at": steady(connection, now)}
     if row is None and insert_or_ignore(connection, tables.forward_state, {"id": _ROW_ID, **fresh}):
         return connection.execute(_STATE.with_for_update()).one()
     _write(connection, **fresh, **_NO_TROUBLE, succeeded_at=None)
     return connection.execute(_STATE.with_for_update()).one()
 
 
-def waits(row: Row[Any], now: datetime) -> bool:
-    # Never longer than the longest step: a clock that was stepped back must not stop the thread for hours.
-    return row.paused_at is not None or now < row.next_post_at <= now + LONGEST_STEP
+def waits(row: Row[Any], steady_now: datetime) -> bool:
+    # Never longer than the longest step: PostgreSQL's clock that was set back must not stop the thread for hours.
+    return row.paused_at is not None or steady_now < row.next_post_at <= steady_now + LONGEST_STEP
 
 
 def take_turn(connection: Connection, row: Row[Any], now: datetime) -> None:
-    _write(connection, next_post_at=now + backoff(row.step, FIRST_STEP, LONGEST_STEP))
+    next_post_at = steady(connection, now) + backoff(row.step, FIRST_STEP, LONGEST_STEP)
+    _write(connection, next_post_at=next_post_at)
 
 
 def succeeded(connection: Connection, now: datetime) -> None:
     """Also lifts a pause: an attempt that was under way when it began has shown that the receiver is back."""
-    _write(connection, step=0, next_post_at=now, succeeded_at=now, **_NO_TROUBLE)
+    _write(connection, step=0, next_post_at=steady(connection, now), succeeded_at=now, **_NO_TROUBLE)
 
 
 def failed(connection: Connection, row: Row[Any], reason: str, now: datetime, *, is_down: bool) -> None:
@@ -68,7 +70,7 @@ def failed(connection: Connection, row: Row[Any], reason: str, now: datetime, *,
     _write(
         connection,
         step=step,
-        next_post_at=now + backoff(step, FIRST_STEP, LONGEST_STEP),
+        next_post_at=steady(connection, now) + backoff(step, FIRST_STEP, LONGEST_STEP),
         failing_since=since,
         reason=reason,
     )
@@ -86,7 +88,7 @@ def resume(connection: Connection, now: datetime) -> bool:
     row = connection.execute(_STATE.with_for_update()).one_or_none()
     if row is None:
         return False
-    _write(connection, step=0, next_post_at=now, **_NO_TROUBLE)
+    _write(connection, step=0, next_post_at=steady(connection, now), **_NO_TROUBLE)
     return row.paused_at is not None
 
 

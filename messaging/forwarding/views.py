@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, select
 from messaging.forwarding import outbox, receiver_state
 from messaging.forwarding.events import WAITING
 from messaging.storage import tables
+from messaging.storage.clocks import by_wall
 from messaging.storage.database import Database
 from utils.json_shapes import decode_cursor, encode_cursor, rfc3339
 from utils.setting_types import join_host
@@ -42,9 +43,10 @@ def show_forwarding(
     with database.read() as connection:
         standing = standing_of(settings, connection)
         rows = connection.execute(statement).all()
-    shown = rows[:limit]
+        shown = rows[:limit]
+        items = [_in_json(connection, row) for row in shown]
     next_cursor = encode_cursor(shown[-1].id) if len(rows) > limit else None
-    return {**standing, "items": [_in_json(row) for row in shown], "next_cursor": next_cursor}
+    return {**standing, "items": items, "next_cursor": next_cursor}
 
 
 def standing_of(settings: Settings, connection: Connection) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def _time(row: Row[Any] | None, name: str) -> str | None:
     return rfc3339(moment)
 
 
-def _in_json(row: Row[Any]) -> dict[str, Any]:
+def _in_json(connection: Connection, row: Row[Any]) -> dict[str, Any]:
     return {
         "id": row.event_id,
         "type": row.type,
@@ -93,6 +95,6 @@ def _in_json(row: Row[Any]) -> dict[str, Any]:
         "http_status": row.http_status,
         "last_error": row.last_error,
         "created_at": rfc3339(row.created_at),
-        "next_attempt_at": rfc3339(row.due_at) if row.state == WAITING else None,
+        "next_attempt_at": rfc3339(by_wall(connection, row.due_at)) if row.state == WAITING else None,
         "finished_at": rfc3339(row.finished_at),
     }

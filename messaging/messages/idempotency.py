@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
+from messaging.storage.clocks import by_boot_clock
 from utils.errors import Conflict, InvalidInput
 
 KEPT = timedelta(hours=24)
@@ -50,6 +51,7 @@ def begin(connection: Connection, route: str, key: str, mark: bytes, now: dateti
     """
     _validate(key)
     row = {"route": route, "key": key, "fingerprint": mark, "created_at": now}
+    row |= {"steady_at": by_boot_clock(connection, now)}
     while not insert_or_ignore(connection, tables.idempotency_keys, row):
         # None: a sweep has just forgotten the row that was in the way.
         if earlier := _earlier(connection, route, key, mark, lock=True):
@@ -87,8 +89,12 @@ def finish(
 
 
 def forget_old(connection: Connection, now: datetime) -> int:
+    """A day old by the wall clock and by the boot clock: one of them may have been wrong for hours."""
+    keys = tables.idempotency_keys.c
+    steady_at = func.coalesce(keys.steady_at, keys.created_at, type_=keys.steady_at.type)
+    before = by_boot_clock(connection, now) - KEPT
     return connection.execute(
-        delete(tables.idempotency_keys).where(tables.idempotency_keys.c.created_at < now - KEPT)
+        delete(tables.idempotency_keys).where(keys.created_at < now - KEPT, steady_at < before)
     ).rowcount
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert
 
 from messaging import statuses
 from messaging.storage import tables
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
 
 # Lower goes first: a person waits for a reply, nobody waits for row 70,000 of a batch.
@@ -33,6 +34,7 @@ class NewMessage:
     origin: str = "api"
     priority: int = SINGLE_PRIORITY
     on_unknown: str = "hold"
+    # By the wall clock; None: at once.
     due_at: datetime | None = None
     expires_at: datetime | None = None
     link_id: str | None = None
@@ -58,9 +60,10 @@ def enqueue(
     if not new_messages:
         return []
     now = database.now(connection)
+    at_once = steady(connection, now)
     ids = database.reserve_ids(connection, tables.messages, len(new_messages))
     rows = (
-        _row(new, message_id, now, status, attempt_id)
+        _row(new, message_id, now, at_once, status, attempt_id)
         for new, message_id in zip(new_messages, ids, strict=True)
     )
     for chunk in _chunks(rows, INSERT_CHUNK):
@@ -71,7 +74,7 @@ def enqueue(
 
 
 def _row(
-    new: NewMessage, message_id: int, now: datetime, status: str, attempt_id: int | None
+    new: NewMessage, message_id: int, now: datetime, at_once: datetime, status: str, attempt_id: int | None
 ) -> dict[str, Any]:
     return {
         "id": message_id,
@@ -84,7 +87,8 @@ def _row(
         "priority": new.priority,
         "status": status,
         "on_unknown": new.on_unknown,
-        "due_at": new.due_at or now,
+        "due_at": new.due_at or at_once,
+        "due_by_wall": new.due_at is not None,
         "expires_at": new.expires_at,
         "attempt_id": attempt_id,
         "inbound_id": new.inbound_id,

@@ -27,6 +27,7 @@ def claim_identity(database: Database, settings: Settings) -> None:
     """
     account, host = _identity(settings)
     with database.write() as connection:
+        database.clocks.look(connection)
         row = {"id": 1, "account": account, "host": host, "recorded_at": database.now(connection)}
         insert_or_ignore(connection, tables.service_identity, row)
         recorded = _recorded(connection)

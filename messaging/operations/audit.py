@@ -16,6 +16,7 @@ from messaging import statuses
 from messaging.consent import ledger
 from messaging.reports.adoption import ambiguous_reports
 from messaging.storage import tables
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database
 from utils.money import parse_money
 
@@ -196,7 +197,8 @@ def _lost_claims(connection: Connection, now: datetime) -> Iterator[Problem]:
     for row in connection.execute(_HELD_BY_NOTHING, {"most": MOST_NAMED}):
         yield Problem("held_by_no_attempt", "the message is sending, but no attempt holds it", row.id)
     overdue = select(tables.attempts.c.id, tables.attempts.c.state).where(
-        tables.attempts.c.state.in_(("claimed", "posting")), tables.attempts.c.lease_until < now - OVERDUE
+        tables.attempts.c.state.in_(("claimed", "posting")),
+        tables.attempts.c.lease_until < steady(connection, now) - OVERDUE,
     )
     for row in connection.execute(overdue.limit(MOST_NAMED)):
         yield Problem(

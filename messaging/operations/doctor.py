@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, select
@@ -20,7 +21,9 @@ from messaging.operations.metrics import Gauges
 from messaging.service import Service
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for
+from messaging.storage.clocks import last_step
 from utils.errors import ProviderError, ServiceError
+from utils.json_shapes import rfc3339
 from utils.private_files import find_open
 from utils.setting_types import is_loopback, sqlite_path
 from utils.settings import Settings
@@ -30,6 +33,7 @@ COMMITS_TRIED = 10
 MOST_NAMED = 20
 # A commit this slow (a network disk, a far database) makes callbacks wait longer than AT may.
 SLOW_COMMIT_SECONDS = 0.25
+STEP_SHOWN = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,7 @@ def _records(service: Service) -> Iterator[Finding]:
         _database,
         _identity,
         _worker,
+        _clock,
         _pauses,
         _waiting,
         _opt_outs,
@@ -122,6 +127,21 @@ def _worker(service: Service) -> Finding:
     return Finding(
         "worker", False, "none seen lately, so nothing leaves: start one (make run, python -m worker)"
     )
+
+
+def _clock(service: Service) -> Finding:
+    """Durations do not mind that the clock was set, dates do; and what sets a clock by hours may do so again."""
+    database = service.database
+    with database.write() as connection:
+        database.clocks.look(connection)
+        step = last_step(connection)
+        is_old = step is not None and step.at < database.now(connection) - STEP_SHOWN
+    whose = "this machine's clock" if database.is_sqlite else "the database's clock"
+    if step is None:
+        return Finding("clock", True, f"{whose} was never set by more than a minute")
+    seconds = round(step.by.total_seconds())
+    says = f"{whose} was set {'forward' if seconds > 0 else 'back'} by {abs(seconds)} s at {rfc3339(step.at)}"
+    return Finding("clock", is_old, says if is_old else f"{says}: look at what keeps its time (NTP)")
 
 
 def _pauses(service: Service) -> Finding:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from messaging.service import Service
 from messaging.storage import migrations, tables
 from messaging.storage.bulk import insert_for
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database
 from utils.errors import ServiceError, StorageUnavailable
 from utils.private_files import make_private
@@ -131,7 +132,8 @@ def _first_line(error: Exception) -> str:
 
 def beat(database: Database, worker: str) -> None:
     with database.write() as connection:
-        now = database.now(connection)
+        database.clocks.look(connection)
+        now = steady(connection, database.now(connection))
         statement = insert_for(connection, tables.heartbeats).values(worker=worker, seen_at=now)
         statement = statement.on_conflict_do_update(
             index_elements=[tables.heartbeats.c.worker], set_={"seen_at": now}
@@ -142,4 +144,5 @@ def beat(database: Database, worker: str) -> None:
 def is_worker_alive(database: Database) -> bool:
     with database.read() as connection:
         latest = connection.execute(select(func.max(tables.heartbeats.c.seen_at))).scalar()
-        return latest is not None and database.now(connection) - latest < ALIVE_WITHIN
+        now = steady(connection, database.now(connection))
+        return latest is not None and now - latest < ALIVE_WITHIN

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Table, TextClause, func, selec
 from messaging import statuses
 from messaging.callbacks.refused import NAME as REFUSED
 from messaging.storage import tables
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database
 
 # Counting a million rows by status takes most of a second. A count that took long is kept for twenty times
@@ -86,7 +87,7 @@ def _gauges(database: Database, connection: Connection) -> Iterator[Gauge]:
 def _worker_age(database: Database, connection: Connection) -> Iterator[Gauge]:
     latest = connection.execute(select(func.max(tables.heartbeats.c.seen_at))).scalar()
     if latest is not None:
-        age = (database.now(connection) - latest).total_seconds()
+        age = (steady(connection, database.now(connection)) - latest).total_seconds()
         yield Gauge("sms_worker_seen_seconds_ago", "Age of the newest worker heartbeat", {"": age})
 
 

@@ -19,6 +19,7 @@ from messaging.messages import idempotency, status_events
 from messaging.reports import parked
 from messaging.sending import last_check, start_post
 from messaging.storage import tables
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database
 from utils.settings import Settings
 
@@ -70,7 +71,9 @@ def _forget_old(database: Database, settings: Settings) -> int:
         idempotency.forget_old(connection, now)
         outbox.forget_old(connection, now, timedelta(days=settings.retention_days))
         connection.execute(
-            delete(tables.heartbeats).where(tables.heartbeats.c.seen_at < now - HEARTBEAT_KEPT)
+            delete(tables.heartbeats).where(
+                tables.heartbeats.c.seen_at < steady(connection, now) - HEARTBEAT_KEPT
+            )
         )
     refused_rows.forget_old(database, now - timedelta(days=settings.retention_days))
     return upload_store.forget_abandoned(database)
@@ -97,9 +100,10 @@ def sweep_expired_leases(database: Database) -> tuple[int, int]:
 
 def _next_expired(database: Database) -> Row[int, bool] | None:
     with database.read() as connection:
+        now = steady(connection, database.now(connection))
         statement = (
             select(tables.attempts.c.id, tables.attempts.c.is_trigger)
-            .where(tables.OPEN, tables.attempts.c.lease_until < database.now(connection))
+            .where(tables.OPEN, tables.attempts.c.lease_until < now)
             .limit(1)
         )
         return connection.execute(statement).one_or_none()
@@ -109,7 +113,7 @@ def _state(connection: Connection, attempt_id: int, now: datetime) -> str | None
     """The state of an attempt that is still expired; its row is ours until the commit."""
     statement = (
         select(tables.attempts.c.state)
-        .where(tables.attempts.c.id == attempt_id, tables.attempts.c.lease_until < now)
+        .where(tables.attempts.c.id == attempt_id, tables.attempts.c.lease_until < steady(connection, now))
         .with_for_update()
     )
     return connection.execute(statement).scalar_one_or_none()

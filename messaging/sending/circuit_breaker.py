@@ -1,6 +1,8 @@
 """Circuit breaker for the provider: after a lost answer only one single-message POST per backoff step is allowed.
 
 So an outage cannot turn a whole queue into messages of unknown outcome. The first answer closes the breaker again.
+
+The row is in steady time; callers speak of the wall clock.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
+from messaging.storage.clocks import by_wall, steady
 from utils.backoff import backoff
 
 NAME = "provider"
@@ -49,7 +52,7 @@ class Circuit:
         return self.step > 0 or self.suspect
 
     def waits(self, now: datetime) -> bool:
-        # Never longer than the longest break: a clock that was stepped back must not stop the queue for hours.
+        # Never longer than the longest break: PostgreSQL's clock that was set back must not stop the queue for hours.
         return now < self.next_post_at <= now + LONGEST_BREAK
 
 
@@ -60,32 +63,39 @@ def current(connection: Connection, now: datetime) -> Circuit:
 
 
 def _locked(connection: Connection, now: datetime) -> Circuit:
-    row = _row(connection, now)
-    return _read(connection, row, now) or Circuit(row.step, row.next_post_at, suspect=False)
+    row = _row(connection, steady(connection, now))
+    return _read(connection, row, now) or Circuit(
+        row.step, by_wall(connection, row.next_post_at), suspect=False
+    )
 
 
 def _read(connection: Connection, row: Row[Any] | None, now: datetime) -> Circuit | None:
     if row is None:
         return None
     oldest = connection.execute(_OLDEST_POST).scalar()
-    suspect = oldest is not None and oldest < now - SLOW and row.answered_at < oldest
-    return Circuit(row.step, row.next_post_at, suspect)
+    answered_at = by_wall(connection, row.answered_at)
+    suspect = oldest is not None and oldest < now - SLOW and answered_at < oldest
+    return Circuit(row.step, by_wall(connection, row.next_post_at), suspect)
 
 
 def is_half_open(connection: Connection, now: datetime) -> bool:
     """At the moment of posting: whether an answer was lost, or AT asked for a break, since the claim."""
     row = connection.execute(_CIRCUIT).one_or_none()
-    return row is not None and (row.step > 0 or Circuit(row.step, row.next_post_at, False).waits(now))
+    return row is not None and (
+        row.step > 0 or Circuit(row.step, by_wall(connection, row.next_post_at), suspect=False).waits(now)
+    )
 
 
 def take_turn(connection: Connection, circuit: Circuit, now: datetime) -> None:
     """The one POST of this backoff step is being claimed; the next one waits a step."""
     if circuit.step:
-        _write(connection, next_post_at=now + backoff(circuit.step, FIRST_STEP, LONGEST_STEP))
+        next_post_at = steady(connection, now) + backoff(circuit.step, FIRST_STEP, LONGEST_STEP)
+        _write(connection, next_post_at=next_post_at)
 
 
 def answered(connection: Connection, now: datetime) -> None:
     """AT answered, whatever it said: the breaker closes. A break that AT asked for is kept."""
+    now = steady(connection, now)
     known = connection.execute(_CIRCUIT).one_or_none()
     if known is not None and not known.step and timedelta() <= now - known.answered_at < ANSWERED_PRECISION:
         return
@@ -95,6 +105,7 @@ def answered(connection: Connection, now: datetime) -> None:
 
 def half_open(connection: Connection, now: datetime) -> None:
     """Allows one single-message POST at once; its answer closes the breaker."""
+    now = steady(connection, now)
     row = _row(connection, now)
     if not row.step:
         _write(connection, step=1, opened_at=now, next_post_at=now)
@@ -108,6 +119,7 @@ def no_answer(
     POSTs that were already on their way when the breaker opened say nothing new, and they do not shorten a break
     that AT asked for meanwhile.
     """
+    posting_at, now = steady(connection, posting_at), steady(connection, now)
     row = _row(connection, now)
     if row.step and posting_at < row.opened_at:
         return
@@ -120,6 +132,7 @@ def no_answer(
 
 def hold_until(connection: Connection, until: datetime, now: datetime) -> None:
     """429: AT answers, and asks for a break. Of two, the longer one counts."""
+    until, now = steady(connection, until), steady(connection, now)
     row = _row(connection, now)
     until = until if row.step else max(until, row.next_post_at)
     _write(connection, step=0, answered_at=now, next_post_at=min(until, now + LONGEST_BREAK))

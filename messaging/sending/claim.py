@@ -24,6 +24,7 @@ from messaging.sending.due import POSTS_PER_CLAIM, DueRow, due_rows
 from messaging.sending.sending_hours import NO_WINDOWS, SendingWindows
 from messaging.storage import tables
 from messaging.storage.bulk import as_array, as_json_rows, one_of
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
 from messaging.storage.retrying import TIMEOUT_SECONDS
 
@@ -136,7 +137,7 @@ def _in_their_window(
         if opening is not None and not row.passes_opt_out:
             waiting.setdefault(opening, []).append(row.id)
     for opening, ids in waiting.items():
-        values = {"due_at": opening, "reason": "sending_window"}
+        values = {"due_at": opening, "due_by_wall": True, "reason": "sending_window"}
         connection.execute(
             update(tables.messages).where(one_of(tables.messages.c.id, "ids")).values(**values), {"ids": ids}
         )
@@ -211,7 +212,10 @@ def _write_attempts(
         )
         for attempt_id, group in zip(attempt_ids, groups, strict=True)
     ]
-    connection.execute(insert(tables.attempts), [attempt_row(one, worker, now, lease) for one in claims])
+    lease_until = steady(connection, now) + lease
+    connection.execute(
+        insert(tables.attempts), [attempt_row(one, worker, now, lease_until) for one in claims]
+    )
     _hold(connection, [(one.attempt_id, mine) for one in claims for mine in one.recipients.values()])
     return claims
 
@@ -240,7 +244,7 @@ def _hold(connection: Connection, pairs: list[tuple[int, int]]) -> None:
         connection.execute(_HOLD_ALL, {"attempt_ids": as_array(attempt_ids), "ids": as_array(ids)})
 
 
-def attempt_row(one: Claim, worker: str, now: datetime, lease: timedelta) -> dict[str, Any]:
+def attempt_row(one: Claim, worker: str, now: datetime, lease_until: datetime) -> dict[str, Any]:
     return {
         "id": one.attempt_id,
         "state": "claimed",
@@ -249,7 +253,7 @@ def attempt_row(one: Claim, worker: str, now: datetime, lease: timedelta) -> dic
         "sender_id": one.sender_id,
         "message_count": len(one.recipients),
         "claimed_at": now,
-        "lease_until": now + lease,
+        "lease_until": lease_until,
         "budget_batch_id": one.budget and one.budget[0],
         "reserved_micros": one.budget and one.budget[1],
     }

@@ -26,6 +26,7 @@ from messaging.messages.queue import BATCH_PRIORITY
 from messaging.sending import pauses
 from messaging.storage import tables
 from messaging.storage.database import Database
+from messaging.storage.due_times import IS_DUE, due_now
 
 URGENT_PRIORITIES = (0, 1)
 
@@ -72,12 +73,11 @@ _BATCHES_WITH_QUEUED_ROWS = text(
 def has_urgent(database: Database) -> bool:
     """A look that takes no lock: whether a single text or a reply is due."""
     with database.read() as connection:
-        now = database.now(connection)
-        return _is_urgent_due(connection, now)
+        return _is_urgent_due(connection, database.now(connection))
 
 
 def _is_urgent_due(connection: Connection, now: datetime) -> bool:
-    return bool(connection.execute(_IS_URGENT_DUE, {"now": now}).scalar())
+    return bool(connection.execute(_IS_URGENT_DUE, due_now(connection, now)).scalar())
 
 
 def has_due(database: Database) -> bool:
@@ -85,14 +85,12 @@ def has_due(database: Database) -> bool:
     if has_urgent(database):
         return True
     with database.read() as connection:
-        now = database.now(connection)
+        now = due_now(connection, database.now(connection))
         return any(
-            connection.execute(_DUE_IN_BATCH, {"now": now, "batch_id": batch_id, "most": 1}).first()
+            connection.execute(_DUE_IN_BATCH, {**now, "batch_id": batch_id, "most": 1}).first()
             for batch_id in _sending_batches(connection, pauses.Pauses(frozenset()))
         )
 
-
-_NOW = bindparam("now", type_=tables.messages.c.due_at.type)
 
 _MOST = bindparam("most", type_=Integer())
 
@@ -105,7 +103,7 @@ def _due(priority: int) -> Select[Any]:
     due: list[ColumnElement[bool]] = [
         queued,
         tables.messages.c.priority == priority,
-        tables.messages.c.due_at <= _NOW,
+        *IS_DUE,
     ]
     if priority in URGENT_PRIORITIES:
         # Few texts, many batches: asked row by row. Bulk asks once per batch.
@@ -136,7 +134,9 @@ def due_rows(
     rows: list[DueRow] = []
     # One question instead of two, for mostly there is none.
     for priority in URGENT_PRIORITIES if _is_urgent_due(connection, now) else ():
-        rows += _take(connection, _URGENT_DUE[priority], paused, limit - len(rows), now=now)
+        rows += _take(
+            connection, _URGENT_DUE[priority], paused, limit - len(rows), **due_now(connection, now)
+        )
     if urgent_only:
         return rows
     for batch_id in _sending_batches(connection, paused):
@@ -150,7 +150,7 @@ def _take_from_batch(
     connection: Connection, batch_id: int, paused: pauses.Pauses, limit: int, now: datetime
 ) -> Sequence[DueRow]:
     """Up to `limit` rows; of a batch of texts of their own only as many as one claim can post."""
-    asked = {"batch_id": batch_id, "now": now}
+    asked = {"batch_id": batch_id, **due_now(connection, now)}
     first = _take(connection, _DUE_IN_BATCH, paused, min(limit, POSTS_PER_CLAIM), **asked)
     texts = {row.text for row in first}
     if len(first) < POSTS_PER_CLAIM or len(texts) > len(first) // 2:

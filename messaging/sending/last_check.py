@@ -17,6 +17,7 @@ from messaging.sending import pauses
 from messaging.sending.claim import Claim
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
+from messaging.storage.clocks import steady
 from messaging.storage.database import wake_after_commit
 from utils import sender_ids
 
@@ -92,7 +93,7 @@ _ALIVE = (
 
 def find_alive(connection: Connection, wanted: Sequence[Claim], now: datetime) -> Set[int]:
     ids = [one.attempt_id for one in wanted]
-    return set(connection.execute(_ALIVE, {"ids": ids, "now": now}).scalars())
+    return set(connection.execute(_ALIVE, {"ids": ids, "now": steady(connection, now)}).scalars())
 
 
 # How many of each attempt's texts may still leave, without fetching them: nearly always all of them.

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, delete, or_, select, update
 from messaging.sending import circuit_breaker
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
 from utils.errors import ProviderError
 from utils.sms_utils import ProviderClient
@@ -52,7 +53,13 @@ def current(connection: Connection) -> Pauses:
 
 def pause(connection: Connection, name: str, reason: str, detail: str | None, now: datetime) -> None:
     """Keeps the first reason: it is the one that began the pause."""
-    row = {"name": name, "reason": reason, "detail": detail, "since": now, "probed_at": now}
+    row = {
+        "name": name,
+        "reason": reason,
+        "detail": detail,
+        "since": now,
+        "probed_at": steady(connection, now),
+    }
     insert_or_ignore(connection, tables.pauses, row)
 
 
@@ -82,11 +89,11 @@ def take_probe(database: Database) -> bool:
         if not current(connection).account:
             return False
     with database.write() as connection:
-        now = database.now(connection)
+        now = steady(connection, database.now(connection))
         statement = (
             update(tables.pauses)
             .where(tables.pauses.c.name == ACCOUNT)
-            # The second: a clock that was stepped back must not stop the probes.
+            # The second: PostgreSQL's clock that was set back must not stop the probes.
             .where(or_(tables.pauses.c.probed_at <= now - PROBE_INTERVAL, tables.pauses.c.probed_at > now))
             .values(probed_at=now)
         )

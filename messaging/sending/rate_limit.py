@@ -11,6 +11,7 @@ from sqlalchemy import BigInteger, Connection, Row, bindparam, case, select, upd
 
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
+from messaging.storage.clocks import steady
 
 REQUESTS = "requests"
 MESSAGES = "messages"
@@ -34,6 +35,7 @@ def take(
     A bucket holds a tenth of a second's worth. A POST larger than that waits for a full one and leaves a debt.
     An urgent POST (a single text, a reply) does not wait behind bulk: it may go into one second of debt.
     """
+    now = steady(connection, now)
     per_second = {REQUESTS: rates.requests_per_second, MESSAGES: rates.messages_per_second}
     buckets = _refilled(connection, per_second, now)
     waits = [_take(buckets, per_second, {REQUESTS: 1, MESSAGES: count}, urgent) for count, urgent in posts]
@@ -88,7 +90,7 @@ def _refilled(connection: Connection, per_second: dict[str, float], now: datetim
         }
         insert_or_ignore(connection, tables.rate_buckets, full)
         found = {row.name: row for row in connection.execute(_FIND)}
-    # A clock that was stepped back: count from here, or nothing would be sent until it has caught up.
+    # PostgreSQL's clock that was set back: count from here, or nothing would be sent until it has caught up.
     if any(row.refilled_at > now for row in found.values()):
         _write(connection, {name: _refill(row, per_second[name], now) for name, row in found.items()}, now)
     return {name: _refill(found[name], per_second[name], now) for name in per_second}

@@ -15,6 +15,7 @@ from messaging.sending import retry_policy
 from messaging.sending.claim import Claim
 from messaging.storage import tables
 from messaging.storage.bulk import as_array, as_json_rows, as_stored
+from messaging.storage.clocks import steady
 from messaging.storage.database import wake_after_commit
 from utils.errors import ProviderError
 from utils.money import Money
@@ -78,6 +79,7 @@ _REQUEUE = (
         tries=bindparam("new_tries"),
         unknown_resends=bindparam("new_unknown_resends"),
         due_at=bindparam("new_due_at"),
+        due_by_wall=bindparam("new_due_by_wall"),
         attempt_id=None,
     )
 )
@@ -141,7 +143,7 @@ class RecordWrites:
         for statement, rows in (
             (_SETTLE, self._settled),
             (_NAME, self._named),
-            (_REQUEUE, self._requeued),
+            (_REQUEUE, [_by_its_clock(connection, row) for row in self._requeued]),
         ):
             if rows:
                 connection.execute(statement, rows)
@@ -211,6 +213,8 @@ class RecordWrites:
                 "new_tries": tries,
                 "new_unknown_resends": unknown_resends,
                 "new_due_at": due_at,
+                # The end of a curfew is an hour of the day; a backoff is a duration.
+                "new_due_by_wall": reason == retry_policy.DO_NOT_DISTURB,
             }
         )
         self._happened(row.id, statuses.QUEUED, reason)
@@ -219,6 +223,10 @@ class RecordWrites:
         self._events.append(
             status_events.Event(message_id, self.now, status, "provider", self.claim.attempt_id, detail)
         )
+
+
+def _by_its_clock(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
+    return row if row["new_due_by_wall"] else row | {"new_due_at": steady(connection, row["new_due_at"])}
 
 
 def _in_micros(money: Money | None) -> tuple[int | None, str | None]:

@@ -22,6 +22,7 @@ from messaging.sending.last_check import (
 )
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database
 from messaging.storage.retrying import TIMEOUT_SECONDS, with_retries
 from utils.deadlines import boot_clock
@@ -116,7 +117,7 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
 def _take_back(connection: Connection, attempt_ids: list[int], now: datetime) -> None:
     """The commit's result was lost. Only this caller could have posted, so it may reset its own mark."""
     if attempt_ids:
-        connection.execute(_CLAIMED_AGAIN, {"ids": attempt_ids, "now": now})
+        connection.execute(_CLAIMED_AGAIN, {"ids": attempt_ids, "now": steady(connection, now)})
 
 
 _CLAIMED_AGAIN = (
@@ -153,7 +154,8 @@ def _mark(connection: Connection, posted: list[tuple[timedelta, Posting]], now: 
     for lease, posting in posted:
         by_lease.setdefault(lease, []).append(posting.claim.attempt_id)
     for lease, ids in by_lease.items():
-        connection.execute(_POSTING, {"ids": ids, "new_posting_at": now, "new_lease_until": now + lease})
+        lease_until = steady(connection, now) + lease
+        connection.execute(_POSTING, {"ids": ids, "new_posting_at": now, "new_lease_until": lease_until})
 
 
 def cancel(

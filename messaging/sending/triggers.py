@@ -28,6 +28,7 @@ from messaging.sending.claim import Claim
 from messaging.sending.rate_limit import Rates
 from messaging.sending.sender import ask_provider, worker_name, write_outcome
 from messaging.storage import tables
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database
 from utils.deadlines import boot_clock
 from utils.errors import (
@@ -163,7 +164,10 @@ class TriggerSender:
         ids = enqueue(self._database, connection, rows, status=statuses.SENDING, attempt_id=attempt_id)
         recipients = dict(zip(free, ids, strict=True))
         claim = Claim(attempt_id, text, sender_id, None, recipients, urgent=True, is_trigger=True)
-        connection.execute(insert(tables.attempts), [claims.attempt_row(claim, worker_name(), now, LEASE)])
+        lease_until = steady(connection, now) + LEASE
+        connection.execute(
+            insert(tables.attempts), [claims.attempt_row(claim, worker_name(), now, lease_until)]
+        )
         return claim
 
     def _wait_for_turn(self, claim: Claim, deadline: float) -> start_post.Posting:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from messaging.storage.bulk import as_array
+from messaging.storage.clocks import Clocks
 from messaging.storage.commit_tokens import leave_token, was_committed
 from messaging.storage.group_commit import GroupCommit
 from messaging.storage.read_limits import within_limit
@@ -66,6 +67,7 @@ class Database:
         self.wake: Callable[[], None] = _wake_nobody
         # Whether facts are also written as events for the operator's own system.
         self.forwards = False
+        self.clocks = Clocks(self._wall_clock)
         self._write_lock = threading.Lock()
         self._file_lock: SqliteWriteLock | None = None
         self.group_commit = GroupCommit(self.write)
@@ -86,6 +88,8 @@ class Database:
             pool_pre_ping=not self.is_sqlite,
             connect_args=_connect_arguments(self.is_sqlite),
         )
+        event.listen(self.engine, "connect", self.clocks.attach)
+        event.listen(self.engine, "begin", self.clocks.begin)
         if self.is_sqlite:
             event.listen(self.engine, "do_connect", lambda *_: make_private(path))
             event.listen(self.engine, "connect", _prepare_sqlite_connection)
@@ -135,7 +139,10 @@ class Database:
             yield
 
     def now(self, connection: Connection) -> datetime:
-        """The clock that leases and due times are read by: PostgreSQL's own, else this machine's."""
+        """The wall clock: PostgreSQL's own, else this machine's. For durations: `clocks.steady`."""
+        return self.clocks.now(connection)
+
+    def _wall_clock(self, connection: Connection) -> datetime:
         if self.is_sqlite:
             return utc_now()
         clock: datetime = connection.execute(CLOCK).scalar_one()

@@ -59,7 +59,7 @@ batches = Table(
     Column("refused", Integer, nullable=False, server_default=text("0")),
     Column("duplicates", Integer, nullable=False, server_default=text("0")),
     Column("on_unknown", String(6), nullable=False, server_default=text("'hold'")),
-    # Of a file: where its bytes are, how much of it is rows by now, and when an importer was last seen at it.
+    # Of a file: where its bytes are, how much of it is rows by now, and when (steady time) an importer was last at it.
     Column("upload_id", String(32)),
     Column("rows_read", Integer, nullable=False, server_default=text("0")),
     Column("importer_seen_at", UtcDateTime),
@@ -111,7 +111,9 @@ messages = Table(
     Column("status", String(10), nullable=False),
     Column("reason", Text),
     Column("on_unknown", String(6), nullable=False),
+    # Steady time (messaging.storage.clocks), but by the wall clock where somebody gave the hour.
     Column("due_at", UtcDateTime, nullable=False),
+    Column("due_by_wall", Boolean, nullable=False, server_default=text("false")),
     Column("expires_at", UtcDateTime),
     Column("tries", SmallInteger, nullable=False, server_default=text("0")),
     Column("unknown_resends", SmallInteger, nullable=False, server_default=text("0")),
@@ -172,6 +174,7 @@ attempts = Table(
     Column("sender_id", String(32)),
     Column("message_count", Integer, nullable=False),
     Column("claimed_at", UtcDateTime, nullable=False),
+    # Steady time.
     Column("lease_until", UtcDateTime, nullable=False),
     Column("posting_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
@@ -239,7 +242,7 @@ inbound_messages = Table(
     Column("awaits_callback", Boolean, nullable=False, server_default=text("false")),
     Column("meaning", String(8), nullable=False),
     Column("reply_outcome", Text),
-    # While it waits for a reply handler: when it is due; a claim moves that behind its lease.
+    # While it waits for a reply handler: when it is due, in steady time; a claim moves that behind its lease.
     Column("reply_due_at", UtcDateTime),
     Column("reply_tries", SmallInteger, nullable=False, server_default=text("0")),
     Column("reply_error", Text),
@@ -341,6 +344,8 @@ idempotency_keys = Table(
     Column("answer", Text),
     Column("attempt_id", Id),
     Column("created_at", UtcDateTime, nullable=False),
+    # The same moment by the boot clock: a key is forgotten when it is a day old by both.
+    Column("steady_at", UtcDateTime),
     Index("ix_idempotency_keys_created_at", "created_at"),
 )
 
@@ -365,7 +370,7 @@ rate_buckets = Table(
     Column("refilled_at", UtcDateTime, nullable=False),
 )
 
-# One row: the state of the circuit breaker. messaging.sending.circuit_breaker.
+# One row: the state of the circuit breaker, all in steady time. messaging.sending.circuit_breaker.
 circuit_breakers = Table(
     "circuit_breakers",
     metadata,
@@ -380,7 +385,22 @@ heartbeats = Table(
     "heartbeats",
     metadata,
     Column("worker", Text, primary_key=True),
+    # Steady time.
     Column("seen_at", UtcDateTime, nullable=False),
+)
+
+# A row for each start of each machine: what its boot clock showed at a moment of steady time, when it was looked at
+# last, and when the wall clock was last set by more than a minute. messaging.storage.clocks.
+clock_anchors = Table(
+    "clock_anchors",
+    metadata,
+    Column("boot_id", String(40), primary_key=True),
+    Column("boot_micros", BigInteger, nullable=False),
+    Column("steady_at", UtcDateTime, nullable=False),
+    Column("seen_steady_at", UtcDateTime, nullable=False),
+    Column("seen_wall_at", UtcDateTime, nullable=False),
+    Column("stepped_at", UtcDateTime),
+    Column("stepped_micros", BigInteger),
 )
 
 # One row: which AT account and host this database belongs to. messaging.operations.account_check.
@@ -404,7 +424,7 @@ forward_events = Table(
     Column("body", Text, nullable=False),
     Column("state", String(10), nullable=False),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
-    # When the next attempt is due; a claim moves it behind its lease.
+    # When the next attempt is due, in steady time; a claim moves it behind its lease.
     Column("due_at", UtcDateTime, nullable=False),
     Column("http_status", Integer),
     Column("last_error", Text),

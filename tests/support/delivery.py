@@ -180,18 +180,29 @@ def sweep_leases(database: Database) -> tuple[int, int]:
 
 
 class Clock:
-    """The clock of one `Database` object, which a test may step."""
+    """The clocks of one `Database` object, which a test may move."""
 
     def __init__(self, database: Database) -> None:
-        self._shift = timedelta()
-        self._real = database.now
-        database.now = self._now  # type: ignore[method-assign]
-
-    def _now(self, connection: Connection) -> datetime:
-        return self._real(connection) + self._shift
+        self._database = database
+        self._wall_shift = self._boot_shift = timedelta()
+        self._wall, self._boot = database.clocks.wall, database.clocks.boot
+        database.clocks.wall = lambda connection: self._wall(connection) + self._wall_shift
+        database.clocks.boot = lambda: self._boot() + self._boot_shift.total_seconds()
 
     def step(self, **duration: float) -> None:
-        self._shift += timedelta(**duration)
+        """So much time passes."""
+        self._wall_shift += timedelta(**duration)
+        self._boot_shift += timedelta(**duration)
+
+    def set_wall(self, **duration: float) -> None:
+        """Somebody sets the wall clock, after this machine was seen once; no time passes."""
+        self.look()
+        self._wall_shift += timedelta(**duration)
+
+    def look(self) -> None:
+        """As each heartbeat does."""
+        with self._database.write() as connection:
+            self._database.clocks.look(connection)
 
 
 def post(
