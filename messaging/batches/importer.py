@@ -23,6 +23,7 @@ from messaging.batches import upload_store
 from messaging.batches.control import cancel_rest
 from messaging.batches.import_pace import import_pace
 from messaging.batches.rows import BatchRows, Chunk
+from messaging.batches.text_groups import TextGroups
 from messaging.forwarding import events
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.storage import tables
@@ -39,6 +40,7 @@ _COLUMNS = (
     "recipient",
     "text",
     "estimated_parts",
+    "text_group",
     "batch_id",
     "sender_id",
     "origin",
@@ -143,6 +145,7 @@ def _import_rows(
 ) -> bool:
     header = read_header(file.peek())  # type: ignore[attr-defined]
     reader = BatchRows(batch.template, header, settings.default_region)
+    groups = TextGroups()
     rows = read_rows(file, header.delimiter)
     done = reader.skip(rows, batch.rows_read)
     with import_pace(database) as pace:
@@ -151,7 +154,7 @@ def _import_rows(
                 _let_go(database, batch.id)
                 return False
             pace.before_write()
-            seconds = _write_chunk(database, batch, chunk, done)
+            seconds = _write_chunk(database, batch, chunk, done, groups)
             pace.after_write(chunk.rows, seconds)
             done += chunk.rows
             report(ImportProgress(done, file.tell()))
@@ -162,7 +165,7 @@ def _import_rows(
     return True
 
 
-def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int) -> float:
+def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int, groups: TextGroups) -> float:
     """For how many seconds it held its locks. Raises Overtaken."""
     with database.write() as connection:
         began_at = time.monotonic()
@@ -181,7 +184,11 @@ def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int) -> flo
         if advanced.rowcount != 1:
             raise Overtaken
         shared = _shared_values(connection, batch, now)
-        insert_rows(connection, tables.messages, _COLUMNS, [(*row, *shared) for row in chunk.taken])
+        rows = [
+            (*row, groups.number(row.text, number), *shared)
+            for number, row in enumerate(chunk.taken, start=done)
+        ]
+        insert_rows(connection, tables.messages, _COLUMNS, rows)
         insert_rows(
             connection, tables.refused_rows, _REFUSED_COLUMNS, [(*row, batch.id) for row in chunk.refused]
         )
@@ -189,7 +196,9 @@ def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int) -> flo
 
 
 def _shared_values(connection: Connection, batch: Any, now: datetime) -> tuple[Any, ...]:
-    due_at = as_stored(connection, batch.send_at or steady(connection, now))
+    # One moment for the whole batch, so that rows with the same text stand together in the index of what is due.
+    at_once = steady(connection, min(batch.created_at, now))
+    due_at = as_stored(connection, batch.send_at or at_once)
     expires_at, created_at = as_stored(connection, batch.expires_at), as_stored(connection, now)
     return (
         batch.id,

@@ -20,7 +20,7 @@ from messaging.costs.budgets import Budget, open_budgets, pause_used_up
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.messages.status_events import settle
 from messaging.sending import circuit_breaker, pauses
-from messaging.sending.due import POSTS_PER_CLAIM, DueRow, due_rows
+from messaging.sending.due import DueRow, Wanted, find_due
 from messaging.sending.sending_hours import NO_WINDOWS, SendingWindows
 from messaging.storage import tables
 from messaging.storage.bulk import as_array, as_json_rows, one_of
@@ -28,6 +28,9 @@ from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
 from messaging.storage.retrying import TIMEOUT_SECONDS
 
+# Enough that texts of their own (one message a POST) do not pay a claim each, few enough that a lease never runs out
+# while the last of them waits its turn.
+MOST_POSTS = 64
 LEASE_AFTER_TIMEOUT = timedelta(seconds=TIMEOUT_SECONDS)
 
 
@@ -66,16 +69,25 @@ class _Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """`is_more`: more is due than this, or all that was found came too late or is blocked."""
+
+    claims: list[Claim]
+    is_more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimLimits:
+    """`posts`: how many one claim prepares. `lanes`: how many threads share what is due."""
+
     recipients_per_post: int
     lease: timedelta
-    posts: int = POSTS_PER_CLAIM
+    posts: int = MOST_POSTS
+    lanes: int = 1
     windows: SendingWindows = NO_WINDOWS
 
 
-def claim_due(
-    database: Database, worker: str, limits: ClaimLimits, *, urgent_only: bool = False
-) -> list[Claim]:
+def claim_due(database: Database, worker: str, limits: ClaimLimits, *, urgent_only: bool = False) -> Taken:
     """`take` in a transaction of its own. Settled: rows of a claim that nobody knows of wait for their lease to end."""
     with database.write(settled=True) as connection:
         now = database.now(connection)
@@ -90,15 +102,17 @@ def take(
     now: datetime,
     *,
     urgent_only: bool = False,
-) -> list[Claim]:
-    """Claims due rows for up to `limits.posts` POSTs; empty where nothing may be sent now."""
+) -> Taken:
+    """Claims due rows for up to `limits.posts` POSTs; none where nothing may be sent now."""
     paused = pauses.current(connection)
     circuit = circuit_breaker.current(connection, now)
     if paused.account or circuit.waits(now):
-        return []
+        return Taken([])
     if circuit.is_half_open:
         limits = replace(limits, recipients_per_post=1, posts=1)
-    rows = due_rows(connection, now, paused, limits.recipients_per_post, urgent_only)
+    wanted = Wanted(limits.recipients_per_post, limits.posts, limits.lanes, urgent_only)
+    due = find_due(connection, now, paused, wanted)
+    rows = due.rows
     sendable = _in_their_window(connection, _sendable(connection, rows, now), limits.windows, now)
     budgets = open_budgets(connection, sendable)
     groups = _groups(sendable, limits, budgets)
@@ -109,7 +123,8 @@ def take(
         # All of them were too late or opted out: what is due behind them need not wait for the ticker.
         wake_after_commit(connection)
     claims = _write_attempts(database, connection, groups, worker, now, limits.lease)
-    return [replace(one, is_probe=circuit.is_half_open) for one in claims]
+    is_more = due.is_more if claims else len(sendable) < len(rows)
+    return Taken([replace(one, is_probe=circuit.is_half_open) for one in claims], is_more)
 
 
 def _sendable(connection: Connection, rows: list[DueRow], now: datetime) -> list[DueRow]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -16,6 +19,7 @@ from sqlalchemy import (
     bindparam,
     exists,
     func,
+    literal_column,
     or_,
     select,
     text,
@@ -23,16 +27,17 @@ from sqlalchemy import (
 
 from messaging.batch_statuses import MAY_SEND
 from messaging.messages.queue import BATCH_PRIORITY
-from messaging.sending import pauses
+from messaging.sending import order, pauses
 from messaging.storage import tables
 from messaging.storage.database import Database
-from messaging.storage.due_times import IS_DUE, due_now
+from messaging.storage.due_times import IS_DUE
 
 URGENT_PRIORITIES = (0, 1)
 
-# How many POSTs one claim prepares: enough that texts of their own (one message a POST) do not pay a claim
-# each, few enough that a lease never runs out while the last of them waits its turn.
-POSTS_PER_CLAIM = 64
+# Of a claim: more rows would hold SQLite's write lock for too long at a time.
+MOST_ROWS = 2000
+# So many rows tell whether texts are shared.
+FIRST_LOOK = 8
 
 
 class DueRow(NamedTuple):
@@ -71,13 +76,10 @@ _BATCHES_WITH_QUEUED_ROWS = text(
 
 
 def has_urgent(database: Database) -> bool:
-    """A look that takes no lock: whether a single text or a reply is due."""
+    """A look that takes no lock: whether a single text or a reply can be claimed."""
     with database.read() as connection:
-        return _is_urgent_due(connection, database.now(connection))
-
-
-def _is_urgent_due(connection: Connection, now: datetime) -> bool:
-    return bool(connection.execute(_IS_URGENT_DUE, due_now(connection, now)).scalar())
+        asked = order.moments(connection, database.now(connection))
+        return bool(connection.execute(_IS_URGENT_DUE, asked).scalar())
 
 
 def has_due(database: Database) -> bool:
@@ -85,9 +87,9 @@ def has_due(database: Database) -> bool:
     if has_urgent(database):
         return True
     with database.read() as connection:
-        now = due_now(connection, database.now(connection))
+        asked = order.moments(connection, database.now(connection)) | {"most": 1}
         return any(
-            connection.execute(_DUE_IN_BATCH, {**now, "batch_id": batch_id, "most": 1}).first()
+            connection.execute(_BATCH.claimable, {**asked, "batch_id": batch_id}).first()
             for batch_id in _sending_batches(connection, pauses.Pauses(frozenset()))
         )
 
@@ -96,81 +98,142 @@ _MOST = bindparam("most", type_=Integer())
 
 
 def _due(priority: int) -> Select[Any]:
-    """Asked with `now`, and with `most` where it is executed by itself."""
+    """What is due, also where it waits for another text to the same person. Asked with `order.moments`."""
     # In the index's own words: SQLite does not see that `priority = 1` implies its `priority < 5`, and
     # would read the whole table.
     queued: Any = tables.URGENT if priority in URGENT_PRIORITIES else tables.BULK
-    due: list[ColumnElement[bool]] = [
-        queued,
-        tables.messages.c.priority == priority,
-        *IS_DUE,
-    ]
+    due: list[ColumnElement[bool]] = [queued, tables.messages.c.priority == priority, *IS_DUE]
     if priority in URGENT_PRIORITIES:
         # Few texts, many batches: asked row by row. Bulk asks once per batch.
         due.append(or_(tables.messages.c.batch_id.is_(None), exists().where(_MAY_SEND)))
-    return select(*_COLUMNS).where(*due).order_by(tables.messages.c.due_at, tables.messages.c.id)
+        return select(*_COLUMNS).where(*due).order_by(tables.messages.c.due_at, tables.messages.c.id)
+    due.append(tables.messages.c.batch_id == bindparam("batch_id"))
+    # Rows with the same text follow one another, so that they fill a POST.
+    by_text = tables.messages.c.due_at, tables.messages.c.text_group, tables.messages.c.id
+    return select(*_COLUMNS).where(*due).order_by(*by_text)
+
+
+class _Source(NamedTuple):
+    """Statements about one priority. `total` counts what is due, also what waits for another text, up to `most`."""
+
+    claimable: Select[Any]
+    total: Select[Any]
+
+
+def _source(priority: int) -> _Source:
+    due = _due(priority)
+    # In the order of the index: else PostgreSQL may read all rows of all batches to count a few.
+    some = due.with_only_columns(literal_column("1")).limit(_MOST).subquery()
+    return _Source(due.where(order.is_next()).limit(_MOST), select(func.count()).select_from(some))
 
 
 # Made once: SQLAlchemy takes longer to put one of these together than SQLite takes to answer it.
-_IS_URGENT_DUE = select(or_(*(_due(priority).exists() for priority in URGENT_PRIORITIES)))
-
-_URGENT_DUE = {priority: _due(priority).limit(_MOST) for priority in URGENT_PRIORITIES}
-
-_DUE_IN_BATCH = _due(BATCH_PRIORITY).where(tables.messages.c.batch_id == bindparam("batch_id")).limit(_MOST)
-
-_LAST = tables.messages.alias("last")
-
-_LAST_DUE_AT = select(_LAST.c.due_at).where(_LAST.c.id == bindparam("last_id")).scalar_subquery()
-
-_DUE_BEHIND_LAST = _DUE_IN_BATCH.where(
-    tables.messages.c.due_at >= _LAST_DUE_AT,
-    or_(tables.messages.c.due_at > _LAST_DUE_AT, tables.messages.c.id > bindparam("last_id")),
+_IS_URGENT_DUE = select(
+    or_(*(_due(priority).where(order.is_next()).exists() for priority in URGENT_PRIORITIES))
 )
+_URGENT = {priority: _source(priority) for priority in URGENT_PRIORITIES}
+_BATCH = _source(BATCH_PRIORITY)
 
 
-def due_rows(
-    connection: Connection, now: datetime, paused: pauses.Pauses, limit: int, urgent_only: bool
-) -> list[DueRow]:
-    rows: list[DueRow] = []
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What one claim may take. `lanes` share what is due, so that none is left without."""
+
+    recipients_per_post: int
+    posts: int
+    lanes: int
+    urgent_only: bool = False
+
+    def most_rows(self, posts: int) -> int:
+        return min(self.recipients_per_post * posts, max(MOST_ROWS, self.recipients_per_post))
+
+
+@dataclass(slots=True)
+class Due:
+    """`posts`: how many its rows fill. `is_more`: other lanes find more."""
+
+    rows: list[DueRow] = field(default_factory=list)
+    posts: int = 0
+    is_more: bool = False
+
+
+def find_due(connection: Connection, now: datetime, paused: pauses.Pauses, wanted: Wanted) -> Due:
+    """Locks what it returns: urgent rows first."""
+    asked = order.moments(connection, now)
+    due = Due()
     # One question instead of two, for mostly there is none.
-    for priority in URGENT_PRIORITIES if _is_urgent_due(connection, now) else ():
-        rows += _take(
-            connection, _URGENT_DUE[priority], paused, limit - len(rows), **due_now(connection, now)
-        )
-    if urgent_only:
-        return rows
+    if connection.execute(_IS_URGENT_DUE, asked).scalar():
+        for priority in URGENT_PRIORITIES:
+            _take_share(connection, _URGENT[priority], paused, wanted, asked, due)
+    if wanted.urgent_only:
+        return due
     for batch_id in _sending_batches(connection, paused):
-        if len(rows) >= limit:
+        _take_share(connection, _BATCH, paused, wanted, {**asked, "batch_id": batch_id}, due)
+        if due.is_more:
             break
-        rows += _take_from_batch(connection, batch_id, paused, limit - len(rows), now)
-    return rows
+    return due
 
 
-def _take_from_batch(
-    connection: Connection, batch_id: int, paused: pauses.Pauses, limit: int, now: datetime
-) -> Sequence[DueRow]:
-    """Up to `limit` rows; of a batch of texts of their own only as many as one claim can post."""
-    asked = {"batch_id": batch_id, **due_now(connection, now)}
-    first = _take(connection, _DUE_IN_BATCH, paused, min(limit, POSTS_PER_CLAIM), **asked)
-    texts = {row.text for row in first}
-    if len(first) < POSTS_PER_CLAIM or len(texts) > len(first) // 2:
-        return first
-    behind = {**asked, "last_id": first[-1].id}
-    return [*first, *_take(connection, _DUE_BEHIND_LAST, paused, limit - len(first), **behind)]
+def _take_share(
+    connection: Connection,
+    source: _Source,
+    paused: pauses.Pauses,
+    wanted: Wanted,
+    asked: Mapping[str, Any],
+    due: Due,
+) -> None:
+    """Adds rows to `due`, as far as it has room."""
+    posts = wanted.posts - due.posts
+    if posts <= 0:
+        due.is_more = True
+        return
+    most_rows = wanted.most_rows(posts)
+    most = min(most_rows, max(posts, FIRST_LOOK))
+    rows = _take(connection, source.claimable, paused, most, asked)
+    is_own_text = len({row.text for row in rows}) > len(rows) // 2
+    needed = wanted.lanes * (posts if is_own_text else most_rows)
+    found = len(rows) if len(rows) < most else _total(connection, source, asked, needed)
+    share = math.ceil(found / wanted.lanes)
+    if is_own_text:
+        rows = rows[: min(share, posts)]
+    else:
+        share = min(max(share, wanted.recipients_per_post), most_rows)
+        is_whole = len(rows) < most or share <= most
+        rows = rows[:share] if is_whole else _take(connection, source.claimable, paused, share, asked)
+        if found > share:
+            rows = _without_rest(rows, wanted.recipients_per_post)
+    due.rows += rows
+    due.posts += _posts(rows, wanted.recipients_per_post)
+    due.is_more |= found > len(rows)
+
+
+def _total(connection: Connection, source: _Source, asked: Mapping[str, Any], most: int) -> int:
+    found: int = connection.execute(source.total, {**asked, "most": most + 1}).scalar_one()
+    return found
+
+
+def _posts(rows: list[DueRow], recipients_per_post: int) -> int:
+    texts = Counter(row.text for row in rows)
+    return sum(math.ceil(count / recipients_per_post) for count in texts.values())
+
+
+def _without_rest(rows: list[DueRow], recipients_per_post: int) -> list[DueRow]:
+    """More rows with the last text follow: what fills no POST of it waits for them."""
+    last = sum(row.text == rows[-1].text for row in rows)
+    rest = last % recipients_per_post
+    return rows[: len(rows) - rest] if rest < len(rows) else rows
 
 
 def _take(
-    connection: Connection, statement: Select[Any], paused: pauses.Pauses, limit: int, **asked: Any
-) -> Sequence[DueRow]:
-    if limit <= 0:
-        return []
+    connection: Connection, statement: Select[Any], paused: pauses.Pauses, most: int, asked: Mapping[str, Any]
+) -> list[DueRow]:
     held = [name.removeprefix(pauses.SENDER_PREFIX) for name in sorted(paused.names)]
     if held:
         # As `pauses.sender_name` spells it; what is claimed here and released there would spin.
         sender = func.upper(func.coalesce(tables.messages.c.sender_id, ""))
         statement = statement.where(sender.not_in(held))
     locking = statement.with_for_update(skip_locked=True, of=tables.messages)
-    found = connection.execute(locking, {**asked, "most": limit})
+    found = connection.execute(locking, {**asked, "most": most})
     return [DueRow._make(row) for row in found]
 
 

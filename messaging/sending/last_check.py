@@ -13,7 +13,7 @@ from messaging import statuses
 from messaging.batch_statuses import MAY_SEND
 from messaging.consent import ledger
 from messaging.messages.status_events import settle
-from messaging.sending import pauses
+from messaging.sending import order, pauses
 from messaging.sending.claim import Claim
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
@@ -23,6 +23,10 @@ from utils import sender_ids
 
 # The word itself, not a parameter: for a parameter SQLite does not take the index of what is sending.
 IS_SENDING = tables.messages.c.status == literal_column("'sending'")
+
+
+# Sender and recipient.
+Key = tuple[str | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,19 @@ def allow(connection: Connection, claim: Claim, look: Look) -> Claim | Released:
     if not claim.recipients:
         release(connection, claim.attempt_id)
         return Released("nobody_left")
+    return claim
+
+
+def without_overlap(connection: Connection, claim: Claim, leaving: set[Key]) -> Claim:
+    """Without those to whom another POST of the same group of writes leaves: the rows do not show that yet.
+
+    A trigger always goes. `leaving` is added to.
+    """
+    twice = [] if claim.is_trigger else [one for one in claim.recipients if (claim.sender_id, one) in leaving]
+    if twice:
+        connection.execute(_QUEUE_AGAIN, {"ids": [claim.recipients[one] for one in twice]})
+        claim = _count_again(connection, claim, claim.recipients.keys() - twice)
+    leaving.update((claim.sender_id, one) for one in claim.recipients)
     return claim
 
 
@@ -103,6 +120,7 @@ _WANTED = (
     .where(one_of(tables.messages.c.attempt_id, "ids"), IS_SENDING)
     .where(or_(tables.messages.c.expires_at.is_(None), tables.messages.c.expires_at > bindparam("now")))
     .where(or_(tables.batches.c.status.is_(None), tables.batches.c.status.in_(MAY_SEND)))
+    .where(order.is_next())
     # The confirmation of a STOP meets its block here too: the slower look knows that it may pass.
     .where(
         ~exists().where(
@@ -121,7 +139,7 @@ def find_unchanged(connection: Connection, asked_for: Sequence[Claim], now: date
         by_sender.setdefault(sender_ids.sender_key(one.sender_id), []).append(one)
     unchanged: set[int] = set()
     for sender, mine in by_sender.items():
-        asked = {"ids": [one.attempt_id for one in mine], "now": now}
+        asked = order.moments(connection, now) | {"ids": [one.attempt_id for one in mine], "now": now}
         asked |= {"everything": ledger.EVERYTHING, "sender": sender}
         wanted = {row.attempt_id: row.wanted for row in connection.execute(_WANTED, asked)}
         unchanged.update(one.attempt_id for one in mine if wanted.get(one.attempt_id) == len(one.recipients))
@@ -139,7 +157,7 @@ def _forbidden(claim: Claim, look: Look) -> str | None:
 
 
 def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:
-    """Without those who opted out, came too late, or whose batch was paused or cancelled since the claim."""
+    """Without those who opted out, came too late, must wait, or whose batch was paused or cancelled since the claim."""
     statement = (
         select(
             tables.messages.c.recipient,
@@ -147,13 +165,20 @@ def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:
             tables.messages.c.passes_opt_out,
             tables.messages.c.expires_at,
             tables.batches.c.status.label("batch_status"),
+            order.is_next().label("is_next"),
         )
         .outerjoin(tables.batches, tables.batches.c.id == tables.messages.c.batch_id)
         .where(tables.messages.c.attempt_id == claim.attempt_id, IS_SENDING)
     )
-    found: Sequence[Any] = connection.execute(statement).all()
-    rows = [row for row in found if row.batch_status in (None, *MAY_SEND)]
-    _give_back(connection, [row for row in found if row.batch_status not in (None, *MAY_SEND)], now)
+    found: Sequence[Any] = connection.execute(statement, order.moments(connection, now)).all()
+    # A person's trigger always goes at once.
+    wait = {
+        row.id
+        for row in found
+        if row.batch_status not in (None, *MAY_SEND) or not (row.is_next or claim.is_trigger)
+    }
+    _give_back(connection, [row for row in found if row.id in wait], now)
+    rows = [row for row in found if row.id not in wait]
     blocked = _opted_out(connection, rows, claim.sender_id)
     late = [
         row.id
@@ -165,10 +190,13 @@ def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:
     if len(rows) == len(claim.recipients) and not blocked and not late:
         return claim
     gone = {*blocked, *late}
-    recipients = {row.recipient: row.id for row in rows if row.id not in gone}
-    counted = {"attempt_id": claim.attempt_id, "new_message_count": len(recipients)}
+    return _count_again(connection, claim, {row.recipient for row in rows if row.id not in gone})
+
+
+def _count_again(connection: Connection, claim: Claim, left: Set[str]) -> Claim:
+    counted = {"attempt_id": claim.attempt_id, "new_message_count": len(left)}
     connection.execute(_COUNT_AGAIN, counted)
-    return replace(claim, recipients=recipients)
+    return replace(claim, recipients={one: mine for one, mine in claim.recipients.items() if one in left})
 
 
 _COUNT_AGAIN = (
@@ -179,7 +207,10 @@ _COUNT_AGAIN = (
 
 
 def _give_back(connection: Connection, rows: Sequence[Any], now: datetime) -> None:
-    """Texts of a batch that was paused wait with it; those of one that was cancelled go the same way."""
+    """Texts of a batch that was paused wait with it, and texts that are not their person's next wait for those before.
+
+    Those of a batch that was cancelled go the same way.
+    """
     cancelled = [row.id for row in rows if row.batch_status == "cancelled"]
     settle(connection, cancelled, statuses.CANCELLED, "batch_cancelled", now, source="operator")
     back = [row.id for row in rows if row.batch_status != "cancelled"]

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -15,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from messaging.sending import claim as claims
 from messaging.sending import due, last_check, record, start_post
-from messaging.sending.claim import Claim, ClaimLimits
+from messaging.sending.claim import Claim, ClaimLimits, Taken
 from messaging.sending.rate_limit import Rates
 from messaging.sending.sending_hours import SendingWindows
 from messaging.sending.start_post import Posting
@@ -27,6 +28,11 @@ from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 
 LONGEST_NAP_SECONDS = 0.25
+# What a thread claims at once: more would keep it busy while others have nothing left to send.
+CLAIMED_SECONDS = 2.0
+# Until a POST was made; then what the latest ones took.
+USUAL_SECONDS_PER_POST = 0.5
+LATEST_SHARE = 0.1
 # All threads of a process share the look: a text waits this long at most before one of them takes it.
 URGENT_LOOK_SECONDS = 0.02
 
@@ -49,8 +55,12 @@ class MessageSender:
         self._timeout_seconds = settings.at_timeout_seconds
         self._lease = timedelta(seconds=settings.at_timeout_seconds) + claims.LEASE_AFTER_TIMEOUT
         self._next_urgent_look = 0.0
+        self._seconds_per_post = USUAL_SECONDS_PER_POST
         self._limits = ClaimLimits(
-            settings.at_max_recipients, self._lease, windows=SendingWindows.of(settings.sender_classes)
+            settings.at_max_recipients,
+            self._lease,
+            lanes=settings.worker_concurrency,
+            windows=SendingWindows.of(settings.sender_classes),
         )
         self._rates = Rates(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
 
@@ -58,23 +68,23 @@ class MessageSender:
         """How many messages were posted."""
         posted, has_called = 0, False
         while not self._stopping.is_set():
-            claimed = self._claim()
-            if not claimed:
+            taken = self._claim()
+            if not taken.claims and not taken.is_more:
                 break
-            if not has_called and self._is_full(claimed):
-                # More waits behind it: for the next thread too, which else would be the ticker's to wake.
+            if not has_called and taken.is_more:
+                # For the next thread, which else would be the ticker's to wake.
                 self._database.wake()
                 has_called = True
-            posted += self._send_all(claimed)
+            posted += self._send_all(taken.claims)
         return posted
 
-    def _claim(self, *, urgent_only: bool = False) -> list[Claim]:
+    def _claim(self, *, urgent_only: bool = False) -> Taken:
+        limits = replace(self._limits, posts=self._posts_per_claim())
         claim_due = partial(claims.claim_due, urgent_only=urgent_only)
-        return with_retries(lambda: claim_due(self._database, worker_name(), self._limits))
+        return with_retries(lambda: claim_due(self._database, worker_name(), limits))
 
-    def _is_full(self, claimed: Iterable[Claim]) -> bool:
-        most = min(self._limits.recipients_per_post, due.POSTS_PER_CLAIM)
-        return sum(len(one.recipients) for one in claimed) >= most
+    def _posts_per_claim(self) -> int:
+        return max(1, min(round(CLAIMED_SECONDS / self._seconds_per_post), claims.MOST_POSTS))
 
     def _send_all(self, claimed: Iterable[Claim]) -> int:
         posted = 0
@@ -83,16 +93,24 @@ class MessageSender:
                 posted += self._send_urgent()
             posting = self._wait_for_turn(claim)
             if posting is not None:
-                outcome = ask_provider(self._provider, posting, self._timeout_seconds)
+                outcome = self._ask_provider(posting)
                 posted += len(posting.claim.recipients)
                 write_outcome(self._database, posting, outcome)
         return posted
+
+    def _ask_provider(self, posting: Posting) -> SendAnswer | ProviderError:
+        began_at = time.monotonic()
+        outcome = ask_provider(self._provider, posting, self._timeout_seconds)
+        # Other threads write it too: a value that is lost costs nothing.
+        seconds = time.monotonic() - began_at
+        self._seconds_per_post += LATEST_SHARE * (seconds - self._seconds_per_post)
+        return outcome
 
     def _send_urgent(self) -> int:
         """A reply or a single text does not wait for the bulk that this worker already holds."""
         if self._stopping.is_set() or not self._sees_urgent():
             return 0
-        return self._send_all(self._claim(urgent_only=True))
+        return self._send_all(self._claim(urgent_only=True).claims)
 
     def _sees_urgent(self) -> bool:
         now = time.monotonic()

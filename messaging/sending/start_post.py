@@ -13,20 +13,24 @@ from messaging.sending import circuit_breaker, pauses, rate_limit
 from messaging.sending.claim import Claim
 from messaging.sending.last_check import (
     IS_SENDING,
+    Key,
     Look,
     Released,
     allow,
     find_alive,
     find_unchanged,
     let_go,
+    release,
+    without_overlap,
 )
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.clocks import steady
-from messaging.storage.database import Database
+from messaging.storage.database import Database, lock_keys
 from messaging.storage.retrying import TIMEOUT_SECONDS, with_retries
 from utils.deadlines import boot_clock
 
+TURN = "begin_posting"
 # What forbids a POST was asked at most so long before it leaves, beside the commit itself.
 STALE_SECONDS = 1.0
 
@@ -80,6 +84,8 @@ def begin_posting(
 
 
 def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
+    # One session at a time: two that ask at once would both find that no POST to a person is in flight.
+    lock_keys(connection, [TURN])
     # Before the database's clock is read: the lease must not end there sooner than here.
     began_at = boot_clock()
     now = asked[0].database.now(connection)
@@ -96,10 +102,11 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
     )
     turns: list[Turn] = []
     posted: list[tuple[timedelta, Posting]] = []
-    allowed = [allow(connection, claim, look) for claim in wanted]
+    leaving: set[Key] = set()
+    allowed = [_allow(connection, claim, look, leaving) for claim in wanted]
     waits = _take_tokens(connection, asked, allowed, now)
     if boot_clock() - began_at > STALE_SECONDS:
-        # It waited for the rate limit, which another session held: what was asked before is asked again.
+        # It waited for rows that another session held: what was asked before is asked again.
         return [one if isinstance(one, Released) else Wait(0.0) for one in allowed]
     for one, claim_or_no, wait in zip(asked, allowed, waits, strict=True):
         if isinstance(claim_or_no, Released):
@@ -112,6 +119,16 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
             posted.append((one.lease, posting))
     _mark(connection, posted, now)
     return turns
+
+
+def _allow(connection: Connection, claim: Claim, look: Look, leaving: set[Key]) -> Claim | Released:
+    found = allow(connection, claim, look)
+    if isinstance(found, Claim):
+        found = without_overlap(connection, found, leaving)
+        if not found.recipients:
+            release(connection, claim.attempt_id)
+            return Released("nobody_left")
+    return found
 
 
 def _take_back(connection: Connection, attempt_ids: list[int], now: datetime) -> None:

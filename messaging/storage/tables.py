@@ -129,6 +129,8 @@ messages = Table(
     Column("resend_of", Id),
     # The one text that may pass the block it confirms: the answer to STOP.
     Column("passes_opt_out", Boolean, nullable=False, server_default=text("false")),
+    # Of a batch: the same for rows with the same text, in the order of the file.
+    Column("text_group", BigInteger),
     Column("created_at", UtcDateTime, nullable=False),
     Column("sent_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
@@ -138,7 +140,17 @@ messages = Table(
 URGENT = text("status = 'queued' AND priority < 5")
 _partial_index("ix_messages_urgent", messages.c.priority, messages.c.due_at, messages.c.id, where=URGENT)
 BULK = text("status = 'queued' AND priority = 5")
-_partial_index("ix_messages_bulk", messages.c.batch_id, messages.c.due_at, messages.c.id, where=BULK)
+_partial_index(
+    "ix_messages_bulk",
+    messages.c.batch_id,
+    messages.c.due_at,
+    messages.c.text_group,
+    messages.c.id,
+    where=BULK,
+)
+# Whether an earlier text to the same person waits. messaging.sending.order.
+QUEUED = text("status = 'queued'")
+_partial_index("ix_messages_queued", messages.c.recipient, messages.c.priority, messages.c.id, where=QUEUED)
 SENDING = text("status = 'sending'")
 _partial_index("ix_messages_sending", messages.c.attempt_id, where=SENDING)
 ACCEPTED = text("status = 'accepted'")

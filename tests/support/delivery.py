@@ -12,7 +12,7 @@ from messaging.consent import ledger
 from messaging.messages.queue import BATCH_PRIORITY, NewMessage, enqueue
 from messaging.operations import sweep
 from messaging.sending import claim as claims
-from messaging.sending import due, last_check, start_post
+from messaging.sending import last_check, start_post
 from messaging.sending.claim import Claim, ClaimLimits
 from messaging.sending.rate_limit import Rates
 from messaging.sending.sender import ask_provider, write_outcome
@@ -79,7 +79,7 @@ def claim(
     database: Database,
     *,
     recipients: int = 500,
-    posts: int = due.POSTS_PER_CLAIM,
+    posts: int = claims.MOST_POSTS,
     lease: timedelta = LEASE,
 ) -> list[Claim]:
     return claim_as(database, WORKER, ClaimLimits(recipients, lease, posts))
@@ -91,7 +91,7 @@ def claim_as(
     """Only claimed, as where the rates holds the first one up."""
     with database.write() as connection:
         now = database.now(connection)
-        return claims.take(database, connection, worker, limits, now, urgent_only=urgent_only)
+        return claims.take(database, connection, worker, limits, now, urgent_only=urgent_only).claims
 
 
 def claim_one(database: Database, **limits: Any) -> Claim:

@@ -216,7 +216,7 @@ def test_watching_a_batch_ends_with_it(database: Database) -> None:
 
 def test_an_opt_out_during_the_batch_counts_at_once(database: Database) -> None:
     batch_id = delivery.queue_batch(database, delivery.phones(3))
-    held = delivery.claim_one(database, recipients=2)
+    held = delivery.claim_one(database, recipients=2, posts=1)
     delivery.opt_out(database, delivery.phone(2))
     delivery.opt_out(database, delivery.phone(3))
     assert list(delivery.begin_posting(database, held).claim.recipients) == [delivery.phone(1)]

@@ -80,7 +80,7 @@ def cancel_some(database: Database) -> None:
 
 
 LOOKS: dict[str, Callable[[Database], object]] = {
-    "claim": lambda database: delivery.claim(database, recipients=50),
+    "claim": lambda database: delivery.claim(database, recipients=50, posts=1),
     "has_due": due.has_due,
     "progress": lambda database: progress.get_batch(database, SENDING),
     "bar": lambda database: next(progress.watch(database, SENDING)),

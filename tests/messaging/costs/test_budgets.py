@@ -111,7 +111,7 @@ def test_a_lost_answer_counts_as_spent(
     queue_with_budget(database, 1, 1, "Learn the price")
     send(simulator_settings, database, simulator_client)
     batch_id = queue_with_budget(database, 5, 3)
-    delivery.begin_posting(database, delivery.claim_one(database, recipients=2))
+    delivery.begin_posting(database, delivery.claim_one(database, recipients=2, posts=1))
     clock.step(hours=1)
     assert delivery.sweep_leases(database) == (0, 2)
     send(simulator_settings, database, simulator_client)

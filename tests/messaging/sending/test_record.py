@@ -636,8 +636,8 @@ def test_two_answers_with_the_same_numbers_refused_do_not_wait_for_each_other(
     numbers = phones(30)
     for number in numbers:
         fake_at.refused[number] = (406, "UserInBlacklist")
-    forward = post_to(database, *numbers, text="one")
-    backward = post_to(database, *reversed(numbers), text="two")
+    forward = post_to(database, *numbers, text="one", sender_id="ACME")
+    backward = post_to(database, *reversed(numbers), text="two", sender_id="OTHER")
     threads = [
         threading.Thread(target=exchange, args=(database, client, posting)) for posting in (forward, backward)
     ]
@@ -647,7 +647,8 @@ def test_two_answers_with_the_same_numbers_refused_do_not_wait_for_each_other(
         thread.join(20)
     assert {row.status for row in every(database, tables.messages)} == {"rejected"}
     with database.read() as connection:
-        assert ledger.suppressed(connection, numbers, None) == set(numbers)
+        for sender_id in ("ACME", "OTHER"):
+            assert ledger.suppressed(connection, numbers, sender_id) == set(numbers)
 
 
 def test_many_recipients_are_recorded_together(database: Database, client: ProviderClient) -> None:

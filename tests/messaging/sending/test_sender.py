@@ -42,7 +42,12 @@ TIMEOUT_SECONDS = 15.0
 
 @pytest.fixture
 def sender(at_settings: Settings, database: Database, client: ProviderClient) -> MessageSender:
-    return MessageSender(at_settings, database, client)
+    """The only lane: it need not leave anything to others."""
+    return MessageSender(alone(at_settings), database, client)
+
+
+def alone(settings: Settings) -> Settings:
+    return settings.model_copy(update={"worker_concurrency": 1})
 
 
 def in_thread(work: object) -> threading.Thread:
@@ -241,14 +246,14 @@ def test_a_worker_that_is_told_to_stop_finishes_its_post_and_lets_go_of_the_rest
         queue(database, phone(number), text=f"Dear {number}")
     stopping = threading.Event()
     fake_at.hold.clear()
-    thread = in_thread(MessageSender(at_settings, database, client, stopping).run_until_idle)
+    thread = in_thread(MessageSender(alone(at_settings), database, client, stopping).run_until_idle)
     assert fake_at.arrived.acquire(timeout=TIMEOUT_SECONDS)
-    assert Counter(statuses_of(database)) == {"sending": 5}
+    assert Counter(statuses_of(database)) == {"sending": 4, "queued": 1}
     stopping.set()
     fake_at.hold.set()
     thread.join(TIMEOUT_SECONDS)
     assert Counter(statuses_of(database)) == {"accepted": 1, "queued": 4}
-    assert Counter(row.state for row in every(database, tables.attempts)) == {"recorded": 1, "released": 4}
+    assert Counter(row.state for row in every(database, tables.attempts)) == {"recorded": 1, "released": 3}
     assert len(fake_at.posts) == 1
 
 
@@ -352,7 +357,7 @@ def test_a_worker_killed_in_mid_post_leaves_the_evidence_and_only_its_own_texts_
     for number in range(4):
         queue(database, phone(number), text=f"Dear {number}")
     simulator.fault(hang_after_accept=60)
-    settings = live_settings(database_url, simulator.url)
+    settings = live_settings(database_url, simulator.url, worker_concurrency=1)
     with process(send_alone, settings) as worker:
         eventually(lambda: len(simulator.ledger()) == 1, "the first text arrives")
         worker.kill()

@@ -62,7 +62,8 @@ def test_rows_outside_their_window_stay_queued_until_it_opens(
 ) -> None:
     (closed,) = delivery.queue(database, LAGOS, sender_id="ACME")
     (open_one,) = delivery.queue(database, NAIROBI, sender_id="20880")
-    (confirmation,) = delivery.queue(database, LAGOS, sender_id="ACME", passes_opt_out=True, text="You left")
+    elsewhere = LAGOS[:-1] + "9"
+    (confirmation,) = delivery.queue(database, elsewhere, sender_id="ACME", passes_opt_out=True, text="Done")
     opening = delivery.in_write(database, lambda _connection, now: now + timedelta(hours=3))
     monkeypatch.setattr("messaging.sending.sending_hours.Window.is_open", lambda _window, _now: False)
     monkeypatch.setattr("messaging.sending.sending_hours.Window.next_opening", lambda _window, _now: opening)

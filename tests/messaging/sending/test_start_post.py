@@ -347,7 +347,7 @@ def test_what_was_asked_long_before_its_turn_for_the_rate_limit_is_asked_again(
 
 
 def claim_due(database: Database) -> list[Claim]:
-    return claims.claim_due(database, WORKER, ClaimLimits(500, LEASE))
+    return claims.claim_due(database, WORKER, ClaimLimits(500, LEASE)).claims
 
 
 def test_nothing_is_claimed_or_marked_while_the_account_is_paused(database: Database) -> None:
