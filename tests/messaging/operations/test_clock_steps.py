@@ -377,3 +377,10 @@ def test_the_doctor_tells_of_a_step_for_a_day(
     old = clock_line(service)
     assert old.is_well
     assert word in old.says
+
+
+def test_the_doctor_tells_of_a_machine_without_a_boot_clock(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("messaging.storage.clocks.current_boot_id", lambda: None)
+    assert "no boot clock" in clock_line(service).says
