@@ -39,6 +39,8 @@ TICK_SECONDS = 0.5
 # The engine asks for a sweep each minute; a worker that got none for longer does not wait for it.
 OWN_SWEEP_SECONDS = 75.0
 SWEEP_AGAIN_SECONDS = 5.0
+# As a task of the minute beside a minute's wait a probe came after up to two: the one at 59.6 s was too early.
+PROBE_LOOK_SECONDS = 5.0
 # Beyond the deadline of a POST: its record waits for a database that restarts.
 STOP_SECONDS = claim.LEASE_AFTER_TIMEOUT.total_seconds()
 # What is under way when the worker stops; an event that is cut off comes again.
@@ -59,8 +61,7 @@ class Worker:
         queue = create_queue(service.settings)
         service.database.wake = Waker(service.settings)
         self._send_due = declare_send_due(queue, self.send_due)
-        for name, work in (("sweep", self.sweep), ("probe", self.probe)):
-            queue.periodic_task(crontab(minute="*"), name=name, __module__=QUEUE_NAME)(work)
+        queue.periodic_task(crontab(minute="*"), name="sweep", __module__=QUEUE_NAME)(self.sweep)
         self._consumer = Consumer(
             queue,
             workers=service.settings.worker_concurrency + EXTRA_THREADS,
@@ -78,6 +79,7 @@ class Worker:
             "ticker": self.tick,
             "importer": self.import_files,
             "sweeper": self.sweep_unasked,
+            "prober": self.probe,
             "sender": self.send_unasked,
             "answerer": self._answerer.run,
             "forwarder": self.forward,
@@ -101,7 +103,12 @@ class Worker:
         self._swept_at = -math.inf if swept.unknown else time.monotonic()
 
     def probe(self) -> None:
-        pauses.probe(self._service.database, self._service.provider)
+        """A thread of its own: neither a long sweep nor an engine that is down keeps a pause for longer."""
+        while not self._stopping.wait(PROBE_LOOK_SECONDS):
+            try:
+                pauses.probe(self._service.database, self._service.provider)
+            except SQLAlchemyError:
+                logger.warning("nothing is probed: no database", exc_info=True)
 
     def tick(self) -> None:
         """Finds what no wake-up announced: a backoff that ended, `send_at`, a lost task."""
@@ -143,7 +150,6 @@ class Worker:
                 continue
             try:
                 self.sweep()
-                self.probe()
             except SQLAlchemyError:
                 logger.warning("nothing is swept: no database", exc_info=True)
                 wait_seconds = SWEEP_AGAIN_SECONDS

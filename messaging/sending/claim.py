@@ -1,4 +1,4 @@
-"""The first small write round a POST: rows become `sending`, held by an attempt with a lease."""
+"""The first of three small writes round a POST: rows become `sending`, held by an attempt with a lease."""
 
 from __future__ import annotations
 
@@ -71,6 +71,15 @@ class ClaimLimits:
     lease: timedelta
     posts: int = POSTS_PER_CLAIM
     windows: SendingWindows = NO_WINDOWS
+
+
+def claim_due(
+    database: Database, worker: str, limits: ClaimLimits, *, urgent_only: bool = False
+) -> list[Claim]:
+    """`take` in a transaction of its own. Settled: rows of a claim that nobody knows of wait for their lease to end."""
+    with database.write(settled=True) as connection:
+        now = database.now(connection)
+        return take(database, connection, worker, limits, now, urgent_only=urgent_only)
 
 
 def take(

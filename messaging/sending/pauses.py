@@ -1,6 +1,6 @@
 """What is paused now, why, and since when. A pause keeps rows `queued`: a bad account costs no recipient.
 
-While the account is paused, a probe asks AT for the balance once a minute, which sends nothing.
+While the account is paused, a probe asks AT for the balance within a minute, which sends nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from utils.sms_utils import ProviderClient
 
 ACCOUNT = "account"
 SENDER_PREFIX = "sender:"
-PROBE_INTERVAL = timedelta(minutes=1)
+# With the looks of the workers (`worker.process.PROBE_LOOK_SECONDS`) added, under a minute.
+PROBE_INTERVAL = timedelta(seconds=45)
 PROBE_DEADLINE_SECONDS = 10.0
 
 _NAMES = select(tables.pauses.c.name)
@@ -80,7 +81,13 @@ def resume_now(database: Database, sender_id: str | None) -> int:
 
 
 def take_probe(database: Database) -> bool:
-    """Whether the account is paused and this caller is the one to ask AT now (one probe a minute, all workers)."""
+    """Whether the account is paused and this caller is the one to ask AT now: one of all workers in an interval.
+
+    Asked every few seconds: while nothing is paused it takes no lock.
+    """
+    with database.read() as connection:
+        if not current(connection).account:
+            return False
     with database.write() as connection:
         now = steady(connection, database.now(connection))
         statement = (

@@ -27,19 +27,14 @@ class Rates:
     messages_per_second: float
 
 
-def take(connection: Connection, rates: Rates, message_count: int, now: datetime, *, urgent: bool) -> float:
-    """Seconds to wait before one POST of `message_count` messages may leave; 0 means the tokens are taken.
+def take(
+    connection: Connection, rates: Rates, posts: Sequence[tuple[int, bool]], now: datetime
+) -> list[float]:
+    """Seconds to wait before each POST, (message_count, urgent), may leave; 0 means its tokens are taken.
 
     A bucket holds a tenth of a second's worth. A POST larger than that waits for a full one and leaves a debt.
     An urgent POST (a single text, a reply) does not wait behind bulk: it may go into one second of debt.
     """
-    return take_many(connection, rates, [(message_count, urgent)], now)[0]
-
-
-def take_many(
-    connection: Connection, rates: Rates, posts: Sequence[tuple[int, bool]], now: datetime
-) -> list[float]:
-    """`take` for several POSTs, (message_count, urgent) each, with one look at the buckets."""
     now = steady(connection, now)
     per_second = {REQUESTS: rates.requests_per_second, MESSAGES: rates.messages_per_second}
     buckets = _refilled(connection, per_second, now)

@@ -1,4 +1,4 @@
-"""The second small write: what a POST came to, for all of its recipients, in one transaction.
+"""The last of three small writes round a POST: what a POST came to, for all of its recipients, in one transaction.
 
 It is fenced by the attempt: only its own POST may write here, once, also after a sweep has called it unknown.
 """
@@ -23,7 +23,6 @@ from messaging.sending.start_post import Posting
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.database import Database, lock_keys
-from messaging.storage.group_commit import Step
 from messaging.storage.retrying import REFUSALS, is_passing
 from utils.errors import ProviderError
 from utils.provider_answers import RecipientAnswer, SendAnswer
@@ -65,13 +64,8 @@ def record_answer(database: Database, posting: Posting, answer: SendAnswer) -> N
 
     Records of several threads share a commit. The second record of a POST writes nothing.
     """
-    database.group_commit.submit_together([answer_step(database, posting, answer)])
-
-
-def answer_step(database: Database, posting: Posting, answer: SendAnswer) -> Step:
-    """`record_answer`, to be written together with something else."""
     item = _Answered(database, posting, answer)
-    return Step(_record_answers, item, weight=len(posting.claim.recipients))
+    database.group_commit.submit(_record_answers, item, weight=len(posting.claim.recipients))
 
 
 def record_with_care(database: Database, posting: Posting, answer: SendAnswer) -> None:

@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable
 from datetime import timedelta
 from functools import partial
@@ -22,7 +21,7 @@ from messaging.sending.sending_hours import SendingWindows
 from messaging.sending.start_post import Posting
 from messaging.storage.database import Database
 from messaging.storage.retrying import REFUSALS, TIMEOUT_SECONDS, is_passing, with_retries
-from utils.errors import ProviderError, ServiceError
+from utils.errors import ProviderError
 from utils.provider_answers import SendAnswer
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
@@ -59,78 +58,41 @@ class MessageSender:
         """How many messages were posted."""
         posted, has_called = 0, False
         while not self._stopping.is_set():
-            posting, waiting = self._claim()
-            if posting is None and not waiting:
+            claimed = self._claim()
+            if not claimed:
                 break
-            if not has_called and self._is_full(posting, waiting):
+            if not has_called and self._is_full(claimed):
                 # More waits behind it: for the next thread too, which else would be the ticker's to wake.
                 self._database.wake()
                 has_called = True
-            posted += self._send_all(posting, waiting)
+            posted += self._send_all(claimed)
         return posted
 
-    def _claim(self, *, urgent_only: bool = False) -> tuple[Posting | None, deque[Claim]]:
-        posting, waiting = start_post.claim_and_begin(
-            self._database, worker_name(), self._limits, self._rates, urgent_only=urgent_only
-        )
-        return posting, deque(waiting)
+    def _claim(self, *, urgent_only: bool = False) -> list[Claim]:
+        claim_due = partial(claims.claim_due, urgent_only=urgent_only)
+        return with_retries(lambda: claim_due(self._database, worker_name(), self._limits))
 
-    def _is_full(self, posting: Posting | None, waiting: Iterable[Claim]) -> bool:
-        taken = [*waiting] if posting is None else [posting.claim, *waiting]
+    def _is_full(self, claimed: Iterable[Claim]) -> bool:
         most = min(self._limits.recipients_per_post, due.POSTS_PER_CLAIM)
-        return sum(len(one.recipients) for one in taken) >= most
+        return sum(len(one.recipients) for one in claimed) >= most
 
-    def _send_all(self, posting: Posting | None, waiting: deque[Claim]) -> int:
-        """`posting` at once, for it is written down that it leaves; then those that wait."""
+    def _send_all(self, claimed: Iterable[Claim]) -> int:
         posted = 0
-        while posting is not None or waiting:
-            if posting is None:
-                if not waiting[0].urgent:
-                    posted += self._send_urgent()
-                posting = self._wait_for_turn(waiting.popleft())
+        for claim in claimed:
+            if not claim.urgent:
+                posted += self._send_urgent()
+            posting = self._wait_for_turn(claim)
             if posting is not None:
                 outcome = ask_provider(self._provider, posting, self._timeout_seconds)
                 posted += len(posting.claim.recipients)
-                posting = self._record(posting, outcome, waiting)
+                write_outcome(self._database, posting, outcome)
         return posted
-
-    def _record(
-        self, posting: Posting, outcome: SendAnswer | ProviderError, waiting: deque[Claim]
-    ) -> Posting | None:
-        """Writes down what the POST came to and, in the same transaction, that the next one leaves."""
-        if isinstance(outcome, ProviderError) or not self._may_follow(waiting):
-            write_outcome(self._database, posting, outcome)
-            return None
-        steps = [
-            record.answer_step(self._database, posting, outcome),
-            start_post.begin_step(self._database, waiting[0], self._rates, self._lease),
-        ]
-        try:
-            _, turn = with_retries(partial(self._database.group_commit.submit_together, steps))
-        except (SQLAlchemyError, OverflowError, ServiceError):
-            # What ails the next POST must not cost the answer to this one.
-            write_outcome(self._database, posting, outcome)
-            next_turn = partial(self._database.group_commit.submit_together, steps[1:])
-            (turn,) = with_retries(next_turn, self._lease.total_seconds())
-        if isinstance(turn, start_post.Wait):
-            return None
-        waiting.popleft()
-        return turn if isinstance(turn, Posting) else None
-
-    def _may_follow(self, waiting: deque[Claim]) -> bool:
-        """What is once written down as leaving has to leave at once: nothing may come in between."""
-        if not waiting or self._stopping.is_set():
-            return False
-        if waiting[0].urgent or not self._sees_urgent():
-            return True
-        self._next_urgent_look = 0.0
-        return False
 
     def _send_urgent(self) -> int:
         """A reply or a single text does not wait for the bulk that this worker already holds."""
         if self._stopping.is_set() or not self._sees_urgent():
             return 0
-        return self._send_all(*self._claim(urgent_only=True))
+        return self._send_all(self._claim(urgent_only=True))
 
     def _sees_urgent(self) -> bool:
         now = time.monotonic()
@@ -140,7 +102,7 @@ class MessageSender:
         try:
             return due.has_urgent(self._database)
         except SQLAlchemyError:
-            # The answer that this thread holds must not be lost for a look.
+            # What this thread has claimed must not wait for a look.
             return False
 
     def _wait_for_turn(self, one: Claim) -> Posting | None:

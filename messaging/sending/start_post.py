@@ -1,8 +1,7 @@
-"""The second half of the first write: just before the bytes leave, everything that could forbid them is asked again."""
+"""The second of three small writes round a POST: just before the bytes leave, what could forbid them is asked again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,8 +10,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from messaging import statuses
 from messaging.messages.status_events import settle
 from messaging.sending import circuit_breaker, pauses, rate_limit
-from messaging.sending import claim as claims
-from messaging.sending.claim import Claim, ClaimLimits
+from messaging.sending.claim import Claim
 from messaging.sending.last_check import (
     IS_SENDING,
     Look,
@@ -21,13 +19,11 @@ from messaging.sending.last_check import (
     find_alive,
     find_unchanged,
     let_go,
-    release,
 )
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database
-from messaging.storage.group_commit import Step
 from messaging.storage.retrying import TIMEOUT_SECONDS, with_retries
 from utils.deadlines import boot_clock
 
@@ -67,72 +63,6 @@ class _Asked:
     may_be_marked: bool = False
 
 
-def claim_and_begin(
-    database: Database,
-    worker: str,
-    limits: ClaimLimits,
-    rates: rate_limit.Rates,
-    *,
-    urgent_only: bool = False,
-) -> tuple[Posting | None, list[Claim]]:
-    """Claims, and writes down in the same transaction that the first is posted, where the rate limit lets it.
-
-    What forbids a POST has been asked in this very transaction. The caller posts the first at once, and begins
-    the others one by one.
-    """
-    tried: list[tuple[int, datetime]] = []
-
-    def work() -> tuple[Posting | None, list[Claim]]:
-        with database.write() as connection:
-            # Before the database's clock is read, as below.
-            began_at = boot_clock()
-            now = database.now(connection)
-            _give_back_taken(connection, worker, tried)
-            taken = claims.take(database, connection, worker, limits, now, urgent_only=urgent_only)
-            tried.extend((one.attempt_id, now) for one in taken)
-            # Last, for all workers wait for the rate limit's row.
-            if not taken or not _may_leave(connection, rates, taken[0], now) or _is_stale(began_at):
-                return None, taken
-            posting = Posting(taken[0], now, began_at + limits.lease.total_seconds())
-            _mark(connection, [(limits.lease, posting)], now)
-            return posting, taken[1:]
-
-    # As long as a mark would live of which nobody knows.
-    return with_retries(work, limits.lease.total_seconds())
-
-
-def _is_stale(began_at: float) -> bool:
-    """It waited for the rate limit, which another session held: what was asked before is asked again."""
-    return boot_clock() - began_at > STALE_SECONDS
-
-
-def _may_leave(connection: Connection, rates: rate_limit.Rates, claim: Claim, now: datetime) -> bool:
-    return rate_limit.take(connection, rates, len(claim.recipients), now, urgent=claim.urgent) <= 0
-
-
-def _give_back_taken(connection: Connection, worker: str, tried: Sequence[tuple[int, datetime]]) -> None:
-    """Releases what an earlier try claimed, where its commit was done and only the result was lost. Nothing has left.
-
-    It is matched by worker and time too: if the commit was not done, another attempt may have got the id.
-    """
-    for attempt_id, claimed_at in tried:
-        same = {"ids": [attempt_id], "by_worker": worker, "taken_at": claimed_at}
-        if connection.execute(_TAKEN_BEFORE, same).rowcount:
-            release(connection, attempt_id)
-
-
-_TAKEN_BEFORE = (
-    update(tables.attempts)
-    .where(
-        one_of(tables.attempts.c.id, "ids"),
-        tables.attempts.c.worker == bindparam("by_worker"),
-        tables.attempts.c.claimed_at == bindparam("taken_at"),
-        tables.attempts.c.state.in_(("claimed", "posting")),
-    )
-    .values(state="claimed", posting_at=None)
-)
-
-
 def begin_posting(
     database: Database,
     claim: Claim,
@@ -144,15 +74,9 @@ def begin_posting(
 
     `timeout_seconds`: how long it waits for a database that is away.
     """
-    steps = [begin_step(database, claim, rates, lease)]
-    turn: Turn = with_retries(lambda: database.group_commit.submit_together(steps), timeout_seconds)[0]
+    asked = _Asked(database, claim, rates, lease)
+    turn: Turn = with_retries(lambda: database.group_commit.submit(_begin_postings, asked), timeout_seconds)
     return turn
-
-
-def begin_step(database: Database, claim: Claim, rates: rate_limit.Rates, lease: timedelta) -> Step:
-    """`begin_posting`, to be written together with something else; the same step where it is tried again."""
-    # After the records: they lock the circuit breaker's row, this the rate limit's, and both in that order.
-    return Step(_begin_postings, _Asked(database, claim, rates, lease), rank=1)
 
 
 def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
@@ -174,7 +98,8 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
     posted: list[tuple[timedelta, Posting]] = []
     allowed = [allow(connection, claim, look) for claim in wanted]
     waits = _take_tokens(connection, asked, allowed, now)
-    if _is_stale(began_at):
+    if boot_clock() - began_at > STALE_SECONDS:
+        # It waited for the rate limit, which another session held: what was asked before is asked again.
         return [one if isinstance(one, Released) else Wait(0.0) for one in allowed]
     for one, claim_or_no, wait in zip(asked, allowed, waits, strict=True):
         if isinstance(claim_or_no, Released):
@@ -213,7 +138,7 @@ def _take_tokens(
     posts = [(len(one.recipients), one.urgent) for one in allowed if isinstance(one, Claim)]
     if not posts:
         return [0.0] * len(allowed)
-    waits = iter(rate_limit.take_many(connection, asked[0].rates, posts, now))
+    waits = iter(rate_limit.take(connection, asked[0].rates, posts, now))
     return [next(waits) if isinstance(one, Claim) else 0.0 for one in allowed]
 
 

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -21,22 +21,13 @@ Work = Callable[[Connection, list[Any]], Sequence[Any]]
 HEAVIEST_GROUP = 1500
 
 
-class Step(NamedTuple):
-    """A write to be."""
-
-    work: Work
-    item: Any
-    rank: int = 0
-    weight: int = 1
-
-
 class _Waiter:
-    __slots__ = ("error", "is_done", "results", "steps", "weight")
+    __slots__ = ("error", "is_done", "item", "result", "weight")
 
-    def __init__(self, steps: Sequence[Step]) -> None:
-        self.steps = steps
-        self.weight = sum(one.weight for one in steps)
-        self.results: list[Any] = [None] * len(steps)
+    def __init__(self, item: Any, weight: int) -> None:
+        self.item = item
+        self.weight = weight
+        self.result: Any = None
         self.error: Exception | None = None
         self.is_done = False
 
@@ -47,57 +38,47 @@ class GroupCommit:
     def __init__(self, write: Callable[[], AbstractContextManager[Connection]]) -> None:
         self._write = write
         self._turn = threading.Lock()
-        self._waiting: deque[_Waiter] = deque()
+        self._waiting: dict[Work, deque[_Waiter]] = {}
 
-    def submit_together(self, steps: Sequence[Step]) -> list[Any]:
-        """The result of each, once all of them are durable; none is where it raises what their transaction raised.
+    def submit(self, work: Work, item: Any, weight: int = 1) -> Any:
+        """The result for `item`, once it is durable; raises what its transaction raised.
 
-        `work` gets the items of all threads that wait with the same `work` and returns a result for each.
-        Works of one transaction are done by `rank`, lowest first, so that locks are taken in one order.
-        Where a group fails, the steps of each thread are tried by themselves.
+        `work` gets the items of all threads that wait with the same `work`, and returns a result for each.
+        Where a group fails, each item is tried by itself.
         """
-        waiter = _Waiter(steps)
-        self._waiting.append(waiter)
+        waiter = _Waiter(item, weight)
+        waiting = self._waiting.setdefault(work, deque())
+        waiting.append(waiter)
         with self._turn:
             while not waiter.is_done:
-                self._commit(self._next_group())
+                self._commit(work, _next_group(waiting))
         if waiter.error is not None:
             raise waiter.error
-        return waiter.results
+        return waiter.result
 
-    def _next_group(self) -> list[_Waiter]:
-        group = [self._waiting.popleft()]
-        weight = group[0].weight
-        while self._waiting and weight + self._waiting[0].weight <= HEAVIEST_GROUP:
-            group.append(self._waiting.popleft())
-            weight += group[-1].weight
-        return group
-
-    def _commit(self, group: list[_Waiter]) -> None:
+    def _commit(self, work: Work, group: list[_Waiter]) -> None:
         try:
-            self._work(group)
+            with self._write() as connection:
+                results = work(connection, [one.item for one in group])
         except Exception as error:  # noqa: BLE001  (carried to the submitter, who raises it)
             if len(group) > 1:
                 for one in group:
-                    self._commit([one])
+                    self._commit(work, [one])
             else:
                 group[0].error, group[0].is_done = error, True
+        else:
+            for one, result in zip(group, results, strict=True):
+                one.result, one.is_done = result, True
         finally:
             for one in group:
                 if not one.is_done:
                     one.error, one.is_done = StorageUnavailable("The thread that commits has ended"), True
 
-    def _work(self, group: list[_Waiter]) -> None:
-        steps = [(step, waiter, place) for waiter in group for place, step in enumerate(waiter.steps)]
-        by_work: dict[Any, list[tuple[Step, _Waiter, int]]] = {}
-        for one in sorted(steps, key=lambda found: found[0].rank):
-            by_work.setdefault(one[0].work, []).append(one)
-        with self._write() as connection:
-            done = [
-                (mine, work(connection, [step.item for step, _, _ in mine])) for work, mine in by_work.items()
-            ]
-        for mine, results in done:
-            for (_, waiter, place), result in zip(mine, results, strict=True):
-                waiter.results[place] = result
-        for waiter in group:
-            waiter.is_done = True
+
+def _next_group(waiting: deque[_Waiter]) -> list[_Waiter]:
+    group = [waiting.popleft()]
+    weight = group[0].weight
+    while waiting and weight + waiting[0].weight <= HEAVIEST_GROUP:
+        group.append(waiting.popleft())
+        weight += group[-1].weight
+    return group

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+from utils.errors import StorageUnavailable
+
 # Leases outlive the deadline of their POST by as much, so that an answer is recorded while its lease lives.
 TIMEOUT_SECONDS = 60.0
 RETRY_SECONDS = 0.5
@@ -38,7 +40,7 @@ def with_retries(work: Callable[[], Result], seconds: float = TIMEOUT_SECONDS) -
     while True:
         try:
             return work()
-        except DBAPIError as error:
+        except (DBAPIError, StorageUnavailable) as error:
             if not is_passing(error) or time.monotonic() > deadline:
                 raise
             logger.warning("a write waits for the database")
@@ -47,6 +49,8 @@ def with_retries(work: Callable[[], Result], seconds: float = TIMEOUT_SECONDS) -
 
 def is_passing(error: Exception) -> bool:
     """Trouble with the database itself, or a session that it ended; not with what was written."""
+    if isinstance(error, StorageUnavailable):
+        return True
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated:

@@ -161,7 +161,7 @@ def take_tokens(barrier: Any, settings: Settings, rates: Rates, count: int, seco
             now = database.now(connection)
             if now.timestamp() > ends_at:
                 break
-            if take(connection, rates, count, now, urgent=False) == 0:
+            if take(connection, rates, [(count, False)], now) == [0]:
                 moments.append(now.timestamp())
     database.close()
     return moments

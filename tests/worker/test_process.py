@@ -398,6 +398,22 @@ def test_a_heartbeat_is_recent(
     assert "Traceback" not in worker.log
 
 
+def test_a_pause_is_probed_within_a_minute_wherever_in_the_minute_it_began(
+    books: Database, start_worker: StartWorker, simulator: SimulatorProcess
+) -> None:
+    start_worker(simulator.url)
+    simulator.fault(bad_key=True)
+    queue(books, phone(1))
+    eventually(lambda: count(books, tables.pauses) == 1, "the account is paused")
+    simulator.fault(bad_key=False)
+    paused_at = every(books, tables.pauses)[0].since
+    with books.write() as connection:
+        long_ago = paused_at - timedelta(seconds=46)
+        connection.execute(tables.pauses.update().values(probed_at=long_ago))
+    # 46 s and two looks: as a task of the minute it was passed over until 60 s had gone.
+    settle(books, "accepted")
+
+
 def test_a_thread_that_an_error_has_ended_gets_a_successor_and_the_log_says_so(
     migrated_url: str,
     simulator: SimulatorProcess,

@@ -91,13 +91,19 @@ def test_a_paused_sender_is_not_probed_for_the_balance_says_nothing_of_it(
     assert not pauses.take_probe(database)
 
 
-def test_one_probe_a_minute_whoever_asks(database: Database, clock: Clock) -> None:
+def test_one_probe_an_interval_whoever_asks(database: Database, clock: Clock) -> None:
     pause(database, pauses.ACCOUNT)
+    clock.step(seconds=44)
     assert not pauses.take_probe(database)
-    clock.step(seconds=61)
+    clock.step(seconds=2)
     assert [pauses.take_probe(database) for _ in range(3)] == [True, False, False]
-    clock.step(seconds=61)
+    clock.step(seconds=46)
     assert pauses.take_probe(database)
+
+
+def test_nobody_waits_for_the_write_lock_to_learn_that_nothing_is_paused(database: Database) -> None:
+    with database.write():
+        assert not pauses.take_probe(database)
 
 
 def test_a_clock_that_was_stepped_back_does_not_stop_the_probes(database: Database, clock: Clock) -> None:

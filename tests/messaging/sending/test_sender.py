@@ -4,18 +4,17 @@ import threading
 import time
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import OperationalError
 
 from messaging.operations import sweep
-from messaging.sending import due, start_post
+from messaging.sending import due
 from messaging.sending import sender as sending
 from messaging.sending.sender import URGENT_LOOK_SECONDS, MessageSender
 from messaging.storage import retrying, tables
 from messaging.storage.database import Database, utc_now
-from messaging.storage.group_commit import Step
 from tests.support.delivery import (
     Clock,
     count,
@@ -137,21 +136,6 @@ def test_who_opts_out_while_the_text_before_is_under_way_gets_none(
     assert statuses_of(database) == ["accepted", "blocked", "accepted"]
 
 
-def test_what_ails_the_next_post_does_not_cost_the_answer_to_this_one(
-    database: Database, fake_at: FakeProvider, sender: MessageSender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_connection: Connection, _items: list[object]) -> list[object]:
-        raise IntegrityError("UPDATE", {}, Exception("a broken row"))
-
-    for number in range(2):
-        queue(database, phone(number), text=f"Dear {number}")
-    monkeypatch.setattr(start_post, "begin_step", lambda *_: Step(fail, None, rank=1))
-    with pytest.raises(IntegrityError):
-        sender.run_until_idle()
-    assert len(fake_at.posts) == 1
-    assert statuses_of(database) == ["accepted", "sending"]
-
-
 def test_a_look_for_urgent_texts_that_fails_does_not_cost_the_answer_that_is_held(
     database: Database, fake_at: FakeProvider, sender: MessageSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,23 +155,23 @@ def test_a_look_for_urgent_texts_that_fails_does_not_cost_the_answer_that_is_hel
     assert len(fake_at.posts) == 3
 
 
-def test_an_answer_and_the_next_start_wait_together_for_a_database_that_restarts(
+def test_every_write_waits_for_a_database_that_restarts(
     database: Database, fake_at: FakeProvider, sender: MessageSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retrying, "RETRY_SECONDS", 0.01)
-    submit, tries = database.group_commit.submit_together, []
+    submit, tries = database.group_commit.submit, Counter[str]()
 
-    def restarting(steps: list[Step]) -> list[object]:
-        tries.append(len(steps))
-        if len(tries) < 3:
+    def restarting(work: Any, item: Any, weight: int = 1) -> object:
+        tries[work.__name__] += 1
+        if tries[work.__name__] < 3:
             raise OperationalError("UPDATE", {}, Exception("the server is starting up"))
-        return submit(steps)
+        return submit(work, item, weight)
 
-    monkeypatch.setattr(database.group_commit, "submit_together", restarting)
+    monkeypatch.setattr(database.group_commit, "submit", restarting)
     for number in range(2):
         queue(database, phone(number), text=f"Dear {number}")
     assert sender.run_until_idle() == 2
-    assert tries == [2, 2, 2, 1]
+    assert tries == {"_begin_postings": 4, "_record_answers": 4}
     assert [form["message"] for form in fake_at.posts] == ["Dear 0", "Dear 1"]
     assert statuses_of(database) == ["accepted"] * 2
 

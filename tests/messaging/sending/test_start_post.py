@@ -1,25 +1,25 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
 
 from messaging.sending import circuit_breaker, last_check, pauses, start_post
+from messaging.sending import claim as claims
 from messaging.sending.claim import Claim, ClaimLimits
 from messaging.sending.last_check import Released
 from messaging.sending.rate_limit import Rates
 from messaging.sending.start_post import Posting, Wait
-from messaging.storage import retrying, tables
+from messaging.storage import tables
 from messaging.storage.database import Database, utc_now
+from messaging.storage.retrying import with_retries
+from tests.support.databases import opened
 from tests.support.delivery import (
     LEASE,
-    UNHURRIED,
     WORKER,
     Clock,
     attempt,
@@ -27,7 +27,6 @@ from tests.support.delivery import (
     begin_posting,
     change,
     claim,
-    claim_as,
     claim_one,
     every,
     history,
@@ -41,6 +40,7 @@ from tests.support.delivery import (
     statuses_of,
     sweep_leases,
 )
+from tests.support.postgresql_proxy import AFTER, BEFORE, NEVER, PostgresqlProxy
 from utils.deadlines import boot_clock
 
 pytest_plugins = ["tests.support.delivery_fixtures"]
@@ -59,6 +59,7 @@ def test_what_is_posted_is_marked_before_the_bytes_leave(database: Database) -> 
     row = attempt(database, one.attempt_id)
     assert (row.state, row.posting_at, row.message_count) == ("posting", posting.posting_at, 2)
     assert row.lease_until == posting.posting_at + LEASE
+    assert boot_clock() < posting.not_after <= boot_clock() + LEASE.total_seconds()
     assert posting.claim.recipients == one.recipients
 
 
@@ -322,144 +323,69 @@ def test_a_mark_of_which_nobody_knows_whether_it_was_committed_is_made_again(dat
     assert [begin(database, one) for one in claimed] == [Released("lease_ended")] * 2
 
 
-def claim_and_begin(database: Database, rates: Rates = UNHURRIED) -> tuple[Posting | None, list[Claim]]:
-    return start_post.claim_and_begin(database, WORKER, ClaimLimits(500, LEASE), rates)
-
-
-def test_of_what_is_claimed_the_first_is_marked_at_once_and_the_others_are_only_held(
-    database: Database,
-) -> None:
+def test_a_worker_that_dies_after_its_claim_leaves_nothing_unknown(database: Database, clock: Clock) -> None:
     for number in range(3):
         queue(database, phone(number), text=f"Dear {number}")
-    posting, waiting = claim_and_begin(database)
-    assert posting is not None
-    assert posting.claim.text == "Dear 0"
-    assert boot_clock() < posting.not_after <= boot_clock() + LEASE.total_seconds()
-    row = attempt(database, posting.claim.attempt_id)
-    assert (row.state, row.posting_at, row.message_count) == ("posting", posting.posting_at, 1)
-    assert row.lease_until == posting.posting_at + LEASE
-    assert [attempt(database, one.attempt_id).state for one in waiting] == ["claimed"] * 2
-    assert set(statuses_of(database)) == {"sending"}
-
-
-def test_a_worker_that_dies_after_its_claim_leaves_only_the_first_unknown(
-    database: Database, clock: Clock
-) -> None:
-    for number in range(3):
-        queue(database, phone(number), text=f"Dear {number}")
-    claim_and_begin(database)
+    claim_due(database)
     clock.step(seconds=LEASE.total_seconds() + 1)
     sweep_leases(database)
-    assert statuses_of(database) == ["unknown", "queued", "queued"]
+    assert statuses_of(database) == ["queued"] * 3
 
 
-def test_a_claim_that_the_pace_holds_up_is_only_held(database: Database) -> None:
-    queue(database, *phones(2))
-    rates = Rates(1, 1_000_000)
-    assert claim_and_begin(database, rates)[0] is not None
-    queue_batch(database, phones(2, first=10))
-    posting, (waiting,) = claim_and_begin(database, rates)
-    assert posting is None
-    assert attempt(database, waiting.attempt_id).state == "claimed"
-    assert isinstance(begin(database, waiting, rates), Wait)
-
-
-def test_what_was_asked_long_before_its_turn_for_the_pace_is_asked_again(
+def test_what_was_asked_long_before_its_turn_for_the_rate_limit_is_asked_again(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another session may hold the rate limit for long, in its death for instance; a STOP may have come meanwhile."""
     queue(database, *phones(2))
+    (waiting,) = claim_due(database)
     with monkeypatch.context() as late:
         late.setattr(start_post, "STALE_SECONDS", -1.0)
-        posting, (waiting,) = claim_and_begin(database)
-        assert posting is None
         assert begin(database, waiting) == Wait(0.0)
     assert attempt(database, waiting.attempt_id).state == "claimed"
     opt_out(database, phone(1))
     assert list(begin_posting(database, waiting).claim.recipients) == [phone(2)]
 
 
+def claim_due(database: Database) -> list[Claim]:
+    return claims.claim_due(database, WORKER, ClaimLimits(500, LEASE))
+
+
 def test_nothing_is_claimed_or_marked_while_the_account_is_paused(database: Database) -> None:
     queue(database, phone(1))
     pause(database, pauses.ACCOUNT)
-    assert claim_and_begin(database) == (None, [])
+    assert claim_due(database) == []
     assert (statuses_of(database), every(database, tables.attempts)) == (["queued"], [])
 
 
 def test_who_opted_out_is_not_among_those_that_leave_at_once(database: Database) -> None:
     queue(database, *phones(3))
     opt_out(database, phone(2))
-    posting, waiting = claim_and_begin(database)
-    assert posting is not None
-    assert (list(posting.claim.recipients), waiting) == ([phone(1), phone(3)], [])
+    (one,) = claim_due(database)
+    assert list(one.recipients) == [phone(1), phone(3)]
     assert statuses_of(database) == ["sending", "blocked", "sending"]
 
 
 def test_after_a_lost_answer_one_message_leaves_at_once(database: Database) -> None:
     queue_batch(database, phones(5))
     in_write(database, circuit_breaker.half_open)
-    posting, waiting = claim_and_begin(database)
-    assert posting is not None
-    assert (len(posting.claim.recipients), waiting) == (1, [])
-    assert claim_and_begin(database) == (None, [])
+    (one,) = claim_due(database)
+    assert len(one.recipients) == 1
+    assert claim_due(database) == []
 
 
-@pytest.fixture
-def breaks_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """The next transaction loses its session at the commit, done or not, and then `meanwhile` happens."""
-
-    def arrange(*, is_committed: bool, meanwhile: Callable[[], object] = list) -> None:
-        write, broken = database.write, []
-
-        @contextmanager
-        def write_and_break() -> Iterator[Connection]:
-            is_first = not broken
-            broken.append(None)
-            lost = OperationalError("COMMIT", {}, Exception("the connection is lost"))
-            try:
-                with write() as connection:
-                    yield connection
-                    if is_first and not is_committed:
-                        raise lost
-            finally:
-                if is_first:
-                    meanwhile()
-            if is_first:
-                raise lost
-
-        monkeypatch.setattr(retrying, "RETRY_SECONDS", 0.01)
-        monkeypatch.setattr(database, "write", write_and_break)
-
-    return arrange
-
-
-@pytest.mark.parametrize("is_committed", [True, False])
-def test_a_claim_of_which_nobody_knows_whether_it_was_committed_is_made_again(
-    database: Database, breaks_once: Callable[..., None], is_committed: bool
+@pytest.mark.services
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("moment", [BEFORE, AFTER])
+def test_a_claim_whose_commit_lost_its_line_is_made_once(
+    database: Database, database_url: str, moment: str
 ) -> None:
-    """No text becomes unknown for it, nor waits for a lease to end, nor leaves twice."""
+    """No text waits for a lease to end, none becomes unknown for it, none is claimed twice."""
     ids = [one for number in range(3) for one in queue(database, phone(number), text=f"Dear {number}")]
-    breaks_once(is_committed=is_committed)
-    posting, waiting = claim_and_begin(database)
-    assert posting is not None
-    claimed = [posting.claim, *waiting]
+    with PostgresqlProxy(database_url) as proxy, opened(proxy.url) as behind_proxy:
+        proxy.cut_at_commit = moment
+        proxy.on_cut = lambda: setattr(proxy, "cut_at_commit", NEVER)
+        claimed = with_retries(lambda: claim_due(behind_proxy))
+        assert proxy.cuts == 1
     assert [one.recipients for one in claimed] == [{phone(n): ids[n]} for n in range(3)]
-    states = Counter(row.state for row in every(database, tables.attempts))
-    assert states == Counter(posting=1, claimed=2, released=3 if is_committed else 0)
+    assert [row.state for row in every(database, tables.attempts)] == ["claimed"] * 3
     assert [message(database, one).attempt_id for one in ids] == [one.attempt_id for one in claimed]
-
-
-def test_a_claim_that_is_made_again_takes_nothing_from_who_got_its_id_meanwhile(
-    database: Database, breaks_once: Callable[..., None]
-) -> None:
-    queue(database, *phones(2))
-    other: list[Posting] = []
-
-    def another_worker() -> None:
-        (one,) = claim_as(database, "another", ClaimLimits(500, LEASE))
-        other.append(begin_posting(database, one))
-
-    breaks_once(is_committed=False, meanwhile=another_worker)
-    assert claim_and_begin(database) == (None, [])
-    assert attempt(database, other[0].claim.attempt_id).state == "posting"
-    assert statuses_of(database) == ["sending"] * 2

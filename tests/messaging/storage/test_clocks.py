@@ -54,6 +54,7 @@ def test_a_step_changes_the_wall_clock_only(database: Database, clock: Clock, ho
     _, before = both(database)
     clock.set_wall(hours=hours)
     wall, after = both(database)
+    # It goes on where it was last looked at, which is a moment before it was read here.
     assert abs(after - before) < BLINK
     assert abs(wall - after - timedelta(hours=hours)) < BLINK
 
@@ -124,6 +125,7 @@ def test_a_machine_that_starts_with_an_old_clock_does_not_go_back(
         other.clocks.look(connection)
     _, after = both(other)
     other.close()
+    # It goes on where it was last looked at, which is a moment before it was read here.
     assert abs(after - before) < BLINK
 
 
@@ -139,6 +141,7 @@ def test_a_boot_clock_that_is_younger_than_its_anchor_is_another_one(
         other.clocks.look(connection)
     _, after = both(other)
     other.close()
+    # It goes on where it was last looked at, which is a moment before it was read here.
     assert abs(after - before) < BLINK
 
 

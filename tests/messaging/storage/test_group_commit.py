@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from messaging.storage import tables
 from messaging.storage.database import Database
-from messaging.storage.group_commit import HEAVIEST_GROUP, GroupCommit, Step
+from messaging.storage.group_commit import HEAVIEST_GROUP, GroupCommit
 from tests.support.delivery import count, every
 
 TIMEOUT_SECONDS = 20.0
@@ -19,10 +19,6 @@ TIMEOUT_SECONDS = 20.0
 
 class Bad(Exception):
     pass
-
-
-def submit_one(groups: GroupCommit, work: Any, item: Any, **options: int) -> Any:
-    return groups.submit_together([Step(work, item, **options)])[0]
 
 
 def write_counters(connection: Connection, names: Sequence[str]) -> list[str]:
@@ -60,14 +56,14 @@ def crowd(database: Database) -> Callable[..., list[Any]]:
 
     def submit(*items: Any, work: Any = write_counters, **options: Any) -> list[Any]:
         database.group_commit._turn.acquire()
-        calls = [lambda item=item: submit_one(database.group_commit, work, item, **options) for item in items]
+        calls = [lambda item=item: database.group_commit.submit(work, item, **options) for item in items]
         return at_once(calls, database.group_commit._turn)
 
     return submit
 
 
 def test_one_alone_is_written_and_gets_its_result(database: Database) -> None:
-    assert submit_one(database.group_commit, write_counters, "a") == "a is written"
+    assert database.group_commit.submit(write_counters, "a") == "a is written"
     assert count(database, tables.counters) == 1
 
 
@@ -80,7 +76,7 @@ def test_those_who_wait_share_a_commit_and_each_gets_its_own_result(
 
 def test_what_one_has_brought_is_durable_when_its_call_returns(database: Database) -> None:
     for number in range(5):
-        submit_one(database.group_commit, write_counters, str(number))
+        database.group_commit.submit(write_counters, str(number))
         assert count(database, tables.counters) == number + 1
 
 
@@ -104,63 +100,30 @@ def test_a_group_that_fails_leaves_nothing_of_its_first_try(
 
 def test_after_a_failure_the_next_one_is_served(database: Database) -> None:
     with suppress(Bad):
-        submit_one(database.group_commit, write_counters, "bad")
-    assert submit_one(database.group_commit, write_counters, "a") == "a is written"
+        database.group_commit.submit(write_counters, "bad")
+    assert database.group_commit.submit(write_counters, "a") == "a is written"
 
 
-def test_works_of_one_transaction_are_done_in_the_order_of_their_rank(database: Database) -> None:
-    done: list[str] = []
-
-    def late(_connection: Connection, items: list[str]) -> list[str]:
-        done.append("late")
-        return items
+def test_works_of_different_kinds_do_not_share_a_transaction(database: Database) -> None:
+    """Each takes its locks in its own order."""
+    groups: list[list[str]] = []
 
     def early(_connection: Connection, items: list[str]) -> list[str]:
-        done.append("early")
+        groups.append(items)
+        return items
+
+    def late(_connection: Connection, items: list[str]) -> list[str]:
+        groups.append(items)
         return items
 
     database.group_commit._turn.acquire()
     calls = [
-        lambda: submit_one(database.group_commit, late, "x", rank=1),
-        lambda: submit_one(database.group_commit, early, "y", rank=0),
-        lambda: submit_one(database.group_commit, late, "z", rank=1),
+        lambda: database.group_commit.submit(late, "x"),
+        lambda: database.group_commit.submit(early, "y"),
+        lambda: database.group_commit.submit(late, "z"),
     ]
     assert at_once(calls, database.group_commit._turn) == ["x", "y", "z"]
-    assert done == ["early", "late"]
-
-
-def test_two_steps_of_one_caller_are_durable_together_and_each_gets_its_result(database: Database) -> None:
-    def upper(_connection: Connection, items: list[str]) -> list[str]:
-        return [item.upper() for item in items]
-
-    steps = [Step(upper, "x", rank=1), Step(write_counters, "a")]
-    assert database.group_commit.submit_together(steps) == ["X", "a is written"]
-    assert {row.name for row in every(database, tables.counters)} == {"a"}
-
-
-def test_of_two_steps_neither_is_written_where_one_fails(database: Database) -> None:
-    def refuse(_connection: Connection, items: list[str]) -> list[str]:
-        raise Bad(items[0])
-
-    with pytest.raises(Bad):
-        database.group_commit.submit_together([Step(write_counters, "a"), Step(refuse, "x", rank=1)])
-    assert count(database, tables.counters) == 0
-
-
-def test_a_caller_whose_second_step_fails_harms_nobody_else(database: Database) -> None:
-    def refuse(_connection: Connection, items: list[str]) -> list[str]:
-        raise Bad(items[0])
-
-    database.group_commit._turn.acquire()
-    calls = [
-        lambda: database.group_commit.submit_together([Step(write_counters, "a"), Step(refuse, "x", rank=1)]),
-        lambda: submit_one(database.group_commit, write_counters, "b"),
-        lambda: database.group_commit.submit_together([Step(write_counters, "c"), Step(write_counters, "d")]),
-    ]
-    found = at_once(calls, database.group_commit._turn)
-    assert isinstance(found[0], Bad)
-    assert found[1:] == ["b is written", ["c is written", "d is written"]]
-    assert {row.name for row in every(database, tables.counters)} == {"b", "c", "d"}
+    assert sorted(sorted(group) for group in groups) == [["x", "z"], ["y"]]
 
 
 def test_a_group_is_no_heavier_than_postgresql_can_lock(
@@ -178,7 +141,7 @@ def test_a_group_is_no_heavier_than_postgresql_can_lock(
 
 
 def test_one_that_is_too_heavy_for_any_group_is_written_alone(database: Database) -> None:
-    assert submit_one(database.group_commit, write_counters, "a", weight=HEAVIEST_GROUP * 2) == "a is written"
+    assert database.group_commit.submit(write_counters, "a", weight=HEAVIEST_GROUP * 2) == "a is written"
 
 
 def test_a_commit_of_which_nobody_knows_is_tried_again_alone(database: Database) -> None:
@@ -209,16 +172,14 @@ def test_a_commit_of_which_nobody_knows_is_tried_again_alone(database: Database)
 
     groups = GroupCommit(Breaks)
     groups._turn.acquire()
-    calls = [lambda name=name: submit_one(groups, once, name) for name in ("a", "b")]
+    calls = [lambda name=name: groups.submit(once, name) for name in ("a", "b")]
     assert at_once(calls, groups._turn) == [False, False]
     assert count(database, tables.counters) == 2
 
 
 def test_many_threads_that_write_without_end_all_come_through(database: Database) -> None:
     def write_ten(thread: int) -> list[str]:
-        return [
-            submit_one(database.group_commit, write_counters, f"{thread}-{number}") for number in range(10)
-        ]
+        return [database.group_commit.submit(write_counters, f"{thread}-{number}") for number in range(10)]
 
     found = at_once([lambda thread=thread: write_ten(thread) for thread in range(8)])
     assert [len(each) for each in found] == [10] * 8
