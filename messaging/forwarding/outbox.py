@@ -211,7 +211,8 @@ def _learn(connection: Connection, state: Any, answers: Sequence[Answer], now: d
 
 
 def _fails_for_long(connection: Connection, state: Any, now: datetime) -> bool:
-    if state.failing_since is None or now - state.failing_since < receiver_state.PAUSE_AFTER:
+    since = state.failing_since
+    if since is None or steady(connection, now) - since < receiver_state.PAUSE_AFTER:
         return False
     tried = (
         select(tables.forward_events.c.id)

@@ -66,7 +66,7 @@ def failed(connection: Connection, row: Row[Any], reason: str, now: datetime, *,
     """Nothing of a round was accepted. A receiver that is up and refuses what it got may take what comes next:
     one attempt per step would keep that waiting for hours behind what it refuses."""
     step = row.step + 1 if is_down else 0
-    since = row.failing_since or now
+    since = row.failing_since or steady(connection, now)
     _write(
         connection,
         step=step,

@@ -55,11 +55,12 @@ def standing_of(settings: Settings, connection: Connection) -> dict[str, Any]:
     if row is not None and (url is None or row.receiver != receiver_state.receiver_of(url)):
         # What is known of another receiver says nothing of this one.
         row = None
+    failing_since = None if row is None else row.failing_since
     return {
         "state": _state(url, row),
         "receiver": None if url is None else _receiver(url),
         "reason": None if row is None else row.reason,
-        "failing_since": _time(row, "failing_since"),
+        "failing_since": None if failing_since is None else rfc3339(by_wall(connection, failing_since)),
         "paused_at": _time(row, "paused_at"),
         "succeeded_at": _time(row, "succeeded_at"),
         "counts": outbox.count_by_state(connection),

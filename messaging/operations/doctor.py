@@ -21,7 +21,7 @@ from messaging.operations.metrics import Gauges
 from messaging.service import Service
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for
-from messaging.storage.clocks import last_step
+from messaging.storage.clocks import has_boot_clock, last_step
 from utils.errors import ProviderError, ServiceError
 from utils.json_shapes import rfc3339
 from utils.private_files import find_open
@@ -34,6 +34,7 @@ MOST_NAMED = 20
 # A commit this slow (a network disk, a far database) makes callbacks wait longer than AT may.
 SLOW_COMMIT_SECONDS = 0.25
 STEP_SHOWN = timedelta(days=1)
+NO_BOOT_CLOCK = "no boot clock can be read here, so waits and leases follow the clock when it is set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +136,11 @@ def _clock(service: Service) -> Finding:
     with database.write() as connection:
         database.clocks.look(connection)
         step = last_step(connection)
-        is_old = step is not None and step.at < database.now(connection) - STEP_SHOWN
+        is_old = step is not None and abs(database.now(connection) - step.at) > STEP_SHOWN
     whose = "this machine's clock" if database.is_sqlite else "the database's clock"
     if step is None:
-        return Finding("clock", True, f"{whose} was never set by more than a minute")
+        says = f"{whose} was never set by more than a minute"
+        return Finding("clock", True, says if has_boot_clock() else NO_BOOT_CLOCK)
     seconds = round(step.by.total_seconds())
     says = f"{whose} was set {'forward' if seconds > 0 else 'back'} by {abs(seconds)} s at {rfc3339(step.at)}"
     return Finding("clock", is_old, says if is_old else f"{says}: look at what keeps its time (NTP)")

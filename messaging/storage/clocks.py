@@ -172,10 +172,8 @@ class Clocks:
 
 def last_step(connection: Connection) -> Step | None:
     """The last time that the wall clock was set by more than a minute, seen by any machine."""
-    stepped = tables.clock_anchors.c.stepped_at
-    row = connection.execute(
-        _ANCHORS.where(stepped.is_not(None)).order_by(stepped.desc()).limit(1)
-    ).one_or_none()
+    seen = _LATEST.where(tables.clock_anchors.c.stepped_at.is_not(None))
+    row = connection.execute(seen).one_or_none()
     return None if row is None else Step(row.stepped_at, row.stepped_micros * _MICROSECOND)
 
 
@@ -183,6 +181,10 @@ def _carried_on(last: Row[Any], wall: datetime) -> datetime:
     """Steady time at `wall`, after `last` was seen: it never goes back."""
     carried: datetime = last.seen_steady_at + max(wall - last.seen_wall_at, timedelta())
     return carried
+
+
+def has_boot_clock() -> bool:
+    return current_boot_id() is not None
 
 
 @cache

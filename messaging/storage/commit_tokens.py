@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, text
+from sqlalchemy import Connection, Engine, func, insert, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -30,7 +29,7 @@ LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', :milliseconds, true)")
 
 def leave_token(connection: Connection) -> str:
     token = secrets.token_hex(16)
-    connection.execute(insert(tables.idempotency_keys), [_row(token)])
+    connection.execute(insert(tables.idempotency_keys).values(**_row(token)))
     return token
 
 
@@ -57,4 +56,5 @@ def _is_there(engine: Engine, token: str, deadline: float) -> bool:
 
 
 def _row(token: str) -> dict[str, Any]:
-    return {"route": ROUTE, "key": token, "fingerprint": b"", "created_at": datetime.now(UTC)}
+    # By the clock that the sweep forgets keys by: this machine's may be days behind.
+    return {"route": ROUTE, "key": token, "fingerprint": b"", "created_at": func.clock_timestamp()}

@@ -5,10 +5,38 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, case
+from sqlalchemy import Boolean, ColumnElement, Connection, bindparam, case
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from messaging.storage import tables
 from messaging.storage.clocks import steady
+
+
+class _OnSqlite(FunctionElement[bool]):
+    """A condition that is always true on PostgreSQL, where there is one clock.
+
+    PostgreSQL's planner takes the CASE for one that few rows meet: it would read and sort all due rows of a batch for
+    each claim, 5.5 ms against 2.1 with 5,000 of them, and no bound with a million.
+    """
+
+    type = Boolean()
+    inherit_cache = True
+
+    def self_group(self, against: object = None) -> Any:  # noqa: ARG002
+        return self
+
+
+@compiles(_OnSqlite, "sqlite")
+def _as_it_is(element: _OnSqlite, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(_OnSqlite, "postgresql")
+def _always(_element: _OnSqlite, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "true"
+
 
 _wall_now, _steady_now, _latest_now = (
     bindparam(name, type_=tables.messages.c.due_at.type) for name in ("wall_now", "steady_now", "latest_now")
@@ -21,7 +49,7 @@ def is_due(messages: Any) -> tuple[ColumnElement[bool], ...]:
     # The first condition is there for the index, which knows nothing of the second.
     return (
         due_at <= _latest_now,
-        due_at <= case((messages.c.due_by_wall, _wall_now), else_=_steady_now),
+        _OnSqlite(due_at <= case((messages.c.due_by_wall, _wall_now), else_=_steady_now)),
     )
 
 

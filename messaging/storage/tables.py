@@ -457,9 +457,10 @@ forward_state = Table(
     # A digest of its URL: with another URL everything below begins anew.
     Column("receiver", String(64), nullable=False),
     Column("step", Integer, nullable=False),
+    # Steady time.
     Column("next_post_at", UtcDateTime, nullable=False),
-    Column("succeeded_at", UtcDateTime),
     Column("failing_since", UtcDateTime),
+    Column("succeeded_at", UtcDateTime),
     Column("paused_at", UtcDateTime),
     Column("reason", Text),
 )

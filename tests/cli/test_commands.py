@@ -298,7 +298,13 @@ def test_doctor_is_content_where_all_is_well(sms: Sms, migrated: Database) -> No
     health.beat(migrated, "worker-1")
     result = sms("doctor")
     assert result.exit_code == 0, result.stdout
-    for words in ("/sms/delivery-reports", "seen within", "answers; balance KES 120.5000", "texts in"):
+    for words in (
+        "/sms/delivery-reports",
+        "seen within",
+        "clock was never set",
+        "answers; balance KES 120.5000",
+        "texts in",
+    ):
         assert words in result.stdout
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import bindparam, event, text, update
 
 from messaging.batches import control, exports, progress
 from messaging.batches.upkeep import BatchUpkeep
 from messaging.messages.views import MessageFilters, list_messages
 from messaging.operations import sweep
 from messaging.sending import due
+from messaging.storage import tables
 from messaging.storage.database import Database
+from messaging.storage.due_times import due_now
 from tests.support import delivery
 
 ROWS = 4000
@@ -98,6 +101,36 @@ def test_no_look_at_a_batch_reads_the_whole_table(
     with plans(large) as found:
         look(large)
     assert [line for line in found if reads_the_table(line)] == []
+
+
+def test_a_claim_reads_no_more_of_a_batch_than_it_takes(large: Database) -> None:
+    """In the order of the index: a bitmap would be of all that is due, and sorted for each claim."""
+    back_off(large)
+    with plans(large) as found, large.read() as connection:
+        asked = {**due_now(connection, large.now(connection)), "batch_id": SENDING, "most": 500}
+        assert len(connection.execute(due._DUE_IN_BATCH, asked).all()) == 500
+    (line,) = found
+    assert "ix_messages_bulk" in line
+    assert line.startswith(("SEARCH messages", "->  Index Scan"))
+
+
+def back_off(database: Database) -> None:
+    """All texts were tried and wait, each for a time of its own; those of the first half have waited long enough."""
+    with database.write() as connection:
+        now = database.now(connection)
+        shuffled = [(number * 1787) % (ROWS * 3) for number in range(ROWS * 3)]
+        connection.execute(
+            update(tables.messages)
+            .where(tables.messages.c.id == bindparam("row_id"))
+            .values(due_at=bindparam("at")),
+            [
+                {"row_id": number + 1, "at": now + timedelta(seconds=place - ROWS * 1.5)}
+                for number, place in enumerate(shuffled)
+            ],
+        )
+    if not database.is_sqlite:
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE messages"))
 
 
 def test_a_download_reads_each_row_once(large: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Self
 
@@ -415,6 +415,23 @@ def test_a_day_of_failures_pauses_and_a_person_resumes(
     assert run(forwarding_database, receiver) == 3
     assert len(receiver.posted) == attempts + 3
     assert standing(forwarding_database, settings)["state"] == "on"
+
+
+def test_a_clock_that_is_set_forward_is_no_day_of_failures(
+    forwarding_database: Database, clock: Clock, settings: Settings
+) -> None:
+    if not forwarding_database.is_sqlite:
+        pytest.skip("PostgreSQL's clock is the only one there")
+    add_events(forwarding_database, 3)
+    receiver = Receiver(lambda event_id: BROKEN)
+    fail_for(forwarding_database, clock, receiver, 1)
+    clock.set_wall(hours=25)
+    fail_for(forwarding_database, clock, receiver, 1)
+    found = standing(forwarding_database, settings)
+    assert found["state"] == "failing"
+    with forwarding_database.read() as connection:
+        failing_for = forwarding_database.now(connection) - datetime.fromisoformat(found["failing_since"])
+    assert timedelta(hours=1) < failing_for < timedelta(hours=4)
 
 
 def test_one_event_that_nobody_takes_does_not_pause_the_rest(

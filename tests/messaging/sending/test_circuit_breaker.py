@@ -184,7 +184,8 @@ def test_a_break_is_as_long_as_at_asks_up_to_an_hour(database: Database, clock: 
 
 def test_a_clock_that_was_stepped_back_does_not_close_the_road(database: Database, clock: Clock) -> None:
     lose_answer(database)
-    clock.step(hours=-3)
+    clock.set_wall(hours=-3)
+    clock.step(seconds=FIRST_STEP.total_seconds() + 1)
     assert not waits(database)
 
 

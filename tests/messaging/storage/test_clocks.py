@@ -75,6 +75,15 @@ def test_another_process_reads_the_same_time(database: Database, clock: Clock) -
     other.close()
 
 
+def test_a_pooled_connection_measures_anew_in_each_transaction(database: Database, clock: Clock) -> None:
+    clock.look()
+    wall, by_boot = both(database)
+    clock.set_wall(hours=-2)
+    with database.read() as connection:
+        found = by_boot_clock(connection, wall - timedelta(hours=2))
+    assert abs(found - by_boot) < BLINK
+
+
 def test_postgresql_gives_leases_its_own_clock(database: Database, clock: Clock) -> None:
     """They are shared by machines, whose boot clocks know nothing of each other."""
     clock.set_wall(hours=-2)

@@ -6,6 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 import pytest
@@ -15,11 +16,11 @@ from messaging.batches import upload, upload_store
 from messaging.batches.upload import BatchRequest
 from messaging.consent import views
 from messaging.conversations import threads
-from messaging.messages import accept, unknown_outcomes
+from messaging.messages import accept, idempotency, unknown_outcomes
 from messaging.messages.accept import SendRequest
 from messaging.storage import commit_tokens, tables
 from messaging.storage.database import Database, utc_now
-from tests.support.delivery import count, every, phone, queue
+from tests.support.delivery import count, every, in_write, phone, queue
 from tests.support.postgresql_proxy import AFTER, BEFORE, NEVER, PostgresqlProxy
 from utils.errors import AcceptanceUnknown, StorageUnavailable
 from utils.settings import Settings
@@ -272,3 +273,20 @@ def test_a_line_that_is_whole_leaves_answers_as_they_were(
     add_counter(cut, "a")
     assert count(database, tables.counters) == 1
     assert proxy.cuts == 0
+
+
+def test_a_token_outlives_a_sweep_where_this_machine_s_clock_is_behind(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forgotten before it was asked for, it would say "not committed" of what was."""
+
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Behind:
+            return super().now(tz) - timedelta(days=2)
+
+    monkeypatch.setattr(commit_tokens, "datetime", Behind, raising=False)
+    with database.write(settled=True):
+        pass
+    assert in_write(database, idempotency.forget_old) == 0
+    assert count(database, tables.idempotency_keys) == 1
