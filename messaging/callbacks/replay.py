@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, Select, select
 from messaging.callbacks import journal
 from messaging.callbacks.apply import Filed, apply_each, attempt
 from messaging.callbacks.receive import TRUNCATED, Unusable, read_content
-from messaging.reports import parked
+from messaging.reports.apply import apply_again
 from messaging.reports.message_state import DeliveryReport, FiledReport
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -116,7 +116,7 @@ def _replay_one(settings: Settings, database: Database, connection: Connection, 
     except Unusable:  # also what was erased with age
         return "quarantined" if row.outcome == journal.QUARANTINED else "unchanged"
     if isinstance(content, DeliveryReport):
-        return _replay_report(database, connection, row, content)
+        return _replay_report(settings, database, connection, row, content)
     if row.outcome == journal.APPLIED:
         return "unchanged"
     if apply_each(settings, database, connection, [Filed(row.id, row.received_at, content)]):
@@ -125,9 +125,11 @@ def _replay_one(settings: Settings, database: Database, connection: Connection, 
     return "applied"
 
 
-def _replay_report(database: Database, connection: Connection, row: Row[Any], report: DeliveryReport) -> str:
+def _replay_report(
+    settings: Settings, database: Database, connection: Connection, row: Row[Any], report: DeliveryReport
+) -> str:
     filed = FiledReport(row.id, row.received_at, report)
-    again = partial(parked.apply_again, database, connection, filed)
+    again = partial(apply_again, database, connection, filed, adopt=settings.adopt_by_number)
     did = attempt(connection, row.id, again)
     if did is None:
         return "unapplied"

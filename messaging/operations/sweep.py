@@ -16,7 +16,7 @@ from messaging.callbacks import replay
 from messaging.costs import budgets
 from messaging.forwarding import outbox
 from messaging.messages import idempotency, status_events
-from messaging.reports import parked
+from messaging.reports import adoption, parked
 from messaging.sending import last_check, start_post
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -53,7 +53,7 @@ def sweep(database: Database, settings: Settings) -> Swept:
         expired=_settle_in_chunks(database, _too_late),
         no_report=_settle_in_chunks(database, _without_report),
         joined=parked.join_stragglers(database),
-        adopted=parked.adopt_by_number(database) if settings.adopt_by_number else 0,
+        adopted=adoption.adopt_by_number(database) if settings.adopt_by_number else 0,
         uploads_forgotten=_forget_old(database, settings),
         # Last: a body at which the store itself stumbles must cost the sweep nothing else.
         reapplied=replay.retry_unapplied(database, settings),

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select
 
 from messaging import statuses
-from messaging.reports import parked
+from messaging.reports import adoption
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.crash.numbers import FAULTS
@@ -67,7 +67,7 @@ def _open_attempts() -> Select[int]:
 
 
 def _adoptable(connection: Connection) -> int:
-    return sum(report.why == NOT_YET for report in parked.ambiguous_reports(connection))
+    return sum(report.why == NOT_YET for report in adoption.ambiguous_reports(connection))
 
 
 def _waits_for_a_sweep(database: Database) -> bool:
