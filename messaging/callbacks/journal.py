@@ -11,9 +11,11 @@ from sqlalchemy import Connection, Executable, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from messaging.storage import tables
-from messaging.storage.bulk import JsonRows
+from messaging.storage.bulk import JsonRows, one_of
 from messaging.storage.database import utc_now
 
+# Durable and answered; the worker applies it.
+RECEIVED = "received"
 APPLIED = "applied"
 QUARANTINED = "quarantined"
 UNAPPLIED = "unapplied"
@@ -21,7 +23,7 @@ UNAPPLIED = "unapplied"
 DIGEST_BYTES = 16
 _SET_OUTCOME = (
     update(tables.callbacks)
-    .where(tables.callbacks.c.id == bindparam("callback_id"))
+    .where(one_of(tables.callbacks.c.id, "callback_ids"))
     .values(outcome=bindparam("new_outcome"), detail=bindparam("new_detail"))
 )
 
@@ -76,8 +78,8 @@ def set_outcome(
     connection: Connection, callback_ids: Sequence[int], outcome: str, detail: str | None
 ) -> None:
     if callback_ids:
-        rows = [{"callback_id": one, "new_outcome": outcome, "new_detail": detail} for one in callback_ids]
-        connection.execute(_SET_OUTCOME, rows)
+        given = {"callback_ids": callback_ids, "new_outcome": outcome, "new_detail": detail}
+        connection.execute(_SET_OUTCOME, given)
 
 
 def _counting(insert: sqlite.Insert | postgresql.Insert) -> Executable:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, Select, select
 from messaging.callbacks import journal
 from messaging.callbacks.apply import Filed, apply_each, attempt
 from messaging.callbacks.receive import TRUNCATED, Unusable, read_content
+from messaging.reports import find
 from messaging.reports.apply import apply_again
 from messaging.reports.message_state import DeliveryReport, FiledReport
 from messaging.storage import tables
@@ -52,13 +53,16 @@ def replay(
     counted: Counter[str] = Counter()
     for chunk in _chunks(database, _wanted(ids, since, only_unapplied)):
         with database.write() as connection:
+            find.take_turn(connection)
+            # Locked as whoever journals locks them, applied in the order they came.
             rows = connection.execute(
                 select(tables.callbacks)
                 .where(tables.callbacks.c.id.in_(chunk))
-                .order_by(tables.callbacks.c.id)
+                .order_by(tables.callbacks.c.digest)
                 .with_for_update()
             ).all()
-            counted.update(_replay_one(settings, database, connection, row) for row in rows)
+            in_order = sorted(rows, key=lambda row: row.id)
+            counted.update(_replay_one(settings, database, connection, row) for row in in_order)
     return ReplayCounts(**counted)
 
 

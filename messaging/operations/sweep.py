@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, case, delete, select, update
 
 from messaging import statuses
 from messaging.batches import refused_rows, upload_store
-from messaging.callbacks import replay
+from messaging.callbacks import received, replay
 from messaging.costs import budgets
 from messaging.forwarding import outbox
 from messaging.messages import idempotency, status_events
@@ -46,6 +46,8 @@ class Swept:
 
 
 def sweep(database: Database, settings: Settings) -> Swept:
+    # What AT has told already counts before anything is inferred, or called unknown, without it.
+    received.apply_received(database, settings)
     requeued, unknown = sweep_expired_leases(database)
     swept = Swept(
         requeued=requeued,

@@ -114,11 +114,14 @@ def adopt_by_number(database: Database, now: datetime | None = None) -> int:
 
     `now`: only reports that came before it (default: all).
     """
-    with database.read() as connection:
+    with database.write() as connection:
+        # After a report that is being parked just now: each side would else look before the other commits.
+        find.take_turn(connection)
         numbers = list(connection.execute(_NUMBERS_IN_DOUBT).scalars())
     adopted = 0
     for start in range(0, len(numbers), MOST_AT_ONCE):
         with database.write() as connection:
+            find.take_turn(connection)
             adopted += adopt(database, connection, numbers[start : start + MOST_AT_ONCE], now)
     return adopted
 

@@ -12,6 +12,7 @@ from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.database import lock_keys
 
+APPLYING = "apply_reports"
 _COLUMNS = (
     tables.messages.c.id,
     tables.messages.c.provider_message_id,
@@ -58,6 +59,15 @@ def by_provider_id(connection: Connection, provider_ids: Iterable[str]) -> dict[
 def by_id(connection: Connection, ids: Iterable[int]) -> dict[int, MessageState]:
     rows = connection.execute(_BY_ID[connection.dialect.name], {"ids": list(ids)})
     return {row.id: MessageState(row) for row in rows}
+
+
+def take_turn(connection: Connection) -> None:
+    """Reports are applied, and adopted, by one transaction at a time; the lock ends with it, or with its process.
+
+    Two at once could each park a report of the other's message, or both adopt. On SQLite the write transaction is
+    that lock.
+    """
+    lock_keys(connection, [APPLYING])
 
 
 def _look_up(connection: Connection, provider_ids: Iterable[str]) -> dict[str, list[MessageState]]:

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
 
@@ -43,7 +43,10 @@ class MessageSender:
         database: Database,
         provider: ProviderClient,
         stopping: threading.Event | None = None,
+        apply_reports: Callable[[], object] | None = None,
     ) -> None:
+        """`apply_reports`: makes count what AT has already reported, before a text may be sent a second time."""
+        self._apply_reports = apply_reports
         self._database = database
         self._provider = provider
         self._stopping = stopping or threading.Event()
@@ -98,6 +101,8 @@ class MessageSender:
         self, posting: Posting, outcome: SendAnswer | ProviderError, waiting: deque[Claim]
     ) -> Posting | None:
         """Writes down what the POST came to and, in the same transaction, that the next one leaves."""
+        if leaves_doubt(outcome):
+            self._hear_reports()
         if isinstance(outcome, ProviderError) or not self._may_follow(waiting):
             write_outcome(self._database, posting, outcome)
             return None
@@ -116,6 +121,14 @@ class MessageSender:
             return None
         waiting.popleft()
         return turn if isinstance(turn, Posting) else None
+
+    def _hear_reports(self) -> None:
+        """`on_unknown=resend` sends again what is unknown: not what a report has settled meanwhile."""
+        try:
+            if self._apply_reports is not None:
+                self._apply_reports()
+        except SQLAlchemyError:
+            logger.warning("reports are not applied before a text may be sent again", exc_info=True)
 
     def _may_follow(self, waiting: deque[Claim]) -> bool:
         """What is once written down as leaving has to leave at once: nothing may come in between."""
@@ -179,6 +192,12 @@ def ask_provider(
             extra={"attempt_id": claim.attempt_id, "outcome": error.outcome, "reason": error.reason},
         )
         return error
+
+
+def leaves_doubt(outcome: SendAnswer | ProviderError) -> bool:
+    if isinstance(outcome, ProviderError):
+        return outcome.outcome == "unknown"
+    return any(answer.outcome == "unknown" for answer in outcome.recipients.values())
 
 
 def write_outcome(
