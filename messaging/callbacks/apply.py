@@ -192,7 +192,7 @@ def attempt(connection: Connection, callback_id: int, apply: Callable[[], Result
         # Without the traceback: the store's errors quote the values, and a log holds no number and no text.
         note = {"callback_id": callback_id, "error": type(error).__name__}
         logger.error("a callback could not be applied", extra=note)  # noqa: TRY400
-        journal.set_outcome(connection, [callback_id], journal.UNAPPLIED, _explain(error))
+        journal.set_outcome(connection, [callback_id], journal.UNAPPLIED, explain(error))
         return None
 
 
@@ -216,7 +216,7 @@ def _is_trouble_of_store(error: Exception) -> bool:
     return state[:2] in TROUBLE_OF_STORE
 
 
-def _explain(error: Exception) -> str:
+def explain(error: Exception) -> str:
     """For the journal, which holds the body anyway; the log gets no values."""
     cause = getattr(error, "orig", None) or error
     return f"{type(error).__name__}: {cause}".replace("\0", "\ufffd")[:LONGEST_DETAIL]

@@ -6,14 +6,16 @@ and then leaves out what it has done. What a worker that dies had not committed 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy.exc import DBAPIError
 
 from messaging.callbacks import journal
-from messaging.callbacks.apply import Filed, apply_in_halves
+from messaging.callbacks.apply import Filed, apply_in_halves, explain
 from messaging.callbacks.receive import Unusable, read_content
 from messaging.reports import find
 from messaging.storage import tables
@@ -23,6 +25,10 @@ from utils.settings import Settings
 
 # 500 take 119 + 27 µs each on PostgreSQL where 8 take 119 + 137; larger groups gain nothing, and other writers wait.
 GROUP = 500
+
+PATIENCE = timedelta(seconds=10)
+
+logger = logging.getLogger(__name__)
 
 _OLDEST: Select[Any] = (
     select(
@@ -59,8 +65,30 @@ def apply_received(
         with database.read() as connection:
             rows = connection.execute(_OLDEST.limit(min(waiting, GROUP))).all()
         waiting -= len(rows) or waiting
-        applied += _apply_group(database, settings, rows) if rows else 0
+        applied += _apply(database, settings, rows) if rows else 0
     return applied
+
+
+def _apply(database: Database, settings: Settings, rows: Sequence[Row[Any]]) -> int:
+    """Trouble of the store is no fault of a body, and passes: it raises. After a while each is tried alone."""
+    try:
+        return _apply_group(database, settings, rows)
+    except DBAPIError:
+        with database.read() as connection:
+            if database.now(connection) - rows[0].received_at < PATIENCE:
+                raise
+    logger.warning("reports are applied one by one: the store refuses them together")
+    return sum(_apply_alone(database, settings, row) for row in rows)
+
+
+def _apply_alone(database: Database, settings: Settings, row: Row[Any]) -> int:
+    """One at which the store itself stumbles holds up neither those behind it nor the sweep, which comes after it."""
+    try:
+        return _apply_group(database, settings, [row])
+    except DBAPIError as error:
+        with database.write() as connection:
+            journal.set_outcome(connection, [row.id], journal.UNAPPLIED, explain(error))
+        return 0
 
 
 def _apply_group(database: Database, settings: Settings, rows: Sequence[Row[Any]]) -> int:

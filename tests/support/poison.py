@@ -11,17 +11,23 @@ class Poison:
     """Makes the store refuse one body: whoever parks a report with this word meets an error of the database."""
 
     WORD = "Poison"
+    # With this word the store says that it is itself in trouble, as it does where a disk is full.
+    TROUBLE = "Trouble"
 
     def __init__(self, database: Database) -> None:
         self.database = database
         refuse = {
             True: [
                 "CREATE TRIGGER poison BEFORE INSERT ON delivery_reports WHEN NEW.word = 'Poison'"
-                " BEGIN SELECT RAISE(ABORT, 'poisoned'); END"
+                " BEGIN SELECT RAISE(ABORT, 'poisoned'); END",
+                "CREATE TRIGGER trouble BEFORE INSERT ON delivery_reports WHEN NEW.word = 'Trouble'"
+                " BEGIN SELECT json('{'); END",
             ],
             False: [
                 "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS"
-                " $$ BEGIN IF NEW.word = 'Poison' THEN RAISE 'poisoned'; END IF; RETURN NEW; END $$",
+                " $$ BEGIN IF NEW.word = 'Poison' THEN RAISE 'poisoned'; END IF;"
+                " IF NEW.word = 'Trouble' THEN RAISE 'trouble' USING ERRCODE = '53200'; END IF;"
+                " RETURN NEW; END $$",
                 "CREATE TRIGGER poison BEFORE INSERT ON delivery_reports"
                 " FOR EACH ROW EXECUTE FUNCTION poison()",
             ],
@@ -30,7 +36,7 @@ class Poison:
 
     def cure(self) -> None:
         if self.database.is_sqlite:
-            self._run("DROP TRIGGER poison")
+            self._run("DROP TRIGGER poison", "DROP TRIGGER trouble")
         else:
             self._run("DROP TRIGGER poison ON delivery_reports", "DROP FUNCTION poison")
 

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import event, select, text
+from sqlalchemy.exc import OperationalError
 
 from messaging.callbacks import journal, received
 from messaging.callbacks.receive import CallbackReceiver
@@ -124,6 +125,24 @@ def test_a_body_that_cannot_be_applied_takes_no_neighbour_with_it(
     assert apply_received(database, settings) == 0
     poison.cure()
     assert replay(database, settings, only_unapplied=True) == ReplayCounts(applied=3)
+
+
+@pytest.mark.usefixtures("poison")
+def test_trouble_of_the_store_is_waited_for_but_not_for_ever(
+    database: Database, settings: Settings, inbox: CallbackReceiver
+) -> None:
+    """It passes, mostly. A body that brings it about each time must not keep the others, and the sweep, waiting."""
+    ids = [add_accepted(database, f"good-{number}") for number in range(3)]
+    inbox.receive("report", report("bad", Poison.TROUBLE))
+    for number in range(3):
+        inbox.receive("report", report(f"good-{number}"))
+    with pytest.raises(OperationalError):
+        apply_received(database, settings)
+    assert outcomes(database) == ["received"] * 4
+    move_time(database, tables.callbacks, "received_at", received.PATIENCE)
+    assert apply_received(database, settings) == 3
+    assert outcomes(database) == ["unapplied", "applied", "applied", "applied"]
+    assert {message(database, one).status for one in ids} == {"delivered"}
 
 
 def test_a_body_that_is_no_longer_readable_is_quarantined(
