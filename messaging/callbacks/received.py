@@ -58,15 +58,24 @@ def apply_received(
 
     Not more, so that it ends also where reports come faster than they are applied.
     """
-    with database.read() as connection:
-        waiting = connection.execute(_WAITING).scalar_one()
+    rows = _read_oldest(database, GROUP)
+    waiting = len(rows) if len(rows) < GROUP else _count_waiting(database)
     applied = 0
-    while waiting > 0 and not is_stopping():
-        with database.read() as connection:
-            rows = connection.execute(_OLDEST.limit(min(waiting, GROUP))).all()
-        waiting -= len(rows) or waiting
-        applied += _apply(database, settings, rows) if rows else 0
+    while rows:
+        applied += _apply(database, settings, rows)
+        waiting -= len(rows)
+        rows = [] if waiting <= 0 or is_stopping() else _read_oldest(database, min(waiting, GROUP))
     return applied
+
+
+def _read_oldest(database: Database, most: int) -> Sequence[Row[Any]]:
+    with database.read() as connection:
+        return connection.execute(_OLDEST.limit(most)).all()
+
+
+def _count_waiting(database: Database) -> int:
+    with database.read() as connection:
+        return connection.execute(_WAITING).scalar_one()
 
 
 def _apply(database: Database, settings: Settings, rows: Sequence[Row[Any]]) -> int:
