@@ -49,6 +49,18 @@ def test_a_trigger_reaches_the_handset_once_and_is_reported_delivered(stack: Sta
     assert history == ["queued", "sending", "accepted", "delivered"]
 
 
+def test_the_phone_page_says_that_the_service_knows_once_it_does(stack: Stack) -> None:
+    henry = "+254711000018"
+    assert trigger(stack, henry).status_code == 200
+
+    def page() -> str:
+        shown = stack.session.get(stack.simulator_url, params={"find": henry[1:]}, timeout=10)
+        return shown.text
+
+    eventually(lambda: "Delivered, the service knows" in page(), "the page says so")
+    assert [one["status"] for one in stack.messages_to(henry)] == ["delivered"]
+
+
 def test_a_handset_that_writes_gets_one_reply(stack: Stack) -> None:
     stack.control("inbound", {"from": BOB, "text": "Hello?", "to": SHORTCODE})
 

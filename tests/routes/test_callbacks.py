@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from messaging.callbacks.receive import LARGEST_BODY_BYTES
-from tests.support.web import Caller
+from tests.support.web import TOKEN, Caller
 
 ALICE = "+254711000001"
 INBOUND = {"from": ALICE, "to": "20880", "text": "Hello?", "id": "inbound-1", "linkId": ""}
@@ -154,3 +154,20 @@ def test_a_query_that_makes_no_sense_is_named(caller: Caller, query: dict[str, A
     assert answer.status_code == 400
     assert answer.json is not None
     assert answer.json["error"]["field"] == field
+
+
+def test_the_simulator_is_told_which_reports_have_taken_effect(caller: Caller) -> None:
+    caller.get("/sms/invoke-bulk-sms", phone=ALICE)
+    known = caller.messages()[0]["provider_message_id"]
+    for provider_id in (known, "ATXid_nobodys"):
+        caller.callback("/sms/delivery-reports", {"id": provider_id, "status": "Success"})
+    asked = {"token": TOKEN, "id": [known, "ATXid_nobodys", "ATXid_never_reported"]}
+    assert caller.get("/sms/delivery-reports", **asked).json == {"applied": []}
+    caller.apply_reports()
+    told = caller.get("/sms/delivery-reports", **asked).json
+    assert told is not None
+    assert {(one["id"], one["status"]) for one in told["applied"]} == {
+        (known, "Success"),
+        ("ATXid_nobodys", "Success"),
+    }
+    assert caller.get("/sms/delivery-reports", token=TOKEN, id=["x"] * 101).status_code == 400
