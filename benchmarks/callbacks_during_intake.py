@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from benchmarks.support.applied import wait_until_applied
 from benchmarks.support.books import fill, report_body
 from benchmarks.support.intake import MOST_ROWS, Intake, running_stack, take_in
 from benchmarks.support.load import Connections, Slice, http_post, percentile
@@ -90,8 +91,10 @@ def _require_all_delivered(url: str, expected: int) -> None:
         .select_from(tables.messages)
         .where(tables.messages.c.status == statuses.DELIVERED)
     )
-    with opened(url) as database, database.read() as connection:
-        found = connection.execute(query).scalar_one()
+    with opened(url) as database:
+        wait_until_applied(database)
+        with database.read() as connection:
+            found = connection.execute(query).scalar_one()
     if found != expected:
         raise CannotMeasure(f"{expected} reports were answered, but {found} messages are delivered")
 

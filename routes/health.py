@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from messaging.operations.health import OK, readiness
+from messaging.operations.health import OK, oldest_report_seconds, readiness
 from messaging.operations.metrics import Gauge, Gauges
 from routes.guards import REFUSED_CALLBACKS, requires_api_key
 from routes.service import current_service
@@ -28,10 +28,15 @@ def show_alive() -> dict[str, str]:
 
 @health_bp.get("/readyz")
 def show_ready() -> tuple[dict[str, object], int]:
-    """Ready: database, queue, worker and inbox are well; 503 says which is not."""
+    """Ready: database, queue, worker and inbox are well; 503 says which is not.
+
+    The age of the oldest report that is not applied yet is told and decides nothing.
+    """
     checks = readiness(current_service())
     is_ready = all(said == OK for said in checks.values())
-    return {"status": "ready" if is_ready else "not ready", "checks": checks}, 200 if is_ready else 503
+    said: dict[str, object] = {"status": "ready" if is_ready else "not ready", "checks": checks}
+    said["oldest_report_seconds"] = oldest_report_seconds(current_service())
+    return said, 200 if is_ready else 503
 
 
 @health_bp.get("/metrics")

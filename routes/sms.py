@@ -9,6 +9,7 @@ from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState
 
 from messaging.callbacks.receive import LARGEST_BODY_BYTES
+from messaging.reports.views import applied_reports
 from routes.guards import refuses_prefetch, requires_trigger_key, requires_webhook_token, trigger_slot
 from routes.service import current_service
 from routes.trigger_requests import answer_trigger, read_trigger
@@ -64,6 +65,13 @@ def receive_inbound() -> Response:
 def receive_delivery_report() -> Response:
     """Takes a report on what became of a text."""
     return _receive("report", "OK")
+
+
+@sms_bp.get("/delivery-reports")
+@requires_webhook_token
+def show_applied_reports() -> dict[str, Any]:
+    """Says which reports with these ids have taken effect: the answer to a report says that it is stored."""
+    return {"applied": applied_reports(current_service().database, request.args.getlist("id"))}
 
 
 @sms_bp.post("/opt-out")

@@ -50,6 +50,8 @@ def text_state(row: sqlite3.Row, trouble: str | None) -> tuple[str, str]:
     arrival = "Delivered" if row["is_received"] else "Not received"
     if row["report"] is None:
         return f"{arrival}, no report will come", "quiet"
+    if row["reported"] and not row["is_known"]:
+        return f"{arrival}, the service has the report", "waiting"
     if row["reported"]:
         known = "the service knows" if row["reported"] == "Success" else f"reported “{row['reported']}”"
         return f"{arrival}, {known}", "good" if row["is_received"] else "bad"

@@ -41,8 +41,8 @@ LIMIT :limit
 """
 
 TEXTS_OF = """
-SELECT texts.*, posts.text, posts.sender, posts.arrived_at
-FROM texts JOIN posts ON posts.id = texts.post_id
+SELECT texts.*, posts.text, posts.sender, posts.arrived_at, known.text_id IS NOT NULL AS is_known
+FROM texts JOIN posts ON posts.id = texts.post_id LEFT JOIN known ON known.text_id = texts.id
 WHERE texts.id > ? AND texts.number IN ({marks}) ORDER BY texts.id DESC
 """
 

@@ -5,7 +5,7 @@ from urllib.parse import quote
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from . import handsets
+from . import handsets, knowledge
 from .conversations import shown_phones
 from .handsets import HandsetError, HandsetText, phone_number, required
 from .state import Simulator, current_simulator
@@ -41,6 +41,7 @@ def add_security_headers(response: Response) -> Response:
 @page_bp.get("/")
 def phones() -> ResponseReturnValue:
     simulator = current_simulator()
+    knowledge.learn(simulator)
     response = make_response()
     response.set_etag(f"{simulator.store.revision}")
     response.cache_control.no_cache = True

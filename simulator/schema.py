@@ -1,8 +1,9 @@
 """The tables of the simulator's one SQLite file.
 
 ``posts`` has one row for every POST to the send endpoint, ``texts`` one for every recipient AT looked at: those with
-``is_received`` are the handset ledger. ``callbacks`` holds only what is still owed to the service. ``totals`` has one
-row of counters so that no page view counts a million rows.
+``is_received`` are the handset ledger. ``known`` has the texts whose report the service has applied, as far as the page
+has asked. ``callbacks`` holds only what is still owed to the service. ``totals`` has one row of counters so that no
+page view counts a million rows.
 """
 
 TABLES = """
@@ -29,6 +30,8 @@ CREATE TABLE IF NOT EXISTS texts (
     reported TEXT,
     reported_at REAL
 );
+
+CREATE TABLE IF NOT EXISTS known (text_id INTEGER PRIMARY KEY);
 
 CREATE TABLE IF NOT EXISTS inbound (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -82,4 +85,4 @@ CREATE TABLE IF NOT EXISTS totals (
 INSERT OR IGNORE INTO totals (id) VALUES (1);
 """
 
-EMPTIED_BY_RESET = ("posts", "texts", "inbound", "callbacks", "blacklist", "faults", "totals")
+EMPTIED_BY_RESET = ("posts", "texts", "known", "inbound", "callbacks", "blacklist", "faults", "totals")

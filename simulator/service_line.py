@@ -1,6 +1,8 @@
 """One kept-alive connection from AT to the service's callback URLs."""
 
 import http.client
+import json
+from collections.abc import Sequence
 from urllib.parse import quote, urlsplit
 
 PATHS = {
@@ -9,6 +11,7 @@ PATHS = {
     "opt_out": "/sms/opt-out",
     "subscription": "/sms/subscription",
 }
+OK = 200
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -46,6 +49,19 @@ class ServiceLine:
         answer = self._connection.getresponse()
         answer.read()
         return str(answer.status)
+
+    def applied_reports(self, message_ids: Sequence[str]) -> set[tuple[str, str]]:
+        """Id and word of those that the service has applied. AT never asks this: it is for the page."""
+        asked = "&".join(f"id={quote(one, safe='')}" for one in message_ids)
+        separator = "&" if self._query else "?"
+        url = f"{self._prefix}{PATHS['report']}{self._query}{separator}{asked}"
+        try:
+            self._connection.request("GET", url)
+            answer = self._connection.getresponse()
+            told = json.loads(answer.read()) if answer.status == OK else {"applied": []}
+            return {(one["id"], one["status"]) for one in told["applied"]}
+        except (http.client.HTTPException, OSError, ValueError, LookupError, TypeError):
+            return set()
 
     def close(self) -> None:
         self._connection.close()

@@ -233,7 +233,7 @@ def test_the_search_for_readers_of_the_environment_finds_them(tmp_path: Path, te
         ("utils", "from messaging.messages import queue", {"messaging.messages.queue"}),
         ("messaging/storage", "from messaging import statuses", {"messaging.statuses"}),
         ("messaging/batches", "def late():\n    import messaging.sending.claim", {"messaging.sending.claim"}),
-        ("messaging/batches", "from messaging.reports import rows", {"messaging.reports.rows"}),
+        ("messaging/batches", "from messaging.reports import write", {"messaging.reports.write"}),
         ("messaging/batches", "from messaging.batches.rows import Row\nimport messaging.costs.prices", set()),
         ("messaging/sending", "import utils.errors\nfrom . import claim", set()),
         ("routes", "from app import create_app", {"app.create_app"}),

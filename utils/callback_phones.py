@@ -16,6 +16,8 @@ from utils.phone_numbers import parse_phone, strip_separators
 # Longer than any shortcode, shorter than any number with its country code.
 FEWEST_DIGITS_WITH_COUNTRY_CODE = 9
 FEWEST_NATIONAL_DIGITS = 7
+# As AT writes nearly all of them. Such a number has one reading, found at a tenth of the cost.
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 # What gateways put round a number. A word beside it, as in `Promo 0711000777`, makes it no number.
 _SCHEME = re.compile(r"(?:tel|sms|smsto|sip):", re.IGNORECASE)
 _PARAMETERS = re.compile(r"[;/@,?].*", re.DOTALL)
@@ -27,6 +29,9 @@ def read_callback_phone(text: str, default_region: str | None = None) -> tuple[s
 
     Two where it reads with a country code and as a national number too; none for a shortcode or a word like `MTN`.
     """
+    if _E164.fullmatch(text):
+        found = _e164(text)
+        return (found,) if found else ()
     try:
         plain = strip_separators(_undecorated(text))
     except InvalidPhone:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
 
 from huey import crontab
@@ -22,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from messaging.batches.importer import import_next
 from messaging.batches.upkeep import BatchUpkeep
+from messaging.callbacks.received import apply_received
 from messaging.conversations.handler_runner import Answerer
 from messaging.conversations.handlers import require_handlers
 from messaging.forwarding import delivery
@@ -41,6 +43,9 @@ OWN_SWEEP_SECONDS = 75.0
 SWEEP_AGAIN_SECONDS = 5.0
 # As a task of the minute beside a minute's wait a probe came after up to two: the one at 59.6 s was too early.
 PROBE_LOOK_SECONDS = 5.0
+# A report counts within 0.2 s. An idle look is one question to an index that is empty then.
+APPLY_SECONDS = 0.1
+APPLY_AGAIN_SECONDS = 1.0
 # Beyond the deadline of a POST: its record waits for a database that restarts.
 STOP_SECONDS = claim.LEASE_AFTER_TIMEOUT.total_seconds()
 # What is under way when the worker stops; an event that is cut off comes again.
@@ -70,8 +75,11 @@ class Worker:
             max_delay=0.2,
         )
         self._stopping: threading.Event = self._consumer.stop_flag
-        self._sender = MessageSender(service.settings, service.database, service.provider, self._stopping)
         self._answerer = Answerer(service.settings, service.database, self._stopping)
+        self._apply_received = partial(apply_received, service.database, service.settings)
+        self._sender = MessageSender(
+            service.settings, service.database, service.provider, self._stopping, self._apply_received
+        )
         self._is_due = threading.Event()
         self._swept_at = -math.inf
         self._threads: dict[str, threading.Thread] = {}
@@ -80,6 +88,7 @@ class Worker:
             "importer": self.import_files,
             "sweeper": self.sweep_unasked,
             "prober": self.probe,
+            "applier": self.apply_reports,
             "sender": self.send_unasked,
             "answerer": self._answerer.run,
             "forwarder": self.forward,
@@ -153,6 +162,17 @@ class Worker:
             except SQLAlchemyError:
                 logger.warning("nothing is swept: no database", exc_info=True)
                 wait_seconds = SWEEP_AGAIN_SECONDS
+
+    def apply_reports(self) -> None:
+        """Looks by itself, ten times a second: a task for each report would cost more than the report."""
+        wait_seconds = 0.0
+        while not self._stopping.wait(wait_seconds):
+            wait_seconds = APPLY_SECONDS
+            try:
+                self._apply_received(self._stopping.is_set)
+            except SQLAlchemyError:
+                logger.warning("reports are not applied: no database", exc_info=True)
+                wait_seconds = APPLY_AGAIN_SECONDS
 
     def import_files(self) -> None:
         """Makes uploaded files into messages, one at a time, in a thread of its own beside the sending threads."""

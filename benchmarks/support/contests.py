@@ -30,13 +30,21 @@ Requests = dict[str, list[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What one server made of its part of a round; `processor_us`: of its web processes, for one request."""
+    """What one server made of its part of a round; `processor_us`: of its web processes, for one request.
+
+    `helper_us`: of its helpers, which have finished.
+    """
 
     slice: Slice
     processor_us: float
+    helper_us: float = 0.0
 
 
 Round = dict[str, Taken]
+
+
+def _finished() -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,9 @@ class Server:
     port: int
     process_id: int
     concurrency: int
+    # Another process that does a part of the work, and the wait until it has.
+    helper_ids: tuple[int, ...] = ()
+    finish: Callable[[], None] = _finished
 
     @property
     def web_processes(self) -> list[int]:
@@ -59,6 +70,9 @@ class Server:
 
     def processor_seconds(self) -> float:
         return sum(processor_seconds(one) for one in self.web_processes)
+
+    def helper_seconds(self) -> float:
+        return sum(processor_seconds(one) for one in self.helper_ids)
 
 
 @contextmanager
@@ -95,9 +109,15 @@ def _play_round(pairs: Sequence[tuple[Server, Connections]], requests: Requests,
 
 
 def _take(server: Server, connections: Connections, requests: list[bytes], expected: bytes) -> Taken:
-    before = server.processor_seconds()
+    web, helpers = server.processor_seconds(), server.helper_seconds()
     taken = connections.send_all(requests, expected)
-    return Taken(taken, (server.processor_seconds() - before) / taken.answered * 1e6)
+    # Its helpers would take the processor from the next server.
+    server.finish()
+    return Taken(
+        taken,
+        (server.processor_seconds() - web) / taken.answered * 1e6,
+        (server.helper_seconds() - helpers) / taken.answered * 1e6,
+    )
 
 
 def figures_of(rounds: Sequence[Round], name: str) -> dict[str, Any]:
@@ -108,6 +128,7 @@ def figures_of(rounds: Sequence[Round], name: str) -> dict[str, Any]:
         "p50_ms": percentile(latencies, 50),
         "p99_ms": percentile(latencies, 99),
         "processor_us": Spread.of([one.processor_us for one in taken]).as_json(),
+        "helper_us": Spread.of([one.helper_us for one in taken]).as_json(),
     }
 
 

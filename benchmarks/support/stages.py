@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ from utils.setting_types import REPOSITORY
 PER_POST = 500
 FIRST_NUMBER = 254_700_000_000
 UNPACED = "1000000"
+NOTHING: Mapping[str, str] = {}
 STALLED_SECONDS = 60.0
 LOOK_SECONDS = 0.02
 
@@ -163,21 +164,20 @@ class Stage:
 
 
 @contextmanager
-def staged(kind: str, lanes: int) -> Iterator[Stage]:
+def staged(kind: str, lanes: int, overrides: Mapping[str, str] = NOTHING) -> Iterator[Stage]:
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary)
         url = stack.enter_context(migrated_database(kind, folder))
         database = stack.enter_context(opened(url))
         provider = stack.enter_context(_running_provider(folder))
-        settings = environment(
-            url,
-            free_port(),
-            AT_BASE_URL=provider.url,
-            AT_MAX_REQUESTS_PER_SECOND=UNPACED,
-            AT_MAX_MESSAGES_PER_SECOND=UNPACED,
-            AT_MAX_RECIPIENTS=str(PER_POST),
-            WORKER_CONCURRENCY=str(lanes),
-        )
+        chosen = {
+            "AT_BASE_URL": provider.url,
+            "AT_MAX_REQUESTS_PER_SECOND": UNPACED,
+            "AT_MAX_MESSAGES_PER_SECOND": UNPACED,
+            "AT_MAX_RECIPIENTS": str(PER_POST),
+            "WORKER_CONCURRENCY": str(lanes),
+        }
+        settings = environment(url, free_port(), **(chosen | dict(overrides)))
         log = folder / "worker.log"
         worker = stack.enter_context(running(["worker"], settings, log))
         wait_for(lambda: health.is_worker_alive(database), "the start of the worker", worker, log)

@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging.callbacks import journal
-from messaging.callbacks.apply import Callback, Content, OptOut, Subscription, apply_group
+from messaging.callbacks.apply import Callback, Content, OptOut, Subscription, apply_group, is_for_worker
 from messaging.consent import ledger
 from messaging.conversations.receive import InboundText
 from messaging.reports.message_state import DeliveryReport
@@ -102,7 +102,8 @@ def read_callback(
     except Unusable as error:
         logger.warning("a callback is quarantined", extra={"kind": kind, "why": str(error)})
         return Callback(journal.Arrival(kind, body, label, digest, journal.QUARANTINED, str(error)), None)
-    return Callback(journal.Arrival(kind, body, label, digest, journal.APPLIED, None), content)
+    outcome = journal.RECEIVED if is_for_worker(content) else journal.APPLIED
+    return Callback(journal.Arrival(kind, body, label, digest, outcome, None), content)
 
 
 def read_content(

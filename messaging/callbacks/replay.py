@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Row, Select, select
 from messaging.callbacks import journal
 from messaging.callbacks.apply import Filed, apply_each, attempt
 from messaging.callbacks.receive import TRUNCATED, Unusable, read_content
-from messaging.reports import parked
+from messaging.reports import find
+from messaging.reports.apply import apply_again
 from messaging.reports.message_state import DeliveryReport, FiledReport
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -52,13 +53,16 @@ def replay(
     counted: Counter[str] = Counter()
     for chunk in _chunks(database, _wanted(ids, since, only_unapplied)):
         with database.write() as connection:
+            find.take_turn(connection)
+            # Locked as whoever journals locks them, applied in the order they came.
             rows = connection.execute(
                 select(tables.callbacks)
                 .where(tables.callbacks.c.id.in_(chunk))
-                .order_by(tables.callbacks.c.id)
+                .order_by(tables.callbacks.c.digest)
                 .with_for_update()
             ).all()
-            counted.update(_replay_one(settings, database, connection, row) for row in rows)
+            in_order = sorted(rows, key=lambda row: row.id)
+            counted.update(_replay_one(settings, database, connection, row) for row in in_order)
     return ReplayCounts(**counted)
 
 
@@ -116,7 +120,7 @@ def _replay_one(settings: Settings, database: Database, connection: Connection, 
     except Unusable:  # also what was erased with age
         return "quarantined" if row.outcome == journal.QUARANTINED else "unchanged"
     if isinstance(content, DeliveryReport):
-        return _replay_report(database, connection, row, content)
+        return _replay_report(settings, database, connection, row, content)
     if row.outcome == journal.APPLIED:
         return "unchanged"
     if apply_each(settings, database, connection, [Filed(row.id, row.received_at, content)]):
@@ -125,9 +129,11 @@ def _replay_one(settings: Settings, database: Database, connection: Connection, 
     return "applied"
 
 
-def _replay_report(database: Database, connection: Connection, row: Row[Any], report: DeliveryReport) -> str:
+def _replay_report(
+    settings: Settings, database: Database, connection: Connection, row: Row[Any], report: DeliveryReport
+) -> str:
     filed = FiledReport(row.id, row.received_at, report)
-    again = partial(parked.apply_again, database, connection, filed)
+    again = partial(apply_again, database, connection, filed, adopt=settings.adopt_by_number)
     did = attempt(connection, row.id, again)
     if did is None:
         return "unapplied"

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, bindparam, func, select, text
 
 from messaging import statuses
 from messaging.consent import ledger
+from messaging.operations import health
 from messaging.reports.adoption import ambiguous_reports
 from messaging.storage import tables
 from messaging.storage.clocks import steady
@@ -24,6 +25,8 @@ from utils.money import parse_money
 MOST_NAMED = 100
 # A lease that ended is swept within a minute; longer means that no worker sweeps.
 OVERDUE = timedelta(minutes=3)
+# A worker that is alive applies a report within a fraction of a second.
+REPORT_OVERDUE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +227,18 @@ def _unapplied_callbacks(connection: Connection, _now: datetime) -> Iterator[Pro
         yield Problem("unapplied_callback", f"callback {row.id} ({row.kind}): {row.detail}")
 
 
+def _late_reports(connection: Connection, now: datetime) -> Iterator[Problem]:
+    """Stored, answered, and not applied though a worker is alive. While none is, they only wait."""
+    if not health.is_alive_at(connection, now):
+        return
+    late = select(tables.callbacks.c.id, tables.callbacks.c.received_at).where(
+        tables.RECEIVED, tables.callbacks.c.received_at < now - REPORT_OVERDUE
+    )
+    for row in connection.execute(late.order_by(tables.callbacks.c.received_at).limit(MOST_NAMED)):
+        waited = (now - row.received_at).total_seconds()
+        yield Problem("report_not_applied", f"callback {row.id} has waited for {waited:.0f} s")
+
+
 def _costs_differ(connection: Connection, _now: datetime) -> Iterator[Problem]:
     """What we add up is what AT wrote. A batch has a handful of prices, so this reads a handful of rows."""
     statement = select(
@@ -285,6 +300,7 @@ CHECKS: tuple[Callable[[Connection, datetime], Iterator[Problem]], ...] = (
     _shared_provider_ids,
     _lost_claims,
     _unapplied_callbacks,
+    _late_reports,
     _costs_differ,
     _suppressions_differ,
 )

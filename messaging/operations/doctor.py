@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from messaging.callbacks import received
 from messaging.consent import ledger
 from messaging.forwarding.outbox import FAILED
 from messaging.forwarding.views import OFF, ON, PAUSED, standing_of
-from messaging.operations import health
+from messaging.operations import audit, health
 from messaging.operations.account_check import SIMULATOR
 from messaging.operations.health import queue_problem, require_migrated
 from messaging.operations.metrics import Gauges
@@ -94,6 +95,7 @@ def _records(service: Service) -> Iterator[Finding]:
         _clock,
         _pauses,
         _waiting,
+        _reports,
         _opt_outs,
         _pace,
         _forwarding,
@@ -168,6 +170,16 @@ def _waiting(service: Service) -> Finding:
     }
     words = [f"{numbers[name]:.0f} {name.removeprefix('sms_').replace('_', ' ')}" for name in told]
     return Finding("waiting", numbers["sms_unapplied_callbacks"] == 0, ", ".join(words))
+
+
+def _reports(service: Service) -> Finding:
+    with service.database.read() as connection:
+        waited = received.oldest_wait(service.database, connection)
+    if waited is None:
+        return Finding("reports", True, "each that is stored is applied")
+    says = f"the oldest that is not applied has waited for {waited.total_seconds():.0f} s"
+    is_late = waited > audit.REPORT_OVERDUE
+    return Finding("reports", not is_late, says + ("; a worker applies them: is one running?" * is_late))
 
 
 def _opt_outs(service: Service) -> Finding:

@@ -9,15 +9,16 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import psycopg
 import redis
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from messaging.callbacks import received
 from messaging.service import Service
 from messaging.storage import migrations, tables
 from messaging.storage.bulk import insert_for
@@ -126,6 +127,19 @@ def _inbox_problem(service: Service) -> str | None:
     return None if service.callback_receiver.is_alive() else "the thread that stores callbacks has ended"
 
 
+def oldest_report_seconds(service: Service) -> float | None:
+    """How long the oldest delivery report that is stored has waited to be applied: 0.0 where none waits.
+
+    None where the database cannot be used. Late statuses make nobody unready: reports are taken all the same.
+    """
+    try:
+        with service.database.read() as connection:
+            waited = received.oldest_wait(service.database, connection)
+    except SQLAlchemyError:
+        return None
+    return round(waited.total_seconds(), 3) if waited else 0.0
+
+
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
@@ -143,6 +157,9 @@ def beat(database: Database, worker: str) -> None:
 
 def is_worker_alive(database: Database) -> bool:
     with database.read() as connection:
-        latest = connection.execute(select(func.max(tables.heartbeats.c.seen_at))).scalar()
-        now = steady(connection, database.now(connection))
-        return latest is not None and now - latest < ALIVE_WITHIN
+        return is_alive_at(connection, database.now(connection))
+
+
+def is_alive_at(connection: Connection, now: datetime) -> bool:
+    latest = connection.execute(select(func.max(tables.heartbeats.c.seen_at))).scalar()
+    return latest is not None and steady(connection, now) - latest < ALIVE_WITHIN

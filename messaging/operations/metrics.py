@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, Table, TextClause, func, select
 
 from messaging import statuses
+from messaging.callbacks import received
 from messaging.callbacks.refused import NAME as REFUSED
 from messaging.storage import tables
 from messaging.storage.clocks import steady
@@ -63,6 +64,7 @@ def _gauges(database: Database, connection: Connection) -> Iterator[Gauge]:
     for outcome, meaning in (
         ("quarantined", "Callbacks that lack a field they need"),
         ("unapplied", "Callbacks that are stored but could not be applied"),
+        ("received", "Delivery reports that are stored and not applied yet"),
     ):
         number = _count(connection, tables.callbacks, tables.callbacks.c.outcome == outcome)
         yield Gauge(f"sms_{outcome}_callbacks", meaning, {"": number})
@@ -81,6 +83,12 @@ def _gauges(database: Database, connection: Connection) -> Iterator[Gauge]:
     yield Gauge("sms_forward_failed", "Events that FORWARD_URL did not accept in two days", {"": failed})
     paused = _count(connection, tables.forward_state, tables.forward_state.c.paused_at.is_not(None))
     yield Gauge("sms_forward_paused", "Whether forwarding is paused", {"": paused})
+    waited = received.oldest_wait(database, connection)
+    yield Gauge(
+        "sms_oldest_received_seconds",
+        "Age of the oldest report that is not applied yet; 0 where there is none",
+        {"": waited.total_seconds() if waited else 0.0},
+    )
     yield from _worker_age(database, connection)
 
 

@@ -12,11 +12,11 @@ from sqlalchemy import Connection, Row, Select, case, delete, select, update
 
 from messaging import statuses
 from messaging.batches import refused_rows, upload_store
-from messaging.callbacks import replay
+from messaging.callbacks import received, replay
 from messaging.costs import budgets
 from messaging.forwarding import outbox
 from messaging.messages import idempotency, status_events
-from messaging.reports import parked
+from messaging.reports import adoption, parked
 from messaging.sending import last_check, start_post
 from messaging.storage import tables
 from messaging.storage.clocks import steady
@@ -47,6 +47,8 @@ class Swept:
 
 
 def sweep(database: Database, settings: Settings) -> Swept:
+    # What AT has told already counts before anything is inferred, or called unknown, without it.
+    received.apply_received(database, settings)
     requeued, unknown = sweep_expired_leases(database)
     swept = Swept(
         requeued=requeued,
@@ -54,7 +56,7 @@ def sweep(database: Database, settings: Settings) -> Swept:
         expired=_settle_in_chunks(database, _too_late),
         no_report=_settle_in_chunks(database, _without_report),
         joined=parked.join_stragglers(database),
-        adopted=parked.adopt_by_number(database) if settings.adopt_by_number else 0,
+        adopted=adoption.adopt_by_number(database) if settings.adopt_by_number else 0,
         uploads_forgotten=_forget_old(database, settings),
         # Last: a body at which the store itself stumbles must cost the sweep nothing else.
         reapplied=replay.retry_unapplied(database, settings),

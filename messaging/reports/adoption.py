@@ -16,8 +16,10 @@ from sqlalchemy import Connection, and_, bindparam, exists, or_, select, text, u
 
 from messaging import statuses
 from messaging.messages.report_effects import ADOPTED
-from messaging.reports import message_state
-from messaging.reports.rows import IS_PARKED, settle
+from messaging.reports import find
+from messaging.reports.message_state import FiledReport, is_known_word
+from messaging.reports.parked import IS_PARKED
+from messaging.reports.settle import settle
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.database import Database
@@ -112,11 +114,14 @@ def adopt_by_number(database: Database, now: datetime | None = None) -> int:
 
     `now`: only reports that came before it (default: all).
     """
-    with database.read() as connection:
+    with database.write() as connection:
+        # After a report that is being parked just now: each side would else look before the other commits.
+        find.take_turn(connection)
         numbers = list(connection.execute(_NUMBERS_IN_DOUBT).scalars())
     adopted = 0
     for start in range(0, len(numbers), MOST_AT_ONCE):
         with database.write() as connection:
+            find.take_turn(connection)
             adopted += adopt(database, connection, numbers[start : start + MOST_AT_ONCE], now)
     return adopted
 
@@ -207,7 +212,7 @@ def _obstacle(
     is_free = owner.status == statuses.UNKNOWN and owner.provider_message_id is None
     if not is_free or owner.posting_at is None:
         return "the message was sent again or is settled"
-    if not any(message_state.is_known_word(report.word) for report in reports):
+    if not any(is_known_word(report.word) for report in reports):
         return "its status word is not known"
     return None
 
@@ -223,7 +228,9 @@ def _adopt_one(database: Database, connection: Connection, stray: _Stray) -> boo
         return False
     given = {"message_id": owner.id, "new_provider_id": stray.provider_id}
     connection.execute(_GIVE_ID, given)
-    settle(database, connection, [(owner.id, row) for row in stray.reports], "inferred", ADOPTED)
+    state = find.by_id(connection, [owner.id])[owner.id]
+    pairs = [(state, FiledReport.from_row(row)) for row in stray.reports]
+    settle(database, connection, pairs, "inferred", ADOPTED)
     return True
 
 

@@ -5,40 +5,33 @@ A report may come before the answer. An answer that never comes leaves the repor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
-from messaging.messages.report_effects import UNKNOWN_WORD
-from messaging.reports import message_state, rows
-from messaging.reports.adoption import AmbiguousReport, adopt_by_number, ambiguous_reports
-from messaging.reports.message_state import FiledReport, MessageState
-from messaging.reports.rows import IS_PARKED, settle
+from messaging.reports import find
+from messaging.reports.message_state import FiledReport
+from messaging.reports.settle import settle
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
-from messaging.storage.database import Database, lock_keys
-
-__all__ = [
-    "AmbiguousReport",
-    "adopt_by_number",
-    "ambiguous_reports",
-    "apply_again",
-    "find_messages",
-    "join_parked",
-    "join_stragglers",
-]
+from messaging.storage.database import Database
 
 MOST_AT_ONCE = 500
 
-
-_PARKED_BY_PROVIDER_ID = (
+IS_PARKED = tables.delivery_reports.c.message_id.is_(None)
+_BY_PROVIDER_ID = (
     select(tables.delivery_reports)
     .where(one_of(tables.delivery_reports.c.provider_message_id, "provider_ids"), IS_PARKED)
     .order_by(tables.delivery_reports.c.id)
     .with_for_update()
 )
-_BY_OWNER = select(tables.delivery_reports).where(one_of(tables.delivery_reports.c.message_id, "owners"))
+_JOINED_BY_PROVIDER_ID = (
+    select(tables.delivery_reports)
+    .join(tables.messages, tables.messages.c.id == tables.delivery_reports.c.message_id)
+    .where(tables.messages.c.provider_message_id == tables.delivery_reports.c.provider_message_id)
+    .where(one_of(tables.messages.c.provider_message_id, "provider_ids"))
+)
 _STRAGGLERS = (
     select(tables.messages.c.provider_message_id, tables.messages.c.id)
     .join(
@@ -57,51 +50,20 @@ def join_parked(database: Database, connection: Connection, ids: Mapping[str, in
     """
     if not ids:
         return 0
-    parked = connection.execute(_PARKED_BY_PROVIDER_ID, {"provider_ids": list(ids)}).all()
-    if parked:
-        settle(database, connection, [(ids[row.provider_message_id], row) for row in parked], "report")
-    return len(parked)
+    rows = connection.execute(_BY_PROVIDER_ID, {"provider_ids": list(ids)}).all()
+    if rows:
+        found = find.by_id(connection, {ids[row.provider_message_id] for row in rows})
+        pairs = [(found[ids[row.provider_message_id]], FiledReport.from_row(row)) for row in rows]
+        settle(database, connection, pairs, "report")
+    return len(rows)
 
 
-def find_messages(connection: Connection, provider_ids: Iterable[str]) -> dict[str, list[MessageState]]:
-    """By AT's id. An id that is not found stays ours alone until the commit.
-
-    Whoever records AT's answer takes the same lock before it looks among the parked: so either it sees the
-    report we park, or we see, at the second look, the id it wrote.
-    """
-    wanted = set(provider_ids)
-    found = message_state.find_by_provider_id(connection, wanted)
-    missing = wanted - found.keys()
-    if missing and connection.dialect.name != "sqlite":
-        lock_keys(connection, [f"report:{provider_id}" for provider_id in missing])
-        found |= message_state.find_by_provider_id(connection, missing)
-    return found
-
-
-def apply_again(database: Database, connection: Connection, filed: FiledReport) -> bool:
-    """For a replay: what this journal entry has not done yet; whether there was anything to do.
-
-    It takes effect now, though it came at `filed.received_at`: as a parked report does that is joined.
-    """
-    found = find_messages(connection, [filed.report.provider_message_id])
-    owners = [one.message_id for one in found.get(filed.report.provider_message_id, [])]
-    row = _row_of_callback(connection, filed, owners)
-    if row is None:
-        rows.insert_rows(connection, [rows.row_of(filed)])
-        row = _row_of_callback(connection, filed, owners)
-    elif row.effect != UNKNOWN_WORD or not message_state.is_known_word(row.word):
-        return False
-    owner = row.message_id or next(iter(owners), None)
-    if owner is not None:
-        settle(database, connection, [(owner, row)], "report")
-    return True
-
-
-def _row_of_callback(connection: Connection, filed: FiledReport, owners: Sequence[int]) -> Any:
+def row_of_callback(connection: Connection, filed: FiledReport) -> Row[Any] | None:
     """By the ways there are indexes for: among the parked, or through its message."""
-    parked = connection.execute(_PARKED_BY_PROVIDER_ID, {"provider_ids": [filed.report.provider_message_id]})
-    joined = connection.execute(_BY_OWNER, {"owners": list(owners)})
-    return next((row for row in (*parked, *joined) if row.callback_id == filed.callback_id), None)
+    ids = {"provider_ids": [filed.report.provider_message_id]}
+    looks = (_BY_PROVIDER_ID, _JOINED_BY_PROVIDER_ID)
+    rows = (row for look in looks for row in connection.execute(look, ids))
+    return next((row for row in rows if row.callback_id == filed.callback_id), None)
 
 
 def join_stragglers(database: Database) -> int:

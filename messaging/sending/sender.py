@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -48,7 +48,10 @@ class MessageSender:
         database: Database,
         provider: ProviderClient,
         stopping: threading.Event | None = None,
+        apply_reports: Callable[[], object] | None = None,
     ) -> None:
+        """`apply_reports`: makes count what AT has already reported, before a text may be sent a second time."""
+        self._apply_reports = apply_reports
         self._database = database
         self._provider = provider
         self._stopping = stopping or threading.Event()
@@ -95,8 +98,13 @@ class MessageSender:
             if posting is not None:
                 outcome = self._ask_provider(posting)
                 posted += len(posting.claim.recipients)
-                write_outcome(self._database, posting, outcome)
+                self._record(posting, outcome)
         return posted
+
+    def _record(self, posting: Posting, outcome: SendAnswer | ProviderError) -> None:
+        if leaves_doubt(outcome):
+            self._hear_reports()
+        write_outcome(self._database, posting, outcome)
 
     def _ask_provider(self, posting: Posting) -> SendAnswer | ProviderError:
         began_at = time.monotonic()
@@ -105,6 +113,14 @@ class MessageSender:
         seconds = time.monotonic() - began_at
         self._seconds_per_post += LATEST_SHARE * (seconds - self._seconds_per_post)
         return outcome
+
+    def _hear_reports(self) -> None:
+        """`on_unknown=resend` sends again what is unknown: not what a report has settled meanwhile."""
+        try:
+            if self._apply_reports is not None:
+                self._apply_reports()
+        except SQLAlchemyError:
+            logger.warning("reports are not applied before a text may be sent again", exc_info=True)
 
     def _send_urgent(self) -> int:
         """A reply or a single text does not wait for the bulk that this worker already holds."""
@@ -159,6 +175,12 @@ def ask_provider(
             extra={"attempt_id": claim.attempt_id, "outcome": error.outcome, "reason": error.reason},
         )
         return error
+
+
+def leaves_doubt(outcome: SendAnswer | ProviderError) -> bool:
+    if isinstance(outcome, ProviderError):
+        return outcome.outcome == "unknown"
+    return any(answer.outcome == "unknown" for answer in outcome.recipients.values())
 
 
 def write_outcome(

@@ -235,6 +235,9 @@ callbacks = Table(
 )
 TO_LOOK_AT = text("outcome IN ('quarantined', 'unapplied')")
 _partial_index("ix_callbacks_to_look_at", callbacks.c.id, where=TO_LOOK_AT)
+# Delivery reports that the worker has still to apply. messaging.callbacks.received.
+RECEIVED = text("outcome = 'received'")
+_partial_index("ix_callbacks_received", callbacks.c.received_at, callbacks.c.id, where=RECEIVED)
 
 inbound_messages = Table(
     "inbound_messages",

@@ -36,7 +36,7 @@ Status = Literal[
 ]
 # `fetched` came from AT's inbox, not by a callback.
 CallbackKind = Literal["inbound", "report", "opt_out", "subscription", "fetched"]
-CallbackOutcome = Literal["applied", "quarantined", "unapplied"]
+CallbackOutcome = Literal["received", "applied", "quarantined", "unapplied"]
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9000, 1, 1, tzinfo=UTC)
 # In a query a raw `+` is a space: 2026-11-24T10:00:00 03:00.
@@ -164,8 +164,8 @@ class CallbackItem(BaseModel):
     id: int
     kind: CallbackKind
     outcome: CallbackOutcome = Field(
-        description="`quarantined` lacks a field it needs; `unapplied` failed: it is tried again by itself for a"
-        " day, and by `sms replay`"
+        description="`received` is a report that the worker has still to apply; `quarantined` lacks a field it"
+        " needs; `unapplied` failed: it is tried again by itself for a day, and by `sms replay`"
     )
     detail: str | None
     count: int = Field(description="How often the same body came")

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from messaging.sending import due
 from messaging.storage import tables
 from messaging.storage.database import Database
 from messaging.storage.migrations import SCRIPTS
+from tests.support.callback_rows import move_time
 from tests.support.commands import command_in, names_in, sms_commands
 from tests.support.fake_provider import FakeProvider
 from utils.settings import Settings
@@ -266,10 +268,10 @@ def journal(database: Database, outcome: str) -> int:
     body = b"from=%2B254711000001&to=20880&text=Hello&id=inbound-1"
     with database.write() as connection:
         now = database.now(connection)
-        row = {"kind": "inbound", "body": body, "digest": b"0" * 16, "count": 1, "outcome": outcome}
+        row = {"kind": "inbound", "body": body, "digest": outcome.encode(), "count": 1, "outcome": outcome}
         row |= {"received_at": now, "last_seen_at": now}
-        connection.execute(insert(tables.callbacks), row)
-        return int(connection.execute(select(tables.callbacks.c.id)).scalar_one())
+        inserted = connection.execute(insert(tables.callbacks).returning(tables.callbacks.c.id), row)
+        return int(inserted.scalar_one())
 
 
 @pytest.mark.parametrize("words", [("--unapplied",), ("1",), ("--since", "2020-01-01T00:00Z")], ids=" ".join)
@@ -316,13 +318,15 @@ def test_doctor_names_every_part_that_is_ill(
         row = {"name": "account", "reason": "insufficient_balance", "since": migrated.now(connection)}
         connection.execute(insert(tables.pauses), row)
     journal(migrated, "unapplied")
+    journal(migrated, "received")
+    move_time(migrated, tables.callbacks, "received_at", timedelta(minutes=2))
     provider.close()
 
     result = sms("doctor", "--json")
 
     assert result.exit_code == 1
     ill = {finding["part"] for finding in parsed(result) if not finding["ok"]}
-    assert ill == {"identity", "worker", "pauses", "waiting", "provider"}
+    assert ill == {"identity", "worker", "pauses", "waiting", "reports", "provider"}
 
 
 def test_doctor_changes_nothing_of_whose_books_these_are(
@@ -465,7 +469,7 @@ def test_an_exported_entry_names_its_evidence(sms: Sms, migrated: Database) -> N
     with migrated.write() as connection:
         ledger.record_stop(migrated, connection, ALICE, "all", None, "callback", callback_id)
     (row,) = csv.DictReader(io.StringIO(sms("opt-outs", "export").stdout))
-    assert (row["callback_id"], row["callback_digest"]) == ("1", (b"0" * 16).hex())
+    assert (row["callback_id"], row["callback_digest"]) == ("1", b"unapplied".hex())
 
 
 def test_an_opt_out_of_no_phone_is_refused(sms: Sms, migrated: Database) -> None:

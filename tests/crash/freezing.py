@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from flask import Flask
 
 import app
+from messaging.callbacks import received
 from messaging.messages import accept, idempotency
 from messaging.operations import health, sweep
 from messaging.sending import claim, pauses, record, start_post
@@ -48,6 +49,9 @@ POINTS = {
     "after_answer": Point(record, "record_answer"),
     "in_the_record_before_its_commit": Point(RecordWrites, "execute", is_after=True),
     "after_record": Point(record, "record_answer", is_after=True),
+    "before_reports_are_applied": Point(received, "_apply_group"),
+    "in_a_group_of_reports_before_its_commit": Point(received, "apply_in_halves", is_after=True),
+    "after_a_group_of_reports": Point(received, "_apply_group", is_after=True),
     "in_the_acceptance_before_its_commit": Point(idempotency, "finish", is_after=True),
     "after_acceptance": Point(accept, "accept", is_after=True),
 }

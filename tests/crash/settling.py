@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select
 
 from messaging import statuses
-from messaging.reports import parked
+from messaging.callbacks import journal
+from messaging.reports import adoption
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.crash.numbers import FAULTS
@@ -27,7 +28,8 @@ def end_faults(stack: Stack) -> None:
 
 
 def what_is_open(stack: Stack, database: Database) -> dict[str, int]:
-    """Empty when all is at rest: no message on its way, no attempt open, no callback owed, nothing to adopt."""
+    """Empty when all is at rest: no message on its way, no attempt open, no callback owed, no report to be applied,
+    nothing to adopt."""
     owed = stack.session.get(f"{stack.simulator_url}/_simulator/callbacks", params={"limit": 1}, timeout=30)
     with database.read() as connection:
         waiting = connection.execute(
@@ -38,6 +40,7 @@ def what_is_open(stack: Stack, database: Database) -> dict[str, int]:
         found = {row[0]: row[1] for row in waiting}
         found["attempts"] = connection.execute(_open_attempts()).scalar_one()
         found["adoptions"] = _adoptable(connection)
+        found["reports"] = connection.execute(_received_reports()).scalar_one()
     found["callbacks"] = owed.json()["owed"]
     return {name: number for name, number in found.items() if number}
 
@@ -66,8 +69,12 @@ def _open_attempts() -> Select[int]:
     return select(func.count()).where(tables.attempts.c.state.in_(("claimed", "posting")))
 
 
+def _received_reports() -> Select[int]:
+    return select(func.count()).where(tables.callbacks.c.outcome == journal.RECEIVED)
+
+
 def _adoptable(connection: Connection) -> int:
-    return sum(report.why == NOT_YET for report in parked.ambiguous_reports(connection))
+    return sum(report.why == NOT_YET for report in adoption.ambiguous_reports(connection))
 
 
 def _waits_for_a_sweep(database: Database) -> bool:

@@ -110,6 +110,35 @@ def recover_and_judge(stage: Scene, text: str, phones: list[str], outcome: str, 
     stage.assert_audit_is_clean()
 
 
+REPORT_POINTS = (
+    "before_reports_are_applied",
+    "in_a_group_of_reports_before_its_commit",
+    "after_a_group_of_reports",
+)
+
+
+@pytest.mark.parametrize("point", REPORT_POINTS)
+def test_a_worker_killed_between_the_answer_to_reports_and_their_effect_loses_none(
+    stage: Scene, text: str, phones: list[str], point: str
+) -> None:
+    stage.stack.control("faults", {"reports": {"off": True}})
+    stage.stack.start("worker")
+    ids = stage.send(phones, text)
+    eventually(lambda: stage.statuses_of(text) == ["accepted"] * 2, "both are accepted")
+    stage.end_workers()
+    for message_id in ids:
+        provider_id = stage.stack.message(message_id)["provider_message_id"]
+        answer = stage.stack.callback("/sms/delivery-reports", {"id": provider_id, "status": "Success"})
+        assert answer.status_code == 200
+    reach(stage.freeze_worker(point))
+
+    stage.stack.kill("frozen")
+
+    is_applied = point == "after_a_group_of_reports"
+    assert stage.statuses_of(text) == ["delivered" if is_applied else "accepted"] * 2
+    recover_and_judge(stage, text, phones, "delivered", is_received=True)
+
+
 TRIGGER_POINTS = {
     # Where the web process dies: what the message says, whether the phone has the text, and what the
     # same call with the same key is then answered.

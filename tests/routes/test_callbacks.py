@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from messaging.callbacks.receive import LARGEST_BODY_BYTES
-from tests.support.web import Caller
+from tests.support.web import TOKEN, Caller
 
 ALICE = "+254711000001"
 INBOUND = {"from": ALICE, "to": "20880", "text": "Hello?", "id": "inbound-1", "linkId": ""}
@@ -30,7 +30,8 @@ def test_a_callback_is_acknowledged_and_journaled(
 
     assert (answer.status_code, answer.text, answer.mimetype) == (200, word, "text/plain")
     (entry,) = caller.callbacks()
-    assert (entry["kind"], entry["outcome"], entry["count"]) == (kind, "applied", 1)
+    outcome = "received" if kind == "report" else "applied"
+    assert (entry["kind"], entry["outcome"], entry["count"]) == (kind, outcome, 1)
     assert "phoneNumber=%2B254711000001" in entry["body"] or "from=%2B254711000001" in entry["body"]
 
 
@@ -81,6 +82,8 @@ def test_a_report_moves_the_message_that_a_trigger_sent(caller: Caller) -> None:
     (message,) = caller.messages()
 
     caller.callback("/sms/delivery-reports", REPORT | {"id": message["provider_message_id"]})
+    assert caller.message(message["id"])["status"] == "accepted"
+    caller.apply_reports()
 
     found = caller.message(message["id"])
     assert (found["status"], found["network"]) == ("delivered", "Safaricom")
@@ -98,6 +101,7 @@ def test_a_report_that_came_twice_and_one_of_an_unknown_word_stay_in_the_history
     for status in ("Success", "Sent", "Teleported"):
         fields = {"id": message["provider_message_id"], "status": status}
         assert caller.callback("/sms/delivery-reports", fields).status_code == 200
+    caller.apply_reports()
 
     history = caller.message(message["id"])["history"]
 
@@ -150,3 +154,20 @@ def test_a_query_that_makes_no_sense_is_named(caller: Caller, query: dict[str, A
     assert answer.status_code == 400
     assert answer.json is not None
     assert answer.json["error"]["field"] == field
+
+
+def test_the_simulator_is_told_which_reports_have_taken_effect(caller: Caller) -> None:
+    caller.get("/sms/invoke-bulk-sms", phone=ALICE)
+    known = caller.messages()[0]["provider_message_id"]
+    for provider_id in (known, "ATXid_nobodys"):
+        caller.callback("/sms/delivery-reports", {"id": provider_id, "status": "Success"})
+    asked = {"token": TOKEN, "id": [known, "ATXid_nobodys", "ATXid_never_reported"]}
+    assert caller.get("/sms/delivery-reports", **asked).json == {"applied": []}
+    caller.apply_reports()
+    told = caller.get("/sms/delivery-reports", **asked).json
+    assert told is not None
+    assert {(one["id"], one["status"]) for one in told["applied"]} == {
+        (known, "Success"),
+        ("ATXid_nobodys", "Success"),
+    }
+    assert caller.get("/sms/delivery-reports", token=TOKEN, id=["x"] * 101).status_code == 400

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from messaging.operations import health
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.routes.conftest import MakeApp
+from tests.support.callback_rows import move_time
 from tests.support.web import Caller
 
 
@@ -41,6 +43,7 @@ def test_ready_once_a_worker_was_seen(caller: Caller, database: Database) -> Non
     assert after.json == {
         "status": "ready",
         "checks": {"database": "ok", "queue": "ok", "worker": "ok", "inbox": "ok"},
+        "oldest_report_seconds": 0.0,
     }
 
 
@@ -94,11 +97,25 @@ def test_without_its_database_the_service_is_alive_and_not_ready(make_app: MakeA
     assert answer.json["checks"]["database"] == "cannot be used"
 
 
+def test_a_report_that_waits_for_the_worker_is_told_and_makes_nobody_unready(
+    caller: Caller, database: Database
+) -> None:
+    health.beat(database, "worker-1")
+    caller.callback("/sms/delivery-reports", {"id": "ATXid_nobodys", "status": "Success"})
+    move_time(database, tables.callbacks, "received_at", timedelta(hours=1))
+    answer = caller.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json is not None
+    assert 3600 <= answer.json["oldest_report_seconds"] < 3700
+
+
 def test_metrics_are_true_at_the_moment_of_asking(caller: Caller, database: Database) -> None:
     with database.write() as connection:
         enqueue(database, connection, [NewMessage("+254711000001", "text") for _ in range(3)])
         connection.execute(update(tables.messages).where(tables.messages.c.id == 1).values(status="unknown"))
     caller.callback("/sms/delivery-reports", {"id": "ATXid_nobodys", "status": "Success"})
+    caller.apply_reports()
+    caller.callback("/sms/delivery-reports", {"id": "ATXid_nobodys", "status": "Sent"})
     caller.callback("/sms/twoway", {"text": "without anything else"})
     caller.callback("/sms/twoway", {}, token="wrong")
     health.beat(database, "worker-1")
@@ -113,6 +130,8 @@ def test_metrics_are_true_at_the_moment_of_asking(caller: Caller, database: Data
     assert found["sms_parked_reports"] == 1
     assert found["sms_quarantined_callbacks"] == 1
     assert found["sms_unapplied_callbacks"] == 0
+    assert found["sms_received_callbacks"] == 1
+    assert 0 < found["sms_oldest_received_seconds"] < 60
     assert found["sms_refused_callbacks_total"] == 1
     assert found["sms_pauses"] == 0
     assert 0 <= found["sms_worker_seen_seconds_ago"] < 60

@@ -1,5 +1,6 @@
 """The simulator as its own process on a free port, and a service so small that it only takes callbacks."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -49,6 +50,7 @@ class Receiver:
         self.content_types: set[str] = set()
         self.statuses: list[int] = []
         self.usual = 200
+        self.applies = True
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         receiver = self
@@ -62,6 +64,13 @@ class Receiver:
                 self.send_response(receiver.statuses.pop(0) if receiver.statuses else receiver.usual)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+
+            def do_GET(self) -> None:
+                body = json.dumps({"applied": receiver.reports if receiver.applies else []}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
             def log_message(self, *_arguments: Any) -> None:
                 pass

@@ -103,6 +103,20 @@ def test_a_phone_is_found_by_its_digits(client: FlaskClient) -> None:
     assert "No phone with these digits" in client.get("/?find=999").text
 
 
+@pytest.mark.processes
+def test_the_service_knows_only_once_it_has_applied_the_report(
+    real: RealSimulator, receiver: Receiver
+) -> None:
+    """Its 200 says that the report is stored."""
+    receiver.applies = False
+    real.send(NUMBER)
+    shown = "Delivered, the service has the report"
+    eventually(lambda: shown in real.session.get(real.url, timeout=10).text, "the report is taken")
+    assert "the service knows" not in real.session.get(real.url, timeout=10).text
+    receiver.applies = True
+    eventually(lambda: "the service knows" in real.session.get(real.url, timeout=10).text, "it is applied")
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     if CHROMIUM is None:

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
 from sqlalchemy import Row, Table, event, insert, select
 
 from messaging.callbacks.receive import CallbackReceiver
+from messaging.callbacks.received import apply_received
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.storage import tables
 from messaging.storage.database import Database, utc_now
@@ -43,9 +45,23 @@ def opt_out(phone: str = PHONE, **more: str) -> bytes:
     return form(phoneNumber=phone, **more)
 
 
+class AppliedAtOnce(CallbackReceiver):
+    """With the worker's part done before it returns."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        super().__init__(database, settings)
+        self._apply = partial(apply_received, database, settings)
+
+    def receive(
+        self, kind: str, body: bytes, content_type: str | None = None, *, truncated: bool = False
+    ) -> None:
+        super().receive(kind, body, content_type, truncated=truncated)
+        self._apply()
+
+
 @contextmanager
 def open_inbox(database: Database, settings: Settings, **overrides: Any) -> Iterator[CallbackReceiver]:
-    inbox = CallbackReceiver(database, settings.model_copy(update=overrides))
+    inbox = AppliedAtOnce(database, settings.model_copy(update=overrides))
     try:
         yield inbox
     finally:

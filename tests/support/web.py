@@ -7,6 +7,9 @@ from typing import Any
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from messaging.callbacks.received import apply_received
+from messaging.service import Service
+
 API_KEY = "a-key-of-the-tests"
 TOKEN = "a-token-of-the-tests"
 
@@ -31,6 +34,11 @@ class Caller:
         query = {} if token is None else {"token": token}
         kind = "application/x-www-form-urlencoded"
         return self._app.test_client().post(path, query_string=query, data=fields, content_type=kind)
+
+    def apply_reports(self) -> None:
+        """The worker's part."""
+        service: Service = self._app.extensions["sms"]
+        apply_received(service.database, service.settings)
 
     def messages(self, **query: Any) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = self.get("/v1/messages", **query).json["items"]  # type: ignore[index]

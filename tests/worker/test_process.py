@@ -15,14 +15,17 @@ from typing import Any
 
 import pytest
 import redis
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
+from messaging.callbacks.receive import CallbackReceiver
 from messaging.operations import account_check, health
 from messaging.operations import sweep as sweeps
 from messaging.sending.sender import MessageSender
 from messaging.service import build_service
 from messaging.storage import migrations, tables
 from messaging.storage.database import Database, utc_now
+from tests.support.callback_rows import add_accepted, report
 from tests.support.databases import KINDS, empty_database, opened
 from tests.support.delivery import (
     begin,
@@ -31,6 +34,7 @@ from tests.support.delivery import (
     count,
     every,
     live_settings,
+    message,
     phone,
     phones,
     queue,
@@ -386,6 +390,79 @@ def test_the_minutes_work_is_done_also_when_the_queue_never_asks_for_it(
         sweeping.join(30)
         service.provider.close()
         service.database.close()
+
+
+def test_a_sweep_that_found_texts_in_doubt_looks_once_more_at_once(
+    migrated_url: str, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report that blocks its recipient is applied where it comes: parked just before its text became unknown.
+
+    Neither side saw what the other had not committed yet, and the next sweep would come a minute later.
+    """
+    if migrated_url.startswith("sqlite"):
+        pytest.skip("SQLite has one writer: one side always sees the other")
+    service = build_service(live_settings(migrated_url, simulator.url))
+    queue(service.database, phone(1))
+    begin(service.database, *claim(service.database))
+    expire_leases(service.database)
+    web = build_service(live_settings(migrated_url, simulator.url))
+    body = report("ATXid_1", "Rejected", phone(1), failureReason="UserInBlackList")
+    reporter = threading.Thread(target=web.callback_receiver.receive, args=("report", body))
+    has_parked, may_commit = threading.Event(), threading.Event()
+
+    def wait_before_the_commit(_connection: object) -> None:
+        has_parked.set()
+        may_commit.wait(30)
+
+    event.listen(web.database.engine, "commit", wait_before_the_commit)
+    sweep = sweeps.sweep
+
+    def commit_after_the_first(*given: Any) -> sweeps.Swept:
+        swept = sweep(*given)
+        may_commit.set()
+        reporter.join(30)
+        return swept
+
+    monkeypatch.setattr(sweeps, "sweep", commit_after_the_first)
+    worker = process.Worker(service)
+    sweeping = threading.Thread(target=worker.sweep_unasked)
+    try:
+        reporter.start()
+        assert has_parked.wait(30)
+        sweeping.start()
+        eventually(lambda: statuses_of(service.database) == ["failed"], "the text has its report", 10)
+    finally:
+        worker.stop()
+        sweeping.join(30)
+        web.callback_receiver.stop()
+        for one in (service, web):
+            one.provider.close()
+            one.database.close()
+
+
+def test_a_report_counts_soon_after_it_was_stored(
+    books: Database, migrated_url: str, start_worker: StartWorker, simulator: SimulatorProcess
+) -> None:
+    message_id = add_accepted(books, "ATXid_1")
+    start_worker(simulator.url)
+    web = CallbackReceiver(books, live_settings(migrated_url, simulator.url))
+    web.receive("report", report("ATXid_1"))
+    web.stop()
+    # A fifth of a second is promised; the machine may be busy.
+    assert seconds_until(lambda: message(books, message_id).status == "delivered") < 2
+
+
+def test_reports_that_were_stored_without_a_worker_count_when_one_starts(
+    books: Database, migrated_url: str, start_worker: StartWorker, simulator: SimulatorProcess
+) -> None:
+    ids = [add_accepted(books, f"ATXid_{number}") for number in range(20)]
+    web = CallbackReceiver(books, live_settings(migrated_url, simulator.url))
+    for number in range(20):
+        web.receive("report", report(f"ATXid_{number}"))
+    web.stop()
+    assert {message(books, one).status for one in ids} == {"accepted"}
+    start_worker(simulator.url)
+    settle(books, *["delivered"] * 20)
 
 
 def test_a_heartbeat_is_recent(

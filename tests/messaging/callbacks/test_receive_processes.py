@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from messaging.callbacks.received import apply_received
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.support.callback_rows import add_accepted, all_rows, inbound, message, report
+from utils.settings import Settings
 
 pytestmark = pytest.mark.processes
 
@@ -77,12 +79,14 @@ def test_a_loop_over_two_processes_is_held(database_url: str, database: Database
 
 
 def test_reports_of_the_same_messages_over_two_processes_all_count(
-    database_url: str, database: Database
+    database_url: str, database: Database, settings: Settings
 ) -> None:
     ids = [add_accepted(database, f"id-{number}") for number in range(10)]
     first = [report(f"id-{number}", "Sent") for number in range(10)]
     second = [report(f"id-{number}") for number in reversed(range(10))]
     post_from_two_processes(database_url, "report", [*first, *second], [*second, *first])
+    assert {message(database, one).status for one in ids} == {"accepted"}
+    assert apply_received(database, settings) == 20
     assert [message(database, one).status for one in ids] == ["delivered"] * 10
     assert len(all_rows(database, tables.delivery_reports)) == 20
     assert {(row.count, row.outcome) for row in all_rows(database, tables.callbacks)} == {(2, "applied")}

@@ -171,7 +171,7 @@ def test_what_still_cannot_be_applied_says_so(
     def break_down(*_arguments: object, **_more: object) -> None:
         raise LookupError("still broken")
 
-    monkeypatch.setattr("messaging.reports.parked.settle", break_down)
+    monkeypatch.setattr("messaging.reports.apply.settle", break_down)
     monkeypatch.setattr("messaging.callbacks.apply.receive_texts", break_down)
     add_accepted(database, "a")
     assert replay(database, settings) == ReplayCounts(unapplied=2)

@@ -15,7 +15,6 @@ from sqlalchemy import event
 from messaging import statuses
 from messaging.batches import control, importer, upload
 from messaging.batches.upkeep import BatchUpkeep
-from messaging.callbacks.receive import CallbackReceiver
 from messaging.consent import ledger
 from messaging.forwarding import events, outbox, receiver_state
 from messaging.forwarding.delivery import THREADS, Forwarder
@@ -26,6 +25,7 @@ from messaging.messages.queue import BATCH_PRIORITY
 from messaging.operations import sweep
 from messaging.storage import tables
 from messaging.storage.database import Database
+from tests.support.callback_rows import open_inbox
 from tests.support.delivery import Clock, change, count, every, new_batch, phone, phones, queue
 from utils.errors import NotFound
 from utils.settings import Settings
@@ -106,9 +106,8 @@ def standing(database: Database, settings: Settings, url: str = URL) -> dict[str
 
 
 def receive(database: Database, settings: Settings, kind: str, body: bytes) -> None:
-    inbox = CallbackReceiver(database, settings)
-    inbox.receive(kind, body)
-    inbox.stop()
+    with open_inbox(database, settings) as inbox:
+        inbox.receive(kind, body)
 
 
 def test_nothing_is_written_where_nothing_is_forwarded(database: Database, settings: Settings) -> None:

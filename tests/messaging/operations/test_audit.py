@@ -10,12 +10,13 @@ from messaging.callbacks.receive import CallbackReceiver
 from messaging.consent import ledger
 from messaging.messages import accept
 from messaging.messages.accept import SendRequest
-from messaging.operations import sweep
+from messaging.operations import health, sweep
 from messaging.operations.audit import CHECKS, MOST_NAMED, Audit, audit
 from messaging.sending.sender import MessageSender
 from messaging.sending.triggers import TriggerSender
 from messaging.storage import tables
 from messaging.storage.database import Database
+from tests.support.callback_rows import open_inbox
 from tests.support.delivery import (
     Clock,
     begin_posting,
@@ -42,9 +43,8 @@ REPLIER, LEAVER = phones(2, first=50)
 
 @pytest.fixture
 def inbox(database: Database, at_settings: Settings) -> Iterator[CallbackReceiver]:
-    inbox = CallbackReceiver(database, at_settings)
-    yield inbox
-    inbox.stop()
+    with open_inbox(database, at_settings) as inbox:
+        yield inbox
 
 
 @pytest.fixture
@@ -129,6 +129,22 @@ def test_a_text_that_was_sent_again_because_its_sender_said_so_is_in_order(
     sender.run_until_idle()
     assert statuses_of(database) == ["accepted"]
     assert audit(database).ok
+
+
+def test_a_report_that_waits_is_in_order_for_a_minute_and_as_long_as_no_worker_is_alive(
+    database: Database, at_settings: Settings, clock: Clock
+) -> None:
+    web = CallbackReceiver(database, at_settings)
+    web.receive("report", b"id=a&status=Success")
+    web.stop()
+    health.beat(database, "worker-1")
+    assert audit(database).ok
+    clock.step(minutes=2)
+    assert audit(database).ok
+    health.beat(database, "worker-1")
+    (problem,) = audit(database).problems
+    assert problem.kind == "report_not_applied"
+    assert "callback 1 has waited for 12" in problem.detail
 
 
 def test_an_opt_out_that_was_lifted_is_in_order(database: Database) -> None:

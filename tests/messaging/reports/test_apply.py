@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from messaging import statuses
 from messaging.callbacks.apply import apply_group
 from messaging.callbacks.receive import read_callback
+from messaging.callbacks.received import apply_received
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.support.callback_rows import (
@@ -227,7 +227,6 @@ def test_groups_with_messages_in_common_do_not_block_each_other(
 ) -> None:
     for number in range(40):
         add_accepted(database, f"id-{number}")
-    apply = partial(apply_group, settings, database)
     words = ["Sent", "Submitted", "Buffered", "Sent", "Success"]
 
     def write(numbers: Sequence[int], place: int) -> None:
@@ -235,7 +234,10 @@ def test_groups_with_messages_in_common_do_not_block_each_other(
             more = {"retryCount": f"{place}-{round_number}"}
             bodies = [report(f"id-{number}", word, **more) for number in numbers]
             with database.write() as connection:
-                apply(connection, [read_callback("report", body) for body in bodies])
+                apply_group(
+                    settings, database, connection, [read_callback("report", body) for body in bodies]
+                )
+            apply_received(database, settings)
 
     at_once([lambda: write(range(40), 1), lambda: write(range(39, -1, -1), 2)])
     assert {row.status for row in all_rows(database, tables.messages)} == {"delivered"}

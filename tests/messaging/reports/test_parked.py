@@ -9,7 +9,7 @@ from sqlalchemy import event, text
 
 from messaging.callbacks.receive import CallbackReceiver
 from messaging.operations.audit import audit
-from messaging.reports import message_state, parked
+from messaging.reports import adoption, find, parked
 from messaging.storage import tables
 from messaging.storage.database import Database, lock_keys, utc_now
 from tests.support.callback_rows import (
@@ -52,12 +52,12 @@ def events_of(database: Database, message_id: int) -> list[tuple[str, str]]:
 
 
 def adopt(database: Database) -> int:
-    return parked.adopt_by_number(database)
+    return adoption.adopt_by_number(database)
 
 
 def whys(database: Database) -> list[str]:
     with database.read() as connection:
-        return [one.why for one in parked.ambiguous_reports(connection)]
+        return [one.why for one in adoption.ambiguous_reports(connection)]
 
 
 def test_a_report_of_an_unknown_id_is_parked(database: Database, inbox: CallbackReceiver) -> None:
@@ -235,7 +235,7 @@ def test_two_messages_that_may_own_a_report_both_stay_and_it_is_shown(
     assert adopt(database) == 0
     assert [message(database, one).status for one in ids] == ["unknown", "unknown"]
     with database.read() as connection:
-        (shown,) = parked.ambiguous_reports(connection)
+        (shown,) = adoption.ambiguous_reports(connection)
     assert (shown.provider_message_id, shown.recipient, shown.word) == ("a", PHONE, "Success")
     assert sorted(shown.message_ids) == ids
     assert shown.why == "several messages may own it"
@@ -353,7 +353,7 @@ def test_rows_are_locked_in_the_order_of_their_ids_whatever_index_finds_them(dat
             process_ids.append(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
             for plan in ("seqscan", "bitmapscan", "sort"):
                 connection.execute(text(f"SET LOCAL enable_{plan} = off"))
-            message_state.find_by_provider_id(connection, ["a", "z"])
+            find.by_provider_id(connection, ["a", "z"])
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -396,8 +396,8 @@ def test_a_report_that_is_too_new_waits_for_the_next_look(
 ) -> None:
     add_message(database, "unknown")
     inbox.receive("report", report("a"))
-    assert parked.adopt_by_number(database, utc_now() - timedelta(hours=1)) == 0
-    assert parked.adopt_by_number(database, utc_now()) == 1
+    assert adoption.adopt_by_number(database, utc_now() - timedelta(hours=1)) == 0
+    assert adoption.adopt_by_number(database, utc_now()) == 1
 
 
 def test_a_report_without_a_number_is_never_adopted(database: Database, inbox: CallbackReceiver) -> None:
@@ -429,8 +429,8 @@ def test_the_parked_are_found_by_their_own_indexes(database: Database) -> None:
     for number in range(50):
         add_message(database, "accepted", f"id-{number}", phone=f"+2547110{number:05d}")
     looks = {
-        "ix_messages_provider_message_id": message_state._READ_BY_PROVIDER_ID["sqlite"],
-        "ix_delivery_reports_parked ": parked._PARKED_BY_PROVIDER_ID,
+        "ix_messages_provider_message_id": find._BY_PROVIDER_ID["sqlite"],
+        "ix_delivery_reports_parked ": parked._BY_PROVIDER_ID,
     }
     with database.read() as connection:
         for index, statement in looks.items():

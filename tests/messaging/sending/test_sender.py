@@ -4,18 +4,23 @@ import threading
 import time
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from messaging.callbacks.receive import CallbackReceiver
+from messaging.callbacks.received import apply_received
 from messaging.operations import sweep
 from messaging.sending import due
 from messaging.sending import sender as sending
 from messaging.sending.sender import URGENT_LOOK_SECONDS, MessageSender
 from messaging.storage import retrying, tables
 from messaging.storage.database import Database, utc_now
+from tests.support.callback_rows import report
 from tests.support.delivery import (
+    LEASE,
     Clock,
     count,
     every,
@@ -24,14 +29,17 @@ from tests.support.delivery import (
     opt_out,
     phone,
     phones,
+    post_to,
     queue,
     queue_batch,
     statuses_of,
+    sweep_leases,
 )
 from tests.support.delivery_processes import in_processes, process, send_all, send_alone
 from tests.support.fake_provider import FakeProvider
 from tests.support.simulator_process import SimulatorProcess
 from tests.support.stack import eventually, free_port
+from utils.errors import OutcomeUnknown
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 
@@ -398,3 +406,21 @@ def test_a_failed_post_is_told_in_the_log_without_a_number_or_a_text(
     told = [(record.getMessage(), vars(record)) for record in caplog.records]
     assert ("post failed", "http_500") in [(said, values.get("reason")) for said, values in told]
     assert all(phone(1) not in str(values) and "a secret" not in str(values) for _, values in told)
+
+
+def test_a_text_whose_report_has_come_is_not_sent_again(
+    database: Database, at_settings: Settings, client: ProviderClient, clock: Clock
+) -> None:
+    """The report is journaled and not applied yet when the late POST turns out to be lost."""
+    posting = post_to(database, phone(1), on_unknown="resend")
+    clock.step(seconds=LEASE.total_seconds() + 1)
+    assert sweep_leases(database) == (0, 1)
+    inbox = CallbackReceiver(database, at_settings)
+    inbox.receive("report", report("ATXid_1", phone=phone(1)))
+    inbox.stop()
+    apply = partial(apply_received, database, at_settings)
+    sender = MessageSender(at_settings, database, client, apply_reports=apply)
+
+    sender._record(posting, OutcomeUnknown(reason="timeout"))
+
+    assert statuses_of(database) == ["delivered"]

@@ -1,0 +1,67 @@
+"""Reports with the messages that they found: decides the new states and writes all of it, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection
+
+from messaging.consent import ledger
+from messaging.messages import status_events
+from messaging.messages.report_effects import MOVED, PARKED, words_of
+from messaging.reports import write
+from messaging.reports.message_state import FiledReport, MessageState
+from messaging.reports.write import Outcome
+from messaging.storage.database import Database
+
+Pair = tuple[MessageState | None, FiledReport]
+
+
+def settle(
+    database: Database,
+    connection: Connection,
+    pairs: Sequence[Pair],
+    source: str,
+    effect: str | None = None,
+) -> list[Outcome]:
+    """Applies reports, in the order given, to their messages; one without message is parked.
+
+    `source` and `effect`: what the histories of messages and of reports shall say; without `effect`, what it did.
+    """
+    has_late = any(state is not None and state.is_late_for(filed) for state, filed in pairs)
+    now = database.now(connection) if has_late else None
+    outcomes: list[Outcome] = []
+    happened: list[status_events.Event] = []
+    for state, filed in pairs:
+        if state is None:
+            outcomes.append(Outcome(filed, None, PARKED))
+            continue
+        at = now if now and state.is_late_for(filed) else state.time_of(filed)
+        took = state.take(filed.report, filed.callback_id, at)
+        outcomes.append(Outcome(filed, state.message_id, effect or took))
+        if took == MOVED:
+            said = words_of(filed.report.word, filed.report.failure_reason)
+            happened.append(status_events.Event(state.message_id, at, state.status, source, None, said))
+    touched = {state.message_id: state for state, _ in pairs if state is not None}.values()
+    write.write(connection, [one for one in touched if one.has_changed], happened, outcomes)
+    _block_opted_out(database, connection, touched)
+    return outcomes
+
+
+def _block_opted_out(database: Database, connection: Connection, touched: Iterable[MessageState]) -> None:
+    """For the sender id used: the network does not say whether it means more."""
+    opted_out = [one for one in touched if one.opted_out_by is not None]
+    if not opted_out:
+        return
+    ledger.lock_phones(connection, [one.recipient for one in opted_out])
+    for one in opted_out:
+        ledger.record_stop(
+            database,
+            connection,
+            one.recipient,
+            scope="sender",
+            sender_id=one.sender_id,
+            source="report",
+            callback_id=one.opted_out_by,
+            detail=f"message {one.message_id}",
+        )
