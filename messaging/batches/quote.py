@@ -18,7 +18,7 @@ from messaging.storage.database import Database
 from utils.csv_files import read_header, read_rows
 from utils.errors import InvalidInput, InvalidPhone, NoRecipients
 from utils.json_shapes import booked_money
-from utils.phone_numbers import parse_phone
+from utils.phone_numbers import read_phone
 from utils.segments import EXTENDED, Segments, gsm7_alternative, measure
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
@@ -122,7 +122,7 @@ def _typed(to: Sequence[str], text: str, default_region: str | None) -> Iterator
         chunk = Chunk(rows=len(some))
         for place, typed in some:
             try:
-                phone = parse_phone(typed, default_region).e164
+                phone = read_phone(typed, default_region).e164
             except InvalidPhone as error:
                 chunk.refused.append(RefusedRow(place, typed, error.code, error.message))
                 continue

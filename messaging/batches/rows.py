@@ -10,7 +10,7 @@ from typing import NamedTuple
 from messaging.batches.placeholders import Placeholders
 from messaging.messages.accept import LONGEST_TEXT
 from utils.csv_files import Header, InvalidFile
-from utils.errors import InvalidInput, InvalidPhone
+from utils.errors import InvalidInput
 from utils.phone_metadata import region_if_plainly_valid
 from utils.phone_numbers import read_phone
 from utils.segments import measure
@@ -141,8 +141,6 @@ class BatchRows:
         phone = cells[self._phone] if len(cells) > self._phone else ""
         if region_if_plainly_valid(phone):
             return phone
-        if not phone.strip():
-            raise InvalidPhone("The phone column is empty here", code="missing_phone")
         return read_phone(phone, self._default_region).e164
 
     def _fill(self, cells: list[str]) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY, NewMessage
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.errors import EmptyMessage, InvalidInput, InvalidPhone, NoRecipients
-from utils.phone_numbers import parse_phone
+from utils.phone_numbers import read_phone
 from utils.segments import measure
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
@@ -140,7 +140,7 @@ def _read(to: Sequence[str], default_region: str | None) -> _Recipients:
     duplicates = 0
     for typed in to:
         try:
-            phone = parse_phone(typed, default_region).e164
+            phone = read_phone(typed, default_region).e164
         except InvalidPhone as error:
             refused.append({"to": typed, "code": error.code, "message": error.message})
             continue
