@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.context import current_service, read_time, require_own_database
-from cli.output import as_json_option, in_words, print_json, print_table, show
+from cli.output import as_json_option, in_words, print_json, print_table, show, show_warnings
 from messaging.batches import control, importer, progress, upload, upload_store
 from messaging.batches import quote as quotes
 from messaging.messages.accept import ON_UNKNOWN
@@ -62,6 +62,8 @@ def bulk(file: Path, idempotency_key: str | None, wait: bool, as_json: bool, **f
             _wait(service, batch_id, as_json)
         batch = progress.get_batch(service.database, batch_id)
     show(batch, as_json, _sentence(batch, answer.is_replay))
+    if not as_json:
+        show_warnings(batch)
     # Whoever waits for the end has not got it from a batch that is held.
     failed = ("cancelled", "paused") if wait else ("cancelled",)
     sys.exit(1 if batch["status"] in failed or not batch["total"] else 0)
@@ -192,7 +194,7 @@ def _sentence(batch: dict[str, Any], is_replay: bool) -> str:
 
 
 def _show_quote(found: dict[str, Any]) -> None:
-    lists = ("refused", "spills", "encodings", "estimated_costs")
+    lists = ("refused", "spills", "encodings", "estimated_costs", "warnings", "warning_counts")
     rows = [(name, value) for name, value in found.items() if name not in lists]
     print_table(("", ""), [*rows, *found["encodings"].items()])
     for name, columns in (
@@ -202,3 +204,4 @@ def _show_quote(found: dict[str, Any]) -> None:
         if found[name]:
             click.echo()
             print_table(columns, ([in_words(one[column]) for column in columns] for one in found[name]))
+    show_warnings(found)

@@ -44,6 +44,21 @@ def print_table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     Console(width=None if sys.stdout.isatty() else WIDE_COLUMNS).print(table)
 
 
+def show_warnings(found: dict[str, Any]) -> None:
+    """What is sent as asked for, but may not have been meant so. On standard error: the answer can be piped."""
+    # An answer to an earlier call may be older than warnings.
+    total = sum(found.get("warning_counts", {}).values())
+    if not total:
+        return
+    click.echo(f"{total} to look at:", err=True)
+    for one in found["warnings"]:
+        places = [f"line {one['line']}"] if "line" in one else []
+        where = ", ".join([*places, *([one["to"]] if "to" in one else [])])
+        click.echo(f"  {where}: {one['message']}" if where else f"  {one['message']}", err=True)
+    if total > len(found["warnings"]):
+        click.echo(f"  … and {total - len(found['warnings'])} more", err=True)
+
+
 def print_csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(names)

@@ -21,7 +21,24 @@ NO_NUMBER: Final = "There is no phone number here"
 TOO_LONG: Final = "This is too long for a phone number"
 # What databases, spreadsheets and data frames write where there is nothing. `Null` is a family name, "none" an answer.
 EMPTY_SIGNS: Final = frozenset(
-    {"NULL", "null", "nan", "NaN", "NAN", "NaT", "None", "<NA>", "N/A", "n/a", "-", "--", "---", "\\N"}
+    {
+        "NULL",
+        "null",
+        "nan",
+        "NaN",
+        "NAN",
+        "NaT",
+        "None",
+        "<NA>",
+        "N/A",
+        "n/a",
+        "-",
+        "--",
+        "---",
+        "\u2013",
+        "\u2014",
+        "\\N",
+    }
     | {"#N/A", "#NULL!", "#VALUE!", "#REF!", "#NAME?", "#DIV/0!", "#NUM!"}
 )
 _LONGEST_INPUT = 200

@@ -25,6 +25,7 @@ from messaging.batches.import_pace import import_pace
 from messaging.batches.rows import BatchRows, Chunk
 from messaging.forwarding import events
 from messaging.messages.queue import BATCH_PRIORITY
+from messaging.messages.warnings import Warnings
 from messaging.storage import tables
 from messaging.storage.bulk import as_stored, insert_rows
 from messaging.storage.database import Database, wake_after_commit
@@ -149,7 +150,7 @@ def _import_rows(
                 _let_go(database, batch.id)
                 return False
             pace.before_write()
-            seconds = _write_chunk(database, batch, chunk, done)
+            seconds = _write_chunk(database, batch, chunk, done, reader.warnings)
             pace.after_write(chunk.rows, seconds)
             done += chunk.rows
             report(ImportProgress(done, file.tell()))
@@ -160,7 +161,7 @@ def _import_rows(
     return True
 
 
-def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int) -> float:
+def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int, warnings: Warnings) -> float:
     """For how many seconds it held its locks. Raises Overtaken."""
     with database.write() as connection:
         began_at = time.monotonic()
@@ -173,6 +174,7 @@ def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int) -> flo
                 total=tables.batches.c.total + len(chunk.taken),
                 refused=tables.batches.c.refused + chunk.refused_count,
                 duplicates=tables.batches.c.duplicates + chunk.duplicates,
+                warnings=warnings.as_stored(),
                 importer_seen_at=now,
             )
         )

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 from messaging.batches.placeholders import Placeholders
 from messaging.messages.accept import LONGEST_TEXT
+from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings
 from utils.csv_files import Header, InvalidFile
 from utils.errors import InvalidInput
+from utils.phone_cleaning import EMPTY_SIGNS, is_empty_cell
 from utils.phone_metadata import region_if_plainly_valid
 from utils.phone_numbers import read_phone
 from utils.segments import measure
@@ -62,7 +64,7 @@ class RowRefusal(InvalidInput):
 class BatchRows:
     """One pass over a file. Raises InvalidFile at once where the text names a column that the file lacks.
 
-    `default_region`: for numbers without a country code.
+    `default_region`: for numbers without a country code. `warnings`: of the rows taken so far.
     """
 
     def __init__(self, template: str, header: Header, default_region: str | None) -> None:
@@ -75,6 +77,7 @@ class BatchRows:
         self._default_region = default_region
         # 81 MB for a million: as numbers, not as texts.
         self._seen: set[int] = set()
+        self.warnings = Warnings()
         self._rows = 0
         self._refused_count = 0
         self._fixed = None if self._columns else self._measured(placeholders.fill(()))
@@ -101,7 +104,7 @@ class BatchRows:
         for line, cells in islice(rows, size):
             chunk.rows += 1
             try:
-                self._add(chunk, cells)
+                self._add(chunk, line, cells)
             except InvalidInput as error:
                 self._refuse(chunk, line, cells, error)
         self._rows += chunk.rows
@@ -124,15 +127,17 @@ class BatchRows:
                 field="file",
             )
 
-    def _add(self, chunk: Chunk, cells: list[str]) -> None:
-        phone = self._read_phone(cells)
+    def _add(self, chunk: Chunk, line: int, cells: list[str]) -> None:
+        phone, doubt = self._read_phone(cells)
         text, parts = self._fixed or self._fill(cells)
         if is_new(phone, self._seen):
             chunk.taken.append(TakenRow(phone, text, parts))
+            if doubt:
+                self.warnings.add(DOUBTFUL_NUMBER, doubt, line=line, to=phone)
         else:
             chunk.duplicates += 1
 
-    def _read_phone(self, cells: list[str]) -> str:
+    def _read_phone(self, cells: list[str]) -> tuple[str, str | None]:
         if len(cells) > self._width and any(cells[self._width :]):
             raise RowRefusal(
                 "This row has more cells than the header: does a text hold an unquoted separator?",
@@ -140,8 +145,8 @@ class BatchRows:
             )
         phone = cells[self._phone] if len(cells) > self._phone else ""
         if region_if_plainly_valid(phone):
-            return phone
-        return read_phone(phone, self._default_region).e164
+            return phone, None
+        return read_phone(phone, self._default_region)[:2]
 
     def _fill(self, cells: list[str]) -> tuple[str, int]:
         try:
@@ -150,10 +155,14 @@ class BatchRows:
             raise RowRefusal(
                 "This row ends before the columns that the text names", code="empty_value"
             ) from None
-        if not all(values):
-            name = self._names[values.index("")]
-            raise RowRefusal(f"The column {name!r} is empty here", code="empty_value")
+        if not all(values) or not EMPTY_SIGNS.isdisjoint(values):
+            raise self._empty(values)
         return self._measured(self._format % tuple(values))
+
+    def _empty(self, values: list[str]) -> RowRefusal:
+        place = next(place for place, value in enumerate(values) if is_empty_cell(value))
+        sign = f" (it holds {values[place]!r})" if values[place] else ""
+        return RowRefusal(f"The column {self._names[place]!r} is empty here{sign}", code="empty_value")
 
     def _measured(self, text: str) -> tuple[str, int]:
         if len(text) > LONGEST_TEXT:

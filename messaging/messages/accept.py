@@ -11,6 +11,7 @@ from sqlalchemy import Connection, insert
 
 from messaging.messages import idempotency
 from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY, NewMessage, enqueue
+from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.errors import EmptyMessage, InvalidInput, InvalidPhone, NoRecipients
@@ -67,6 +68,7 @@ class _Recipients:
     phones: list[str]
     refused: list[dict[str, str]]
     duplicates: int
+    warnings: Warnings
 
 
 def accept(
@@ -137,15 +139,17 @@ def validate_times(send_at: datetime | None, expires_at: datetime | None, now: d
 def _read(to: Sequence[str], default_region: str | None) -> _Recipients:
     seen: dict[str, None] = {}
     refused: list[dict[str, str]] = []
-    duplicates = 0
+    duplicates, warnings = 0, Warnings()
     for typed in to:
         try:
-            phone = read_phone(typed, default_region).e164
+            phone, doubt, _region = read_phone(typed, default_region)
         except InvalidPhone as error:
             refused.append({"to": typed, "code": error.code, "message": error.message})
             continue
         if phone in seen:
             duplicates += 1
+        elif doubt:
+            warnings.add(DOUBTFUL_NUMBER, doubt, to=phone)
         seen[phone] = None
     if not seen:
         raise (
@@ -153,7 +157,7 @@ def _read(to: Sequence[str], default_region: str | None) -> _Recipients:
             if len(to) > 1
             else InvalidPhone(refused[0]["message"], code=refused[0]["code"], field="to")
         )
-    return _Recipients(list(seen), refused, duplicates)
+    return _Recipients(list(seen), refused, duplicates, warnings)
 
 
 def _write(
@@ -189,6 +193,7 @@ def _write(
         "accepted": len(new),
         "refused": recipients.refused,
         "duplicates": recipients.duplicates,
+        **recipients.warnings.in_json(),
         "messages": [
             {"id": message_id, "to": phone, "status": "queued"}
             for message_id, phone in zip(ids, recipients.phones, strict=True)
@@ -214,6 +219,7 @@ def _write_batch(
         "total": len(recipients.phones),
         "refused": len(recipients.refused),
         "duplicates": recipients.duplicates,
+        "warnings": recipients.warnings.as_stored(),
         "created_at": now,
     }
     connection.execute(insert(tables.batches).values(**row))

@@ -58,6 +58,8 @@ batches = Table(
     Column("total", Integer, nullable=False, server_default=text("0")),
     Column("refused", Integer, nullable=False, server_default=text("0")),
     Column("duplicates", Integer, nullable=False, server_default=text("0")),
+    # JSON, None where there are none: it holds numbers, so it goes with the refused rows. messaging.messages.warnings.
+    Column("warnings", Text),
     Column("on_unknown", String(6), nullable=False, server_default=text("'hold'")),
     # Of a file: where its bytes are, how much of it is rows by now, and when an importer was last seen at it.
     Column("upload_id", String(32)),
@@ -70,6 +72,8 @@ batches = Table(
 READ_BY_COMMAND = "read_by_command"
 RECEIVING = text("status = 'receiving'")
 _partial_index("ix_batches_receiving", batches.c.id, where=RECEIVING)
+WITH_WARNINGS = text("warnings IS NOT NULL")
+_partial_index("ix_batches_warnings", batches.c.created_at, where=WITH_WARNINGS)
 
 # A batch's file as it was uploaded, until its rows are messages. messaging.batches.upload_store.
 upload_pieces = Table(

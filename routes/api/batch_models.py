@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from routes.api.models import Money
+from routes.api.models import Money, Warned
 
 BatchStatus = Literal["receiving", "scheduled", "sending", "paused", "cancelled", "finished"]
 
 
-class Batch(BaseModel):
+class Batch(Warned):
     id: int
     name: str | None
     status: BatchStatus

@@ -115,6 +115,22 @@ class MessagePath(BaseModel):
     id: int = Field(description="The message's id")
 
 
+class SendWarning(BaseModel):
+    line: int | None = Field(None, description="Of the file; absent where there is none")
+    to: str | None = Field(None, description="The number; absent where it concerns the whole")
+    code: str = Field(examples=["doubtful_number"])
+    message: str
+
+
+class Warned(BaseModel):
+    """What is sent as asked for, but may not have been meant so."""
+
+    warnings: list[SendWarning] = Field(description="The first 100")
+    warning_counts: dict[str, int] = Field(
+        description="All of them, by code", examples=[{"doubtful_number": 2}]
+    )
+
+
 class Money(BaseModel):
     amount: str = Field(examples=["0.8000"])
     currency: str | None = Field(description="Null where Africa's Talking named none", examples=["KES"])

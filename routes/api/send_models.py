@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 
 from messaging.messages.accept import MOST_RECIPIENTS, SendRequest
-from routes.api.models import OptionalBody, Status, Text, Time
+from routes.api.models import OptionalBody, Status, Text, Time, Warned
 
 ONE_OR_MANY = BeforeValidator(lambda to: [to] if isinstance(to, str) else to)
 
@@ -60,7 +60,7 @@ class QueuedMessage(BaseModel):
     status: Status
 
 
-class AcceptedSend(BaseModel):
+class AcceptedSend(Warned):
     batch_id: int
     accepted: int = Field(description="How many messages were queued")
     refused: list[RefusedRecipient]

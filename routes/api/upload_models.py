@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from messaging.batches.upload import BatchRequest
-from routes.api.models import Blank, Money, Time
+from routes.api.models import Blank, Money, Time, Warned
 from routes.api.send_models import SendMessages
 from routes.uploads import MULTIPART
 
@@ -103,7 +103,7 @@ class Spill(BaseModel):
     suggestion: str | None = Field(description="What to write instead; null where nothing fits")
 
 
-class QuoteAnswer(BaseModel):
+class QuoteAnswer(Warned):
     recipients: int = Field(description="Numbers that would be taken, each once, opted out ones included")
     refused: list[QuoteRefusal] = Field(description="The first 10,000")
     refused_total: int

@@ -576,6 +576,21 @@ def test_bulk_of_a_file_that_cannot_be_read_fails(sms: Sms, migrated: Database, 
     assert sms("bulk", str(file), "--text", "Hello").exit_code == 1
 
 
+def test_doubtful_numbers_are_counted_and_named_for_people(
+    sms: Sms, migrated: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text(f"phone\n{ALICE}\n+2547110000012\n")
+    for result in (
+        sms("quote", str(file), "--text", "Hello"),
+        sms("bulk", str(file), "--text", "Hello"),
+        sms("batch", "show", "1"),
+    ):
+        assert result.exit_code == 0
+        assert "1 to look at:\n  line 3, +2547110000012: This number is possible" in result.stderr
+    assert "  +2547110000012: This number is possible" in sms("send", "+2547110000012", "Hello").stderr
+
+
 def test_quote_says_what_a_send_would_come_to(sms: Sms, tmp_path: Path) -> None:
     found = json.loads(sms("quote", "--to", ALICE, "--to", "12", "--text", "Hello", "--json").output)
     assert (found["recipients"], found["parts"], found["estimated_cost"]) == (1, 1, "unknown")

@@ -27,9 +27,20 @@ def test_one_text_to_one_person_is_queued(caller: Caller) -> None:
         "accepted": 1,
         "refused": [],
         "duplicates": 0,
+        "warnings": [],
+        "warning_counts": {},
         "messages": [{"id": message_id, "to": ALICE, "status": "queued"}],
     }
     assert caller.message(message_id)["text"] == "Hello"
+
+
+def test_a_doubtful_number_is_sent_to_and_named(caller: Caller) -> None:
+    answer = send(caller, to=[ALICE, "+2547110000012"]).json
+    assert (answer["accepted"], answer["warning_counts"]) == (2, {"doubtful_number": 1})
+    assert [(one["to"], one["code"]) for one in answer["warnings"]] == [("+2547110000012", "doubtful_number")]
+    batch = caller.get(f"/v1/batches/{answer['batch_id']}").json
+    assert batch is not None
+    assert batch["warnings"] == answer["warnings"]
 
 
 def test_recipients_are_normalised_deduplicated_and_refused_by_name(caller: Caller) -> None:
