@@ -242,6 +242,8 @@ inbound_messages = Table(
     # Came from AT's inbox: its callback may still come, with an id of its own.
     Column("awaits_callback", Boolean, nullable=False, server_default=text("false")),
     Column("meaning", String(8), nullable=False),
+    # It holds a stop word and more: a person has to read it.
+    Column("possible_opt_out", Boolean, nullable=False, server_default=text("false")),
     Column("reply_outcome", Text),
     # While it waits for a reply handler: when it is due; a claim moves that behind its lease.
     Column("reply_due_at", UtcDateTime),
@@ -255,6 +257,8 @@ inbound_messages = Table(
 )
 WAITING = text("reply_outcome = 'waiting'")
 _partial_index("ix_inbound_messages_waiting", inbound_messages.c.reply_due_at, where=WAITING)
+POSSIBLE_OPT_OUT = text("possible_opt_out")
+_partial_index("ix_inbound_messages_possible_opt_out", inbound_messages.c.id, where=POSSIBLE_OPT_OUT)
 NOT_ANSWERED = text("reply_outcome IN ('held', 'failed')")
 _partial_index("ix_inbound_messages_not_answered", inbound_messages.c.id, where=NOT_ANSWERED)
 
