@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from cli.context import time_zone
+from utils.local_times import show_local_time
 from utils.spreadsheets import harmless_cell
 
 # A URL or a sentence cut into a pipe's eighty columns could not be copied or searched.
@@ -37,10 +39,11 @@ def print_table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    zone = time_zone()
     table = Table(*names, box=None, show_header=any(names), pad_edge=False)
     for row in rows:
         # Text: what people wrote must not be read as markup.
-        table.add_row(*(Text(in_words(cell)) for cell in row))
+        table.add_row(*(Text(show_local_time(in_words(cell), zone)) for cell in row))
     Console(width=None if sys.stdout.isatty() else WIDE_COLUMNS).print(table)
 
 

@@ -27,6 +27,8 @@ MOST_RECIPIENTS = 10_000
 LONGEST_TEXT = 1600
 # A handful of texts is somebody waiting; more is a campaign, which singles and replies overtake.
 MOST_URGENT = 10
+# Clocks differ, and a request may have waited. Longer ago is a slip, and would send a campaign now.
+LATEST_PAST = timedelta(minutes=5)
 FURTHEST = timedelta(days=366)
 ON_UNKNOWN = ("hold", "resend", "fail")
 
@@ -82,12 +84,13 @@ def accept(
     recipients = _read(request.to, settings.default_region)
     with database.write(settled=True) as connection:
         now = database.now(connection)
-        validate_times(request.send_at, request.expires_at, now)
         if idempotency_key is not None:
             mark = idempotency.fingerprint(request.as_json())
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
             if earlier is not None and earlier.answer is not None:
                 return Acceptance(earlier.answer, is_replay=True)
+        # Not before: an answer is given again also when its times have come.
+        validate_times(request.send_at, request.expires_at, now)
         body = _write(settings, database, connection, request, recipients, now)
         if idempotency_key is not None:
             idempotency.finish(connection, ROUTE, idempotency_key, body)
@@ -128,6 +131,10 @@ def validate_on_unknown(on_unknown: str) -> None:
 
 
 def validate_times(send_at: datetime | None, expires_at: datetime | None, now: datetime) -> None:
+    if send_at is not None and send_at < now - LATEST_PAST:
+        raise InvalidInput(
+            "send_at is in the past: leave it out to send now", code="send_at_in_past", field="send_at"
+        )
     if send_at is not None and send_at > now + FURTHEST:
         raise InvalidInput("send_at is more than a year away", code="invalid_time", field="send_at")
     if expires_at is not None and expires_at <= max(now, send_at or now):

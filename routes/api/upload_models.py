@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from messaging.batches.upload import BatchRequest
-from routes.api.models import Blank, Money, Time, Warned
+from routes.api.models import Blank, Money, SendTime, Warned
 from routes.api.send_models import SendMessages
 from routes.uploads import MULTIPART
 
@@ -39,8 +39,8 @@ class UploadBatch(BaseModel):
     text: str = TEXT
     sender_id: str = SENDER
     name: str = Field("", description="For people", max_length=200)
-    send_at: Annotated[Time | None, Blank] = Field(None, description="Not before this time (RFC 3339)")
-    expires_at: Annotated[Time | None, Blank] = Field(
+    send_at: Annotated[SendTime | None, Blank] = Field(None, description="Not before this time (RFC 3339)")
+    expires_at: Annotated[SendTime | None, Blank] = Field(
         None, description="Not after this time (RFC 3339); what is left then is `expired`"
     )
     max_cost: str = Field(

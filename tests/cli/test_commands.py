@@ -6,8 +6,10 @@ import json
 import re
 import signal
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 import pytest
@@ -589,6 +591,31 @@ def test_doubtful_numbers_are_counted_and_named_for_people(
         assert result.exit_code == 0
         assert "1 to look at:\n  line 3, +2547110000012: This number is possible" in result.stderr
     assert "  +2547110000012: This number is possible" in sms("send", "+2547110000012", "Hello").stderr
+
+
+def test_times_are_read_and_shown_in_the_time_zone_of_the_people(
+    settings: Settings, migrated: Database, tmp_path: Path
+) -> None:
+    app = create_app(settings.model_copy(update={"time_zone": "Africa/Nairobi"}))
+    file = tmp_path / "people.csv"
+    file.write_text(f"phone\n{ALICE}\n")
+    tomorrow = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(days=1)
+    local = tomorrow.astimezone(ZoneInfo("Africa/Nairobi"))
+
+    def call(*words: str) -> Result:
+        return app.test_cli_runner().invoke(args=["sms", *words])
+
+    bulk = ("bulk", str(file), "--text", "Hello", "--send-at")
+    result = call(*bulk, f"{local:%Y-%m-%dT%H:%M}")
+    shown = f"{local:%Y-%m-%d %H:%M:%S} Africa/Nairobi"
+    assert f"scheduled for {shown}." in result.stdout
+    assert shown in call("batch", "show", "1").stdout
+    assert parsed(call("batch", "show", "1", "--json"))["send_at"] == f"{tomorrow:%Y-%m-%dT%H:%M:%S}.000Z"
+    assert "Africa/Nairobi" in call("status", "1").stdout
+    assert "in the past" in error_of(call(*bulk, "2025-12-01T08:00"))
+    assert "is not a time" in error_of(call(*bulk, "2082787200"))
+    app.extensions["sms"].callback_receiver.stop()
+    app.extensions["sms"].database.close()
 
 
 def test_quote_says_what_a_send_would_come_to(sms: Sms, tmp_path: Path) -> None:

@@ -133,6 +133,12 @@ def test_what_is_wrong_with_the_whole_file_is_said_before_anything_is_kept(
         assert error_of(upload(app, max_cost=max_cost)) == (400, "invalid_money")
     assert error_of(upload(app, sender_id="@@")) == (400, "invalid_sender_id")
     assert error_of(upload(app, expires_at="2020-01-01T00:00:00Z")) == (400, "invalid_time")
+    assert error_of(upload(app, send_at="2025-12-01T08:00:00Z")) == (400, "send_at_in_past")
+    for field in ("send_at", "expires_at"):
+        refused = upload(app, **{field: "2036-01-01T08:00:00"})
+        assert error_of(refused) == (400, "invalid_request")
+        assert refused.json["error"]["field"] == field  # type: ignore[index]
+        assert "like 2026-11-24T08:00:00+03:00" in refused.json["error"]["message"]  # type: ignore[index]
     assert count(database, tables.batches) == 0
 
 
