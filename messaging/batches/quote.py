@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, BinaryIO
 
 from messaging.batches import upload_store
-from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow, is_new
+from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow, is_new, number_key
 from messaging.consent import ledger
 from messaging.costs.prices import PriceBook, prefix_of
 from messaging.messages.accept import MOST_RECIPIENTS, validate_text
@@ -85,7 +85,7 @@ class _Tally:
         self.duplicates += chunk.duplicates
         self.refused_total += chunk.refused_count
         self.refused += chunk.refused[: MOST_REFUSED - len(self.refused)]
-        self.opted_out += len(opted_out)
+        self.opted_out += sum(row.recipient in opted_out for row in chunk.taken)
         measured: tuple[str, Segments] | None = None
         for row in chunk.taken:
             if row.recipient in opted_out:
@@ -129,7 +129,7 @@ def _typed(to: Sequence[str], text: str, default_region: str | None, warnings: W
             except InvalidPhone as error:
                 chunk.refused.append(RefusedRow(place, typed, error.code, error.message))
                 continue
-            if is_new(phone, seen):
+            if is_new(number_key(phone), seen):
                 chunk.taken.append(TakenRow(phone, text, parts))
                 if doubt:
                     warnings.add(DOUBTFUL_NUMBER, doubt, to=phone)

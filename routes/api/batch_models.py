@@ -20,9 +20,9 @@ class Batch(Warned):
         description="Why it is paused or cancelled: `by_hand`, `max_cost`, `interrupted` …; `read_by_command`"
         " while `sms bulk` reads its file; else absent",
     )
-    total: int = Field(description="Messages taken, each number once")
+    total: int = Field(description="Messages taken, each number and text once")
     refused: int = Field(description="Rows that could not be used")
-    duplicates: int = Field(description="Rows whose number stood there before")
+    duplicates: int = Field(description="Rows whose number stood there before with the same text")
     counts: dict[str, int] = Field(
         description="Messages by status", examples=[{"delivered": 480, "queued": 20}]
     )

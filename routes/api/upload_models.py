@@ -104,12 +104,12 @@ class Spill(BaseModel):
 
 
 class QuoteAnswer(Warned):
-    recipients: int = Field(description="Numbers that would be taken, each once, opted out ones included")
+    recipients: int = Field(
+        description="Texts that would be taken, each number and text once, opted out ones included"
+    )
     refused: list[QuoteRefusal] = Field(description="The first 10,000")
     refused_total: int
-    opted_out: int = Field(
-        description="How many of the recipients would be blocked; nothing below counts them"
-    )
+    opted_out: int = Field(description="How many of them would be blocked; nothing below counts them")
     duplicates: int
     parts: int = Field(description="Billed pieces of all texts")
     encodings: dict[str, int] = Field(description="Texts by encoding", examples=[{"GSM-7": 480, "UCS-2": 20}])

@@ -11,8 +11,10 @@ from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from messaging.batches import control, import_pace, importer, progress, rows, upload_store
+from messaging.batches import quote as quotes
 from messaging.batches.importer import IMPORTER_LOST_AFTER, import_next
 from messaging.batches.upload import BatchRequest, receive
+from messaging.consent import ledger
 from messaging.operations import sweep
 from messaging.operations.audit import audit
 from messaging.sending import due
@@ -329,6 +331,45 @@ def test_the_sign_of_an_empty_cell_is_not_filled_into_a_text(
         assert (refused.line, refused.code) == (2, "empty_value")
         assert sign.strip() in refused.reason
         assert connection.execute(select(tables.messages.c.text)).scalars().all() == ["Dear Null"]
+
+
+CHILDREN = (
+    b"phone,name,amount\n+254711000001,Child one,5000\n+254711000001,Child two,7000\n"
+    b"254711000001, Child one,5000\n+254711000002,Child one,5000\n"
+)
+
+
+def test_one_phone_gets_each_of_its_texts_and_the_same_text_once(
+    database: Database, settings: Settings
+) -> None:
+    """The second child's text was counted as a duplicate and never made."""
+    template = "{{name}}: {{amount}}"
+    take_in(settings, database, CHILDREN, text=template)
+    import_now(database, settings)
+    batch = batch_row(database)
+    assert (batch.total, batch.duplicates, batch.refused) == (3, 1, 0)
+    with database.read() as connection:
+        made = connection.execute(select(tables.messages.c.recipient, tables.messages.c.text)).all()
+    assert [tuple(row) for row in made] == [
+        ("+254711000001", "Child one: 5000"),
+        ("+254711000001", "Child two: 7000"),
+        ("+254711000002", "Child one: 5000"),
+    ]
+    quoted = quotes.quote_file(settings, database, io.BytesIO(CHILDREN), template)
+    assert (quoted["recipients"], quoted["duplicates"], quoted["parts"]) == (3, 1, 3)
+
+
+def test_a_blocked_number_counts_with_each_of_its_texts(database: Database, settings: Settings) -> None:
+    with database.write() as connection:
+        ledger.record_stop(database, connection, "+254711000001", "all", None, "api")
+    quoted = quotes.quote_file(settings, database, io.BytesIO(CHILDREN), "{{name}}")
+    assert (quoted["recipients"], quoted["opted_out"], quoted["parts"]) == (3, 2, 1)
+
+
+def test_one_text_for_all_is_sent_once_to_a_number(database: Database, settings: Settings) -> None:
+    take_in(settings, database, CHILDREN, text="School closes at noon")
+    import_now(database, settings)
+    assert (batch_row(database).total, batch_row(database).duplicates) == (2, 2)
 
 
 def test_a_later_batch_is_scheduled_with_its_times(database: Database, settings: Settings) -> None:

@@ -20,7 +20,7 @@ from utils.money import parse_money
 from utils.provider_answers import RecipientAnswer
 from utils.settings import Settings
 
-FILE = "Phone;Name\r\n+254711000001;Amina\r\n254711000002;Brian\r\n+254711000001;Again\r\n12;Nobody\r\n"
+FILE = "Phone;Name\r\n+254711000001;Amina\r\n254711000002;Brian\r\n+254711000001;Amina\r\n12;Nobody\r\n"
 TEXT = "Dear {{name}}, school closes at noon"
 
 
