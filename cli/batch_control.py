@@ -75,8 +75,15 @@ def bill(batch_id: int, as_json: bool) -> None:
 @batch.command()
 @BATCH_ID
 def refused(batch_id: int) -> None:
-    """Print the rows that were not taken, as CSV: line, value, code, reason."""
+    """Print the rows that were not taken, as CSV: line, value, code, reason, and the file's own columns."""
     _print_csv(exports.refused_csv(current_database(), batch_id))
+
+
+@batch.command()
+@BATCH_ID
+def duplicates(batch_id: int) -> None:
+    """Print the rows whose number stood there before with the same text, as CSV."""
+    _print_csv(exports.duplicates_csv(current_database(), batch_id))
 
 
 @batch.command()

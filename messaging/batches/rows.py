@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -17,10 +18,15 @@ from utils.phone_cleaning import EMPTY_SIGNS, is_empty_cell
 from utils.phone_metadata import region_if_plainly_valid
 from utils.phone_numbers import read_phone
 from utils.segments import measure
+from utils.texts import as_text
 
 LONGEST_VALUE_KEPT = 100
+# Of a row as JSON: ten thousand of them are 40 MB at most.
+LONGEST_CELLS_KEPT = 4000
+DUPLICATE = "duplicate"
+SAME_AS_BEFORE = "The same number stands on an earlier line with the same text"
 _SKIPPED_AT_ONCE = 1000
-# Of one file; more are counted.
+# Of one file, and as many duplicates; more are counted.
 MOST_REFUSED_KEPT = 10_000
 ROWS_BEFORE_JUDGING = 10_000
 MOST_REFUSED_SHARE = 0.95
@@ -33,23 +39,28 @@ class TakenRow(NamedTuple):
 
 
 class RefusedRow(NamedTuple):
-    """`line`: where the row begins in the file. `value`: what stands in its phone column."""
+    """`line`: where the row begins in the file. `value`: its phone cell. `cells`: all of them, as JSON."""
 
     line: int
     value: str
     code: str
     reason: str
+    cells: str | None = None
 
 
 @dataclass(slots=True)
 class Chunk:
-    """`rows`: how many rows of the file it is made of. `refused_beyond`: refused ones that are only counted."""
+    """`rows`: how many rows of the file it is made of. `refused_beyond`: refused ones that are only counted.
+
+    `duplicates` counts all of them, `duplicate_rows` has those that are kept.
+    """
 
     rows: int = 0
     taken: list[TakenRow] = field(default_factory=list)
     refused: list[RefusedRow] = field(default_factory=list)
     refused_beyond: int = 0
     duplicates: int = 0
+    duplicate_rows: list[RefusedRow] = field(default_factory=list)
 
     @property
     def refused_count(self) -> int:
@@ -81,6 +92,7 @@ class BatchRows:
         self.warnings = Warnings()
         self._rows = 0
         self._refused_count = 0
+        self._duplicate_count = 0
         self._fixed = None if self._columns else self._measured(placeholders.fill(()))
 
     def chunks(self, rows: Iterator[tuple[int, list[str]]], size: int) -> Iterator[Chunk]:
@@ -117,7 +129,7 @@ class BatchRows:
         if self._refused_count > MOST_REFUSED_KEPT:
             chunk.refused_beyond += 1
         else:
-            chunk.refused.append(self._refused(line, cells, error))
+            chunk.refused.append(self._kept(line, cells, error.code, error.message))
 
     def _require_some_sense(self) -> None:
         if self._rows >= ROWS_BEFORE_JUDGING and self._refused_count > self._rows * MOST_REFUSED_SHARE:
@@ -137,7 +149,13 @@ class BatchRows:
             if doubt:
                 self.warnings.add(DOUBTFUL_NUMBER, doubt, line=line, to=phone)
         else:
-            chunk.duplicates += 1
+            self._note_duplicate(chunk, line, cells)
+
+    def _note_duplicate(self, chunk: Chunk, line: int, cells: list[str]) -> None:
+        chunk.duplicates += 1
+        self._duplicate_count += 1
+        if self._duplicate_count <= MOST_REFUSED_KEPT:
+            chunk.duplicate_rows.append(self._kept(line, cells, DUPLICATE, SAME_AS_BEFORE))
 
     def _read_phone(self, cells: list[str]) -> tuple[str, str | None]:
         if len(cells) > self._width and any(cells[self._width :]):
@@ -174,10 +192,12 @@ class BatchRows:
             raise RowRefusal("The text holds a character that no phone can show", code="invalid_text")
         return text, measure(text).parts
 
-    def _refused(self, line: int, cells: list[str], error: InvalidInput) -> RefusedRow:
+    def _kept(self, line: int, cells: list[str], code: str, reason: str) -> RefusedRow:
         value = cells[self._phone] if len(cells) > self._phone else ""
-        kept = value[:LONGEST_VALUE_KEPT].replace("\0", "\N{REPLACEMENT CHARACTER}")
-        return RefusedRow(line, kept, error.code, error.message)
+        whole = None
+        if sum(map(len, cells)) <= LONGEST_CELLS_KEPT:
+            whole = json.dumps([as_text(cell) for cell in cells], ensure_ascii=False)
+        return RefusedRow(line, as_text(value[:LONGEST_VALUE_KEPT]), code, reason, whole)
 
 
 def is_new(key: int, seen: set[int]) -> bool:

@@ -63,6 +63,8 @@ batches = Table(
     Column("on_unknown", String(6), nullable=False, server_default=text("'hold'")),
     # Of a file: where its bytes are, how much of it is rows by now, and when an importer was last seen at it.
     Column("upload_id", String(32)),
+    # What its first line calls the columns: a JSON list.
+    Column("file_columns", Text),
     Column("rows_read", Integer, nullable=False, server_default=text("0")),
     Column("importer_seen_at", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
@@ -85,7 +87,7 @@ upload_pieces = Table(
     Column("stored_at", UtcDateTime, nullable=False),
 )
 
-# What of a file was not taken, and why. messaging.batches.importer.
+# What of a file was not taken, and why; duplicates have a code of their own. messaging.batches.importer.
 refused_rows = Table(
     "refused_rows",
     metadata,
@@ -94,6 +96,8 @@ refused_rows = Table(
     Column("value", Text, nullable=False),
     Column("code", String(24), nullable=False),
     Column("reason", Text, nullable=False),
+    # The row as it stood in the file: a JSON list. None where it is very long.
+    Column("cells", Text),
 )
 
 # Those that something may still happen to: messaging.batches.upkeep.

@@ -561,6 +561,7 @@ def test_a_batch_is_held_and_ended_from_a_shell(sms: Sms, migrated: Database, tm
     assert re.search(r"^cancelled +1 *$", sms("batch", "show", "1").stdout, re.MULTILINE)
     assert parsed(sms("batch", "bill", "1", "--json"))["billed_parts"] == 0
     assert "3,12,invalid_phone," in sms("batch", "refused", "1").stdout
+    assert sms("batch", "duplicates", "1").stdout == "\ufeffline,value,code,reason,phone\n"
     (row,) = csv.DictReader(io.StringIO(sms("batch", "messages", "1").stdout))
     assert (row["to"], row["status"]) == ("+254711000001", "cancelled")
     for act in ("show", "pause", "resume", "cancel", "bill", "refused", "messages"):
