@@ -9,7 +9,7 @@ import click
 from flask.cli import AppGroup
 
 from cli.context import current_database
-from cli.output import as_json_option, in_words, print_json, print_table, show
+from cli.output import as_json_option, in_words, print_json, print_table, show, show_warnings
 from messaging.batches import bill as bills
 from messaging.batches import control, exports, progress
 
@@ -75,8 +75,15 @@ def bill(batch_id: int, as_json: bool) -> None:
 @batch.command()
 @BATCH_ID
 def refused(batch_id: int) -> None:
-    """Print the rows that were not taken, as CSV: line, value, code, reason."""
+    """Print the rows that were not taken, as CSV: line, value, code, reason, and the file's own columns."""
     _print_csv(exports.refused_csv(current_database(), batch_id))
+
+
+@batch.command()
+@BATCH_ID
+def duplicates(batch_id: int) -> None:
+    """Print the rows whose number stood there before with the same text, as CSV."""
+    _print_csv(exports.duplicates_csv(current_database(), batch_id))
 
 
 @batch.command()
@@ -87,7 +94,12 @@ def messages(batch_id: int) -> None:
 
 
 def _show(found: dict[str, Any], as_json: bool) -> None:
-    print_json(found) if as_json else _print(found | {"counts": None, "costs": None} | found["counts"])
+    if as_json:
+        print_json(found)
+        return
+    lists = dict.fromkeys(("counts", "costs", "warnings", "warning_counts"))
+    _print(found | lists | found["counts"])
+    show_warnings(found)
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from sqlalchemy.exc import SQLAlchemyError
 
-from cli.context import current_service, read_time, require_own_database
-from cli.output import as_json_option, in_words, print_json, print_table, show
+from cli.context import current_service, read_time, require_own_database, time_zone
+from cli.output import as_json_option, in_words, print_json, print_table, show, show_warnings
 from messaging.batches import control, importer, progress, upload, upload_store
 from messaging.batches import quote as quotes
 from messaging.messages.accept import ON_UNKNOWN
 from messaging.service import Service
 from utils.errors import AcceptanceUnknown, Conflict, StorageUnavailable
+from utils.local_times import show_local_time
 
 LOOK_SECONDS = 0.5
 CSV_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -35,7 +36,11 @@ commands = AppGroup()
 @click.option("--text", help="May hold {{column}}; without it the file's column `text` or `message` is sent.")
 @click.option("--sender-id", help="Instead of AT_SENDER_ID.")
 @click.option("--name", help="For people.")
-@click.option("--send-at", metavar="TIME", help="Not before this time, like 2026-11-24T08:00Z.")
+@click.option(
+    "--send-at",
+    metavar="TIME",
+    help="Not before this time, like 2026-11-24T08:00 (TIME_ZONE) or 2026-11-24T08:00Z.",
+)
 @click.option("--expires-at", metavar="TIME", help="Not after this time.")
 @click.option("--max-cost", metavar="MONEY", help="Pause before passing it, like 'KES 5000'.")
 @click.option("--on-unknown", type=click.Choice(ON_UNKNOWN), default="hold", show_default=True)
@@ -62,6 +67,8 @@ def bulk(file: Path, idempotency_key: str | None, wait: bool, as_json: bool, **f
             _wait(service, batch_id, as_json)
         batch = progress.get_batch(service.database, batch_id)
     show(batch, as_json, _sentence(batch, answer.is_replay))
+    if not as_json:
+        show_warnings(batch)
     # Whoever waits for the end has not got it from a batch that is held.
     failed = ("cancelled", "paused") if wait else ("cancelled",)
     sys.exit(1 if batch["status"] in failed or not batch["total"] else 0)
@@ -185,14 +192,15 @@ def _progress(is_silent: bool) -> Progress:
 def _sentence(batch: dict[str, Any], is_replay: bool) -> str:
     known = " (it was there already)" if is_replay else ""
     reason = f", {batch['reason']}" if batch.get("reason") else ""
+    when = f" for {show_local_time(batch['send_at'], time_zone())}" if batch["status"] == "scheduled" else ""
     return (
         f"Batch {batch['id']}{known}: {batch['total']} messages, {batch['refused']} rows refused,"
-        f" {batch['duplicates']} duplicates; {batch['status']}{reason}."
+        f" {batch['duplicates']} duplicates; {batch['status']}{when}{reason}."
     )
 
 
 def _show_quote(found: dict[str, Any]) -> None:
-    lists = ("refused", "spills", "encodings", "estimated_costs")
+    lists = ("refused", "spills", "encodings", "estimated_costs", "warnings", "warning_counts")
     rows = [(name, value) for name, value in found.items() if name not in lists]
     print_table(("", ""), [*rows, *found["encodings"].items()])
     for name, columns in (
@@ -202,3 +210,4 @@ def _show_quote(found: dict[str, Any]) -> None:
         if found[name]:
             click.echo()
             print_table(columns, ([in_words(one[column]) for column in columns] for one in found[name]))
+    show_warnings(found)

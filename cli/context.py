@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, cast
+from zoneinfo import ZoneInfo
 
 from flask import current_app
 
 from messaging.storage.database import Database
-from utils.errors import InvalidInput
+from utils.local_times import read_local_time
 
 if TYPE_CHECKING:
     from messaging.service import Service
@@ -31,10 +32,10 @@ def require_own_database(service: Service) -> None:
     claim_identity(service.database, service.settings)
 
 
+def time_zone() -> ZoneInfo:
+    return ZoneInfo(current_service().settings.time_zone)
+
+
 def read_time(text: str) -> datetime:
-    """A time a person typed; without a zone it is UTC. Raises InvalidInput."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput(f"{text!r} is not a time like 2026-11-24T08:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    """A time a person typed; without an offset it is one of TIME_ZONE. Raises InvalidInput."""
+    return read_local_time(text, time_zone())

@@ -10,7 +10,7 @@ import click
 from flask.cli import AppGroup
 
 from cli.context import current_database, current_service, require_own_database
-from cli.output import as_json_option, print_json, print_table, show
+from cli.output import as_json_option, print_json, print_table, show, show_warnings
 from messaging.messages import accept, unknown_outcomes
 from messaging.messages.views import get_message
 from utils.errors import InvalidInput
@@ -35,6 +35,8 @@ def send(to: str, text: str, sender_id: str | None, idempotency_key: str | None,
         answer = accept.accept(service.settings, service.database, request, key).body
     message = answer["messages"][0]
     show(answer, as_json, f"Message {message['id']} to {message['to']} is {message['status']}.")
+    if not as_json:
+        show_warnings(answer)
 
 
 @contextmanager

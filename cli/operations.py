@@ -53,7 +53,11 @@ def resume(sender_id: str | None, as_json: bool) -> None:
 
 @commands.command(name="replay")
 @click.argument("callback_ids", metavar="[ID]...", nargs=-1, type=int)
-@click.option("--since", metavar="TIME", help="Those received at this time or later, like 2026-11-24T08:00Z.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="Those received at this time or later, like 2026-11-24T08:00 (TIME_ZONE) or 2026-11-24T08:00Z.",
+)
 @click.option("--unapplied", is_flag=True, help="Only those that could not be applied.")
 @as_json_option
 def replay_callbacks(callback_ids: Sequence[int], since: str | None, unapplied: bool, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from cli.context import current_database, current_service
 from cli.output import as_json_option, print_csv, print_json, print_table, show
 from messaging.consent import csv_import
 from messaging.consent import views as opt_out_views
-from utils.phone_numbers import parse_phone
+from utils.phone_numbers import read_phone
 
 OPERATOR = "operator"
 
@@ -112,4 +112,4 @@ def _in_cells(entry: dict[str, Any]) -> list[object]:
 
 
 def _read_phone(phone: str) -> str:
-    return parse_phone(phone, current_service().settings.default_region).e164
+    return read_phone(phone, current_service().settings.default_region).e164

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from cli.context import time_zone
+from utils.local_times import show_local_time
 from utils.spreadsheets import harmless_cell
 
 # A URL or a sentence cut into a pipe's eighty columns could not be copied or searched.
@@ -37,11 +39,27 @@ def print_table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    zone = time_zone()
     table = Table(*names, box=None, show_header=any(names), pad_edge=False)
     for row in rows:
         # Text: what people wrote must not be read as markup.
-        table.add_row(*(Text(in_words(cell)) for cell in row))
+        table.add_row(*(Text(show_local_time(in_words(cell), zone)) for cell in row))
     Console(width=None if sys.stdout.isatty() else WIDE_COLUMNS).print(table)
+
+
+def show_warnings(found: dict[str, Any]) -> None:
+    """What is sent as asked for, but may not have been meant so. On standard error: the answer can be piped."""
+    # An answer to an earlier call may be older than warnings.
+    total = sum(found.get("warning_counts", {}).values())
+    if not total:
+        return
+    click.echo(f"{total} to look at:", err=True)
+    for one in found["warnings"]:
+        places = [f"line {one['line']}"] if "line" in one else []
+        where = ", ".join([*places, *([one["to"]] if "to" in one else [])])
+        click.echo(f"  {where}: {one['message']}" if where else f"  {one['message']}", err=True)
+    if total > len(found["warnings"]):
+        click.echo(f"  … and {total - len(found['warnings'])} more", err=True)
 
 
 def print_csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

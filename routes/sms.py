@@ -89,7 +89,7 @@ def receive_subscription() -> Response:
 
 
 def _send_now(sender_id: str | None) -> dict[str, Any]:
-    asked = read_trigger(request)
+    asked = read_trigger(request, current_service().settings.default_region)
     with trigger_slot():
         result = current_service().triggers.send_now(
             asked.message, asked.recipients, sender_id, asked.idempotency_key

@@ -9,7 +9,7 @@ from flask import Request
 
 from messaging.sending.triggers import TriggerResult
 from utils.errors import EmptyMessage, InvalidInput, InvalidPhone
-from utils.phone_numbers import PhoneNumber, read_phone
+from utils.phone_numbers import PhoneNumber, read_query_phone
 
 DEFAULT_MESSAGE = "Hello from Africa's Talking!"
 
@@ -25,10 +25,11 @@ class TriggerRequest:
         return [phone.e164 for phone in self.phones]
 
 
-def read_trigger(request: Request) -> TriggerRequest:
+def read_trigger(request: Request, default_region: str | None) -> TriggerRequest:
     """Raises InvalidInput (missing_phone), InvalidPhone, EmptyMessage."""
     key = request.headers.get("Idempotency-Key") or request.args.get("idempotency_key")
-    return TriggerRequest(_read_phones(request.args.getlist("phone")), _read_message(request), key)
+    phones = _read_phones(request.args.getlist("phone"), default_region)
+    return TriggerRequest(phones, _read_message(request), key)
 
 
 def answer_trigger(asked: TriggerRequest, result: TriggerResult) -> dict[str, Any]:
@@ -52,18 +53,18 @@ def _sentence(asked: TriggerRequest, result: TriggerResult) -> str:
     )
 
 
-def _read_phones(values: list[str]) -> list[PhoneNumber]:
-    """Repeated or comma-separated; each number once. A raw `+` arrives as a space, which `read_phone` makes up for."""
+def _read_phones(values: list[str], default_region: str | None) -> list[PhoneNumber]:
+    """Repeated or comma-separated; each number once."""
     entries = [entry for value in values for entry in value.split(",") if entry.strip()]
     if not entries:
         raise InvalidInput("Missing 'phone' query parameter", code="missing_phone", field="phone")
-    phones = [_read_phone(entry) for entry in entries]
+    phones = [_read_phone(entry, default_region) for entry in entries]
     return list({phone.e164: phone for phone in phones}.values())
 
 
-def _read_phone(entry: str) -> PhoneNumber:
+def _read_phone(entry: str, default_region: str | None) -> PhoneNumber:
     try:
-        return read_phone(entry)
+        return read_query_phone(entry, default_region)
     except InvalidPhone as error:
         sentence = f"{entry.strip()!r} is not a usable phone number: {error.message}"
         raise InvalidPhone(sentence, field="phone", details={"phone": entry.strip()}) from None

@@ -173,9 +173,15 @@ def test_stop_in_any_language_is_confirmed_once_and_ends_everything(
     assert [row["status"] for row in stack.messages_to(phone)][-1] in {"accepted", "delivered"}
 
 
-def test_stop_with_more_behind_it_is_no_stop(stack: Stack, phone: str) -> None:
-    assert write(stack, phone, "STOP 12345")["meaning"] == "message"
-    assert texts(stack, phone, 1) == ['This is a response to: "STOP 12345"']
+def test_stop_with_more_behind_it_is_no_stop_and_no_echo(stack: Stack, phone: str) -> None:
+    shown = write(stack, phone, "STOP 12345")
+    assert (shown["meaning"], shown["possible_opt_out"], shown["reply"]) == (
+        "message",
+        True,
+        "possible_opt_out",
+    )
+    assert write(stack, phone, "hello")["reply"] == "queued"
+    assert texts(stack, phone, 1) == ['This is a response to: "hello"']
 
 
 def test_a_text_after_stop_is_neither_answered_nor_a_way_back(stack: Stack, phone: str) -> None:

@@ -60,13 +60,6 @@ def as_list(recipients: object) -> list[object]:
     return list(recipients)
 
 
-def add_plus(phone: object) -> object:
-    if not isinstance(phone, str):
-        return phone
-    plain = phone.strip(" ")
-    return plain if plain.startswith("+") else f"+{plain}"
-
-
 def send_in_posts(
     client: TextSender, text: str, numbers: Sequence[str], sender_id: str | None, most_per_post: int
 ) -> Answer:

@@ -11,7 +11,8 @@ import re
 import unicodedata
 
 from utils.errors import InvalidPhone
-from utils.phone_numbers import parse_phone, strip_separators
+from utils.phone_cleaning import clean_phone
+from utils.phone_numbers import parse_dialled
 
 # Longer than any shortcode, shorter than any number with its country code.
 FEWEST_DIGITS_WITH_COUNTRY_CODE = 9
@@ -33,7 +34,7 @@ def read_callback_phone(text: str, default_region: str | None = None) -> tuple[s
         found = _e164(text)
         return (found,) if found else ()
     try:
-        plain = strip_separators(_undecorated(text))
+        plain = clean_phone(_undecorated(text))
     except InvalidPhone:
         return ()
     dialled = plain.lstrip("+")
@@ -60,6 +61,6 @@ def _undecorated(text: str) -> str:
 
 def _e164(text: str, default_region: str | None = None) -> str | None:
     try:
-        return parse_phone(text, default_region).e164
+        return parse_dialled(text, default_region).e164
     except InvalidPhone:
         return None

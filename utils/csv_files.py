@@ -36,11 +36,13 @@ class InvalidFile(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """`names`: the columns, folded for comparison, in order. `phone`: where the number stands."""
+    """`names`: the columns, folded for comparison, in order. `phone`: where the number stands. `titles`: the columns as
+    they are written."""
 
     delimiter: str
     names: list[str]
     phone: int
+    titles: list[str]
 
     def index(self, name: str) -> int:
         """Of a column named in a text. Raises InvalidFile."""
@@ -205,7 +207,7 @@ def _split_header(text: str, delimiter: str) -> Header | None:
         return None
     if names.count(PHONE) > 1:
         raise InvalidFile("The file has the column 'phone' twice", code="duplicate_column", field="file")
-    return Header(delimiter, names, names.index(PHONE))
+    return Header(delimiter, names, names.index(PHONE), [cell.strip() for cell in cells])
 
 
 def fold(name: str) -> str:

@@ -1,31 +1,34 @@
 """Phone numbers as people type them, files hold them and programs pass them, made E.164 or refused.
 
-Policy: what libphonenumber calls impossible (by length) is refused; possible but not valid is taken with a
-warning, because metadata ages and new prefixes appear before it does.
+A plus is believed: what libphonenumber calls impossible (by length) is refused; possible but not valid is taken with a
+warning, because metadata ages and new prefixes appear before it does. Without a plus a number is somebody's own
+country's first of all: a local number whose zero a spreadsheet ate must never reach a stranger abroad.
 
-    require_e164    programs: E.164 with its plus, nothing else
-    parse_phone     people: spaces, dashes, dots and brackets are tolerated; no country code needs a region
-    read_phone      files and query strings: also a lost plus, `00`, and a spreadsheet's traces
+    require_e164     programs: E.164 with its plus, nothing else
+    read_phone       people, files, lists: every mark that `clean_phone` knows, the plus perhaps lost
+    read_query_phone query strings, where a raw plus arrives as a space
+    parse_dialled    the library's own reading, possible suffices: for Africa's Talking's callbacks
 """
 
-import re
 from typing import Final, NamedTuple
 
 import phonenumbers
-from phonenumbers import REGION_CODE_FOR_NON_GEO_ENTITY, NumberParseException, ValidationResult
+from phonenumbers import REGION_CODE_FOR_NON_GEO_ENTITY, NumberParseException, PhoneMetadata, ValidationResult
 from phonenumbers.re_util import enable_pattern_cache
 
 from utils.errors import InvalidPhone
-from utils.phone_metadata import region_if_plainly_valid
+from utils.phone_cleaning import ONLY_DIGITS, TOO_LONG, clean_phone
+from utils.phone_metadata import has_african_calling_code, is_african_national, region_if_plainly_valid
 
 enable_pattern_cache()  # without it the library recompiles patterns once it has seen many regions
 
 MUST_START_WITH_PLUS: Final = "Invalid recipient format: must start with '+'"
-NOT_KNOWN_VALID: Final = "This number is possible, but its prefix is not known to be in use"
-NEEDS_COUNTRY_CODE: Final = "Start the number with + and its country code, like +254712345678"
-ONLY_DIGITS: Final = "A phone number has only digits, with + before the country code"
-EXCEL_NOTATION: Final = (
-    "A spreadsheet has rounded this number (like 2.547E+11): format the column as text and export it again"
+NOT_KNOWN_VALID: Final = (
+    "This number is possible, but no number of its country is known to look like it: check its digits"
+)
+NEEDS_COUNTRY_CODE: Final = (
+    "Start the number with + and its country code, like +254712345678;"
+    " or set DEFAULT_REGION (like KE) for numbers without one"
 )
 _IMPOSSIBLE = {
     ValidationResult.INVALID_COUNTRY_CODE: "No country has this calling code",
@@ -34,13 +37,9 @@ _IMPOSSIBLE = {
     ValidationResult.TOO_LONG: "This number is too long for its country",
     ValidationResult.INVALID_LENGTH: "No number of its country has this length",
 }
-_LONGEST_INPUT = 40
-_DIALLED = re.compile(r"\+?[0-9]+")
-_EXCEL = re.compile(r"\+?[0-9]+(?:[.,][0-9]+)?[eE]\+?[0-9]+")
-_DECIMAL = re.compile(r"(\+?[0-9]{7,})[.,]0+")
-# Marks that phones, contact lists and word processors put between digits.
-_INVISIBLE = "\u200b\u200e\u200f\u202a\u202c\u2060\ufeff"
-_SEPARATORS = str.maketrans("", "", " -.()[]/\u00a0\u2007\u2009\u202f\u2010\u2011\u2012\u2013" + _INVISIBLE)
+# Fewer digits are also what is left of a national number, or one with a digit too many.
+_FEWEST_DIGITS_WITHOUT_PLUS = 12
+_FEWEST_AFRICAN_DIGITS_WITHOUT_PLUS = 11
 
 
 class PhoneNumber(NamedTuple):
@@ -56,35 +55,31 @@ def require_e164(phone: object) -> PhoneNumber:
     if not isinstance(phone, str) or not phone.startswith("+"):
         raise InvalidPhone(MUST_START_WITH_PLUS, field="recipient")
     region = region_if_plainly_valid(phone)
-    return PhoneNumber(phone, None, region) if region else _parse_dialled(phone, None)
-
-
-def parse_phone(text: object, default_region: str | None = None) -> PhoneNumber:
-    """The number a person typed. `default_region`: two letters, for numbers without a country code.
-
-    Raises InvalidPhone.
-    """
-    if isinstance(text, str) and (region := region_if_plainly_valid(text)):
-        return PhoneNumber(text, None, region)
-    return _parse_dialled(strip_separators(text), default_region)
+    return PhoneNumber(phone, None, region) if region else parse_dialled(phone)
 
 
 def read_phone(text: object, default_region: str | None = None) -> PhoneNumber:
-    """As `parse_phone`, for a cell of a file or a query string, which may have lost the plus.
+    """The number a person typed or a file holds. `default_region`: two letters, for numbers without a country code.
 
-    The reading by `default_region` comes first, so that a local number is never taken for a foreign one.
-    Raises InvalidPhone.
+    Raises InvalidPhone, whose sentence names what the number may have meant.
     """
-    if isinstance(text, str) and text.startswith("+"):
-        return parse_phone(text)
-    plain = strip_separators(text)
-    try:
-        return _parse_dialled(plain, default_region)
-    except InvalidPhone as error:
-        try:
-            return parse_phone(f"+{plain.removeprefix('00')}")
-        except InvalidPhone:
-            raise error from None
+    if isinstance(text, str) and (region := region_if_plainly_valid(text)):
+        return PhoneNumber(text, None, region)
+    plain = clean_phone(text)
+    if plain.startswith("+"):
+        return parse_dialled(plain)
+    if not _is_digits(plain):
+        raise InvalidPhone(ONLY_DIGITS)
+    if plain.startswith("00"):
+        return _read_dialled_abroad(plain.lstrip("0"), default_region)
+    return _read_without_plus(plain, default_region)
+
+
+def read_query_phone(text: str, default_region: str | None = None) -> PhoneNumber:
+    """As `read_phone`; a leading space was a plus. No country's code starts with 0, so there it was a space."""
+    plain = text.lstrip(" ")
+    is_plus = plain != text and plain[:1].isdecimal() and not plain.startswith("0")
+    return read_phone(f"+{plain}" if is_plus else text, default_region)
 
 
 def region_of(e164: str) -> str | None:
@@ -100,23 +95,10 @@ def mask_phone(phone: str) -> str:
     return f"{phone[:5]}…{phone[-3:]}" if len(phone) > 10 else f"…{phone[-2:]}"
 
 
-def strip_separators(text: object) -> str:
-    """Without the marks that people and programs put between digits. Raises InvalidPhone."""
-    if not isinstance(text, str):
+def parse_dialled(plain: str, default_region: str | None = None) -> PhoneNumber:
+    """Digits as libphonenumber reads them, with a plus or dialled in `default_region`. Raises InvalidPhone."""
+    if not _is_digits(plain.removeprefix("+")):
         raise InvalidPhone(ONLY_DIGITS)
-    if len(text) > _LONGEST_INPUT:
-        raise InvalidPhone("This is too long for a phone number")
-    if _EXCEL.fullmatch(text.strip(" ")):
-        raise InvalidPhone(EXCEL_NOTATION, code="excel_notation")
-    whole = _DECIMAL.fullmatch(text.strip(" "))  # 254712345678.0: a spreadsheet's or data frame's number
-    return whole[1] if whole else text.translate(_SEPARATORS)
-
-
-def _parse_dialled(plain: str, default_region: str | None) -> PhoneNumber:
-    if not _DIALLED.fullmatch(plain):
-        raise InvalidPhone(ONLY_DIGITS)
-    if not plain.startswith("+") and default_region is None:
-        raise InvalidPhone(NEEDS_COUNTRY_CODE)
     try:
         parsed = phonenumbers.parse(plain, default_region)
     except NumberParseException as error:
@@ -130,9 +112,107 @@ def _parse_dialled(plain: str, default_region: str | None) -> PhoneNumber:
     return PhoneNumber(e164, warning, None if region == REGION_CODE_FOR_NON_GEO_ENTITY else region)
 
 
+def _is_digits(plain: str) -> bool:
+    return plain.isascii() and plain.isdigit()
+
+
+def _read_without_plus(digits: str, region: str | None) -> PhoneNumber:
+    """The default region's own number, valid; else a valid one abroad; else a likely one of the default region."""
+    if region is None:
+        abroad = _abroad(digits, _FEWEST_AFRICAN_DIGITS_WITHOUT_PLUS)
+        if abroad is None:
+            raise InvalidPhone(NEEDS_COUNTRY_CODE)
+        return abroad
+    own, trouble = _own(digits, region)
+    if own is not None and own.warning is None:
+        return own
+    found = _abroad(digits, _FEWEST_DIGITS_WITHOUT_PLUS) or own
+    if found is None:
+        raise InvalidPhone(_both_readings(digits, region, trouble))
+    return found
+
+
+def _read_dialled_abroad(digits: str, region: str | None) -> PhoneNumber:
+    """Behind `00`. It may be a spoiled national number with a zero doubled, so it is not believed as a plus is."""
+    found = _abroad(digits, _FEWEST_AFRICAN_DIGITS_WITHOUT_PLUS)
+    if found is None and region and digits.startswith(_calling_code(region)):
+        found = _if_possible(f"+{digits}")
+    if found is None:
+        raise InvalidPhone(NEEDS_COUNTRY_CODE)
+    return found
+
+
+def _abroad(digits: str, fewest_african: int) -> PhoneNumber | None:
+    fewest = fewest_african if has_african_calling_code(digits) else _FEWEST_DIGITS_WITHOUT_PLUS
+    if len(digits) < fewest or is_african_national(digits):
+        return None
+    found = _if_possible(f"+{digits}")
+    return found if found and found.warning is None else None
+
+
+def _if_possible(plain: str) -> PhoneNumber | None:
+    region = region_if_plainly_valid(plain)
+    if region:
+        return PhoneNumber(plain, None, region)
+    try:
+        return parse_dialled(plain)
+    except InvalidPhone:
+        return None
+
+
+def _own(digits: str, region: str) -> tuple[PhoneNumber | None, str]:
+    """The number of this region that it is, with its zero kept or lost or its calling code; else what is wrong."""
+    found, trouble = _as_dialled(digits, region)
+    if found is None or found.warning:
+        regained, _ = _as_dialled(f"0{digits}", region) if _may_lack_own_zero(digits, region) else (None, "")
+        if regained and (found is None or regained.warning is None):
+            found = regained
+    return found, trouble
+
+
+def _as_dialled(digits: str, region: str) -> tuple[PhoneNumber | None, str]:
+    try:
+        found = parse_dialled(digits, region)
+    except InvalidPhone as error:
+        return None, error.message
+    if found.warning is None or _is_likely(found.e164, digits, region):
+        return found, ""
+    return None, NOT_KNOWN_VALID
+
+
+def _may_lack_own_zero(digits: str, region: str) -> bool:
+    """Where the zero is part of the number itself (Benin, Congo, Côte d'Ivoire) a spreadsheet eats that, too."""
+    metadata = PhoneMetadata.metadata_for_region(region)
+    return metadata is not None and not metadata.national_prefix and not digits.startswith("0")
+
+
+def _is_likely(e164: str, digits: str, region: str) -> bool:
+    """Not known to be valid, but as long as a mobile number of the region, or with its calling code before it."""
+    code = f"+{_calling_code(region)}"
+    metadata = PhoneMetadata.metadata_for_region(region)
+    if metadata is None or metadata.mobile is None or not e164.startswith(code):
+        return False
+    return e164 == f"+{digits}" or len(e164) - len(code) in metadata.mobile.possible_length
+
+
+def _calling_code(region: str) -> str:
+    return str(phonenumbers.country_code_for_region(region))
+
+
+def _both_readings(digits: str, region: str, trouble: str) -> str:
+    abroad = _if_possible(f"+{digits}")
+    if abroad is None:
+        return trouble
+    country = f" ({abroad.region})" if abroad.region else ""
+    return (
+        f"As a number of {region} (DEFAULT_REGION): {trouble[0].lower()}{trouble[1:]}."
+        f" As {abroad.e164} it would be abroad{country}. Start it with + and its country code"
+    )
+
+
 def _explain(error: NumberParseException) -> str:
     if error.error_type == NumberParseException.INVALID_COUNTRY_CODE:
         return _IMPOSSIBLE[ValidationResult.INVALID_COUNTRY_CODE]
     if error.error_type == NumberParseException.TOO_LONG:
-        return "This is too long for a phone number"
+        return TOO_LONG
     return "This is too short for a phone number"

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
+from zoneinfo import ZoneInfo
 
 from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -102,6 +103,13 @@ def _check_region(value: str) -> str:
     return value.upper()
 
 
+def _check_zone(value: str) -> str:
+    try:
+        return ZoneInfo(value).key
+    except (LookupError, ValueError, OSError):
+        raise ValueError("the name of a time zone, like Africa/Nairobi") from None
+
+
 def _check_template(value: str) -> str:
     unknown = set(PLACEHOLDER.findall(value)) - {"text"}
     if unknown:
@@ -196,6 +204,7 @@ PublicUrl = Annotated[str, AfterValidator(_check_public_url)]
 DatabaseUrl = Annotated[str, AfterValidator(_check_database_url)]
 QueueUrl = Annotated[str, AfterValidator(_check_queue_url)]
 Region = Annotated[str, AfterValidator(_check_region)]
+TimeZone = Annotated[str, AfterValidator(_check_zone)]
 Template = Annotated[str, AfterValidator(_check_template)]
 Host = Annotated[str, AfterValidator(_check_host)]
 Keys = Annotated[tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_keys)]

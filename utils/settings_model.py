@@ -89,6 +89,7 @@ class Settings(BaseModel):
     secret_key: str | None = Field(default=None, repr=False)
 
     default_region: types.Region | None = None
+    time_zone: types.TimeZone = "UTC"
     reply_template: types.Template = 'This is a response to: "{text}"'
     replies_file: types.RepositoryPath = "replies.py"
     reply_timeout_seconds: types.Seconds = 30

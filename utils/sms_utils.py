@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from africastalking.SMS import SMSService
 
-from utils.bare_sends import add_plus, as_list, check_recipients, check_text, send_in_posts, send_with_retries
+from utils.bare_sends import as_list, check_recipients, check_text, send_in_posts, send_with_retries
 from utils.errors import (
     InvalidPhone,
     MissingCredentials,
@@ -29,7 +29,7 @@ from utils.errors import (
     ProviderUnreachable,
 )
 from utils.money import Money, parse_money
-from utils.phone_numbers import require_e164
+from utils.phone_numbers import read_phone
 from utils.provider_answers import SendAnswer, read_json, read_send_answer
 from utils.provider_codes import describe_status
 from utils.provider_transport import ProviderTransport, Reply
@@ -250,16 +250,16 @@ def send_sms_with_retry(message: str, recipients: list[str], retries: int = 3) -
 
 
 def safe_send_sms(message: str, recipients: list[str]) -> Answer:
-    """`send_bulk_sms` for numbers that may lack their plus or be impossible.
+    """`send_bulk_sms` for numbers that may lack their plus or be impossible; DEFAULT_REGION counts.
 
-    `Skipped`, our own key, lists the impossible ones as they were given. ValueError `No valid recipients`
+    `Skipped`, our own key, lists those that cannot be used as they were given. ValueError `No valid recipients`
     where none is left.
     """
-    text = check_text(message)
+    text, region = check_text(message), load_settings(for_service=False).default_region
     valid, skipped = [], []
     for phone in as_list(recipients):
         try:
-            valid.append(require_e164(add_plus(phone)).e164)
+            valid.append(read_phone(phone, region).e164)
         except InvalidPhone:
             skipped.append(phone if isinstance(phone, str) else repr(phone))
     if not valid:
@@ -268,9 +268,9 @@ def safe_send_sms(message: str, recipients: list[str]) -> Answer:
 
 
 def validate_and_send(message: str, phone: str) -> Answer | None:
-    """`send_twoway_sms` to a number that may lack its plus; None for one that cannot exist."""
+    """`send_twoway_sms` to a number that may lack its plus; None for one that cannot be used."""
     try:
-        number = require_e164(add_plus(phone)).e164
+        number = read_phone(phone, load_settings(for_service=False).default_region).e164
     except InvalidPhone as error:
         logger.warning("number refused", extra={"reason": error.code})
         return None

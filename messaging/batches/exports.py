@@ -1,26 +1,31 @@
 """A batch as CSV, made while it is being read: a window of rows in memory, whatever the batch's size.
 
 Cells are guarded against spreadsheets (utils.spreadsheets): `=…`, `@…` and the like stand behind an apostrophe,
-an E.164 number keeps its plus unmarked, so that a program can use the column as it is.
+an E.164 number keeps its plus unmarked, so that a program can use the column as it is. The mark at the beginning tells
+Excel that it is UTF-8.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, select
+from sqlalchemy import ColumnElement, Row, bindparam, func, select
 
 from messaging.batches.progress import require_batch
+from messaging.batches.rows import DUPLICATE
 from messaging.storage import tables
 from messaging.storage.database import Database
+from utils.csv_files import fold
 from utils.json_shapes import rfc3339
 from utils.money import in_units
 from utils.spreadsheets import harmless_cell
 
 WINDOW = 2000
+BYTE_ORDER_MARK = "\ufeff"
 MESSAGE_COLUMNS = (
     "id",
     "to",
@@ -78,10 +83,22 @@ def messages_csv(database: Database, batch_id: int) -> Iterator[str]:
 
 
 def refused_csv(database: Database, batch_id: int) -> Iterator[str]:
-    """By line of the file. Raises NotFound, before the first line."""
+    """By line of the file, with the file's own columns: so it can be mended and sent again. Raises NotFound at once."""
+    return _not_taken(database, batch_id, tables.refused_rows.c.code != DUPLICATE)
+
+
+def duplicates_csv(database: Database, batch_id: int) -> Iterator[str]:
+    """As `refused_csv`, the rows whose number stood there before with the same text. Raises NotFound at once."""
+    return _not_taken(database, batch_id, tables.refused_rows.c.code == DUPLICATE)
+
+
+def _not_taken(database: Database, batch_id: int, which: ColumnElement[bool]) -> Iterator[str]:
     with database.read() as connection:
-        require_batch(connection, batch_id)
-    return _lines(REFUSED_COLUMNS, _refused_windows(database, batch_id))
+        stored = require_batch(connection, batch_id).file_columns
+    titles: list[str] = [] if stored is None else json.loads(stored)
+    taken = {fold(title) for title in titles}
+    ours = [f"refused_{name}" if name in taken else name for name in REFUSED_COLUMNS]
+    return _lines([*ours, *titles], _refused_windows(database, batch_id, which))
 
 
 def _message_windows(
@@ -100,18 +117,20 @@ def _message_windows(
         yield [_message_cells(row) for row in rows]
 
 
-def _refused_windows(database: Database, batch_id: int) -> Iterator[Sequence[Sequence[Any]]]:
+def _refused_windows(
+    database: Database, batch_id: int, which: ColumnElement[bool]
+) -> Iterator[list[list[Any]]]:
     line = 0
     while True:
         statement = (
-            select(*(tables.refused_rows.c[name] for name in REFUSED_COLUMNS))
-            .where(tables.refused_rows.c.batch_id == batch_id, tables.refused_rows.c.line > line)
+            select(*(tables.refused_rows.c[name] for name in (*REFUSED_COLUMNS, "cells")))
+            .where(tables.refused_rows.c.batch_id == batch_id, tables.refused_rows.c.line > line, which)
             .order_by(tables.refused_rows.c.line)
             .limit(WINDOW)
         )
         with database.read() as connection:
             rows = connection.execute(statement).all()
-        yield rows
+        yield [[*row[:-1], *(json.loads(row.cells) if row.cells else ())] for row in rows]
         if len(rows) < WINDOW:
             return
         line = rows[-1].line
@@ -141,7 +160,8 @@ def _message_cells(row: Row[Any]) -> list[Any]:
 def _lines(names: Sequence[str], windows: Iterable[Sequence[Sequence[Any]]]) -> Iterator[str]:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\r\n")
-    writer.writerow(names)
+    buffer.write(BYTE_ORDER_MARK)
+    writer.writerow([harmless_cell(name) for name in names])
     for rows in windows:
         writer.writerows([_cell(value) for value in row] for row in rows)
         yield buffer.getvalue()

@@ -8,6 +8,7 @@ read is cancelled instead: its caller was promised nothing and would come again 
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
 from utils.csv_files import InvalidFile, read_header, read_rows
 from utils.settings import Settings
+from utils.texts import as_text
 
 # An importer writes many times a second. One unseen for this long is dead, or will find itself overtaken.
 IMPORTER_LOST_AFTER = timedelta(seconds=60)
@@ -52,7 +54,7 @@ _COLUMNS = (
     "expires_at",
     "created_at",
 )
-_REFUSED_COLUMNS = ("line", "value", "code", "reason", "batch_id")
+_REFUSED_COLUMNS = ("line", "value", "code", "reason", "cells", "batch_id")
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +148,7 @@ def _import_rows(
     header = read_header(file.peek())  # type: ignore[attr-defined]
     reader = BatchRows(batch.template, header, settings.default_region)
     groups = TextGroups()
+    titles = json.dumps([as_text(title) for title in header.titles], ensure_ascii=False)
     rows = read_rows(file, header.delimiter)
     done = reader.skip(rows, batch.rows_read)
     with import_pace(database) as pace:
@@ -154,7 +157,8 @@ def _import_rows(
                 _let_go(database, batch.id)
                 return False
             pace.before_write()
-            seconds = _write_chunk(database, batch, chunk, done, groups)
+            about = {"file_columns": titles, "warnings": reader.warnings.as_stored()}
+            seconds = _write_chunk(database, batch, chunk, done, groups, about)
             pace.after_write(chunk.rows, seconds)
             done += chunk.rows
             report(ImportProgress(done, file.tell()))
@@ -165,8 +169,10 @@ def _import_rows(
     return True
 
 
-def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int, groups: TextGroups) -> float:
-    """For how many seconds it held its locks. Raises Overtaken."""
+def _write_chunk(
+    database: Database, batch: Any, chunk: Chunk, done: int, groups: TextGroups, about: dict[str, Any]
+) -> float:
+    """For how many seconds it held its locks. `about`: what the batch keeps of its file. Raises Overtaken."""
     with database.write() as connection:
         began_at = time.monotonic()
         now = database.now(connection)
@@ -178,6 +184,7 @@ def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int, groups
                 total=tables.batches.c.total + len(chunk.taken),
                 refused=tables.batches.c.refused + chunk.refused_count,
                 duplicates=tables.batches.c.duplicates + chunk.duplicates,
+                **about,
                 importer_seen_at=steady(connection, now),
             )
         )
@@ -189,9 +196,8 @@ def _write_chunk(database: Database, batch: Any, chunk: Chunk, done: int, groups
             for number, row in enumerate(chunk.taken, start=done)
         ]
         insert_rows(connection, tables.messages, _COLUMNS, rows)
-        insert_rows(
-            connection, tables.refused_rows, _REFUSED_COLUMNS, [(*row, batch.id) for row in chunk.refused]
-        )
+        not_taken = [(*row, batch.id) for row in (*chunk.refused, *chunk.duplicate_rows)]
+        insert_rows(connection, tables.refused_rows, _REFUSED_COLUMNS, not_taken)
     return time.monotonic() - began_at
 
 

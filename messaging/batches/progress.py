@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from messaging import statuses
+from messaging.messages.warnings import read_stored
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.errors import NotFound
@@ -67,6 +68,7 @@ def batch_in_json(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
         "total": batch.total,
         "refused": batch.refused,
         "duplicates": batch.duplicates,
+        **read_stored(batch.warnings),
         "counts": counts,
         "cost": costs[0] if len(costs) == 1 else None,
         "costs": costs if len(costs) > 1 else None,

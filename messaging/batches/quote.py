@@ -10,15 +10,16 @@ from itertools import islice
 from typing import Any, BinaryIO
 
 from messaging.batches import upload_store
-from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow, is_new
+from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow, is_new, number_key
 from messaging.consent import ledger
 from messaging.costs.prices import PriceBook, prefix_of
 from messaging.messages.accept import MOST_RECIPIENTS, validate_text
+from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings
 from messaging.storage.database import Database
 from utils.csv_files import read_header, read_rows
 from utils.errors import InvalidInput, InvalidPhone, NoRecipients
 from utils.json_shapes import booked_money
-from utils.phone_numbers import parse_phone
+from utils.phone_numbers import read_phone
 from utils.segments import EXTENDED, Segments, gsm7_alternative, measure
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
@@ -45,7 +46,9 @@ def quote_messages(
             code="too_many_recipients",
             field="to",
         )
-    return _quote(database, sender_id or settings.at_sender_id, _typed(to, text, settings.default_region))
+    warnings = Warnings()
+    chunks = _typed(to, text, settings.default_region, warnings)
+    return _quote(database, sender_id or settings.at_sender_id, chunks) | warnings.in_json()
 
 
 def quote_file(
@@ -59,7 +62,7 @@ def quote_file(
     reader = BatchRows(text, header, settings.default_region)
     file.seek(0)
     chunks = reader.chunks(read_rows(file, header.delimiter), ROWS_AT_ONCE)
-    return _quote(database, sender_id or settings.at_sender_id, chunks)
+    return _quote(database, sender_id or settings.at_sender_id, chunks) | reader.warnings.in_json()
 
 
 @dataclass(slots=True)
@@ -82,7 +85,7 @@ class _Tally:
         self.duplicates += chunk.duplicates
         self.refused_total += chunk.refused_count
         self.refused += chunk.refused[: MOST_REFUSED - len(self.refused)]
-        self.opted_out += len(opted_out)
+        self.opted_out += sum(row.recipient in opted_out for row in chunk.taken)
         measured: tuple[str, Segments] | None = None
         for row in chunk.taken:
             if row.recipient in opted_out:
@@ -115,19 +118,21 @@ def _quote(database: Database, sender_id: str | None, chunks: Iterable[Chunk]) -
     return _in_json(tally, book)
 
 
-def _typed(to: Sequence[str], text: str, default_region: str | None) -> Iterator[Chunk]:
+def _typed(to: Sequence[str], text: str, default_region: str | None, warnings: Warnings) -> Iterator[Chunk]:
     seen, parts = set[int](), measure(text).parts
     numbered = enumerate(to, 1)
     while some := list(islice(numbered, ROWS_AT_ONCE)):
         chunk = Chunk(rows=len(some))
         for place, typed in some:
             try:
-                phone = parse_phone(typed, default_region).e164
+                phone, doubt, _region = read_phone(typed, default_region)
             except InvalidPhone as error:
                 chunk.refused.append(RefusedRow(place, typed, error.code, error.message))
                 continue
-            if is_new(phone, seen):
+            if is_new(number_key(phone), seen):
                 chunk.taken.append(TakenRow(phone, text, parts))
+                if doubt:
+                    warnings.add(DOUBTFUL_NUMBER, doubt, to=phone)
             else:
                 chunk.duplicates += 1
         yield chunk

@@ -1,10 +1,10 @@
-"""What of a file was not taken: kept for as long as the texts of the others."""
+"""What of a file was not taken, or was doubtful: kept for as long as the texts of the others."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -15,6 +15,9 @@ CHUNK = 1000
 
 def forget_old(database: Database, before: datetime) -> int:
     """Deletes those of batches made `before`; how many."""
+    with database.write() as connection:
+        dated = (tables.WITH_WARNINGS, tables.batches.c.created_at < before)
+        connection.execute(update(tables.batches).where(*dated).values(warnings=None))
     deleted = 0
     while count := _forget_some(database, before):
         deleted += count

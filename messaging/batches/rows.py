@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import islice
 from typing import NamedTuple
 
 from messaging.batches.placeholders import Placeholders
 from messaging.messages.accept import LONGEST_TEXT
+from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings
 from utils.csv_files import Header, InvalidFile
-from utils.errors import InvalidInput, InvalidPhone
+from utils.errors import InvalidInput
+from utils.phone_cleaning import EMPTY_SIGNS, is_empty_cell
 from utils.phone_metadata import region_if_plainly_valid
 from utils.phone_numbers import read_phone
 from utils.segments import measure
+from utils.texts import as_text
 
 LONGEST_VALUE_KEPT = 100
+# Of a row as JSON: ten thousand of them are 40 MB at most.
+LONGEST_CELLS_KEPT = 4000
+DUPLICATE = "duplicate"
+SAME_AS_BEFORE = "The same number stands on an earlier line with the same text"
 _SKIPPED_AT_ONCE = 1000
-# Of one file; more are counted.
+# Of one file, and as many duplicates; more are counted.
 MOST_REFUSED_KEPT = 10_000
 ROWS_BEFORE_JUDGING = 10_000
 MOST_REFUSED_SHARE = 0.95
@@ -30,23 +39,28 @@ class TakenRow(NamedTuple):
 
 
 class RefusedRow(NamedTuple):
-    """`line`: where the row begins in the file. `value`: what stands in its phone column."""
+    """`line`: where the row begins in the file. `value`: its phone cell. `cells`: all of them, as JSON."""
 
     line: int
     value: str
     code: str
     reason: str
+    cells: str | None = None
 
 
 @dataclass(slots=True)
 class Chunk:
-    """`rows`: how many rows of the file it is made of. `refused_beyond`: refused ones that are only counted."""
+    """`rows`: how many rows of the file it is made of. `refused_beyond`: refused ones that are only counted.
+
+    `duplicates` counts all of them, `duplicate_rows` has those that are kept.
+    """
 
     rows: int = 0
     taken: list[TakenRow] = field(default_factory=list)
     refused: list[RefusedRow] = field(default_factory=list)
     refused_beyond: int = 0
     duplicates: int = 0
+    duplicate_rows: list[RefusedRow] = field(default_factory=list)
 
     @property
     def refused_count(self) -> int:
@@ -62,7 +76,7 @@ class RowRefusal(InvalidInput):
 class BatchRows:
     """One pass over a file. Raises InvalidFile at once where the text names a column that the file lacks.
 
-    `default_region`: for numbers without a country code.
+    `default_region`: for numbers without a country code. `warnings`: of the rows taken so far.
     """
 
     def __init__(self, template: str, header: Header, default_region: str | None) -> None:
@@ -73,10 +87,12 @@ class BatchRows:
         self._phone = header.phone
         self._width = len(header.names)
         self._default_region = default_region
-        # 81 MB for a million: as numbers, not as texts.
+        # Some 90 MB for a million: as numbers, not as texts.
         self._seen: set[int] = set()
+        self.warnings = Warnings()
         self._rows = 0
         self._refused_count = 0
+        self._duplicate_count = 0
         self._fixed = None if self._columns else self._measured(placeholders.fill(()))
 
     def chunks(self, rows: Iterator[tuple[int, list[str]]], size: int) -> Iterator[Chunk]:
@@ -101,7 +117,7 @@ class BatchRows:
         for line, cells in islice(rows, size):
             chunk.rows += 1
             try:
-                self._add(chunk, cells)
+                self._add(chunk, line, cells)
             except InvalidInput as error:
                 self._refuse(chunk, line, cells, error)
         self._rows += chunk.rows
@@ -113,7 +129,7 @@ class BatchRows:
         if self._refused_count > MOST_REFUSED_KEPT:
             chunk.refused_beyond += 1
         else:
-            chunk.refused.append(self._refused(line, cells, error))
+            chunk.refused.append(self._kept(line, cells, error.code, error.message))
 
     def _require_some_sense(self) -> None:
         if self._rows >= ROWS_BEFORE_JUDGING and self._refused_count > self._rows * MOST_REFUSED_SHARE:
@@ -124,15 +140,24 @@ class BatchRows:
                 field="file",
             )
 
-    def _add(self, chunk: Chunk, cells: list[str]) -> None:
-        phone = self._read_phone(cells)
+    def _add(self, chunk: Chunk, line: int, cells: list[str]) -> None:
+        phone, doubt = self._read_phone(cells)
         text, parts = self._fixed or self._fill(cells)
-        if is_new(phone, self._seen):
+        key = number_key(phone) if self._fixed else _text_key(phone, text)
+        if is_new(key, self._seen):
             chunk.taken.append(TakenRow(phone, text, parts))
+            if doubt:
+                self.warnings.add(DOUBTFUL_NUMBER, doubt, line=line, to=phone)
         else:
-            chunk.duplicates += 1
+            self._note_duplicate(chunk, line, cells)
 
-    def _read_phone(self, cells: list[str]) -> str:
+    def _note_duplicate(self, chunk: Chunk, line: int, cells: list[str]) -> None:
+        chunk.duplicates += 1
+        self._duplicate_count += 1
+        if self._duplicate_count <= MOST_REFUSED_KEPT:
+            chunk.duplicate_rows.append(self._kept(line, cells, DUPLICATE, SAME_AS_BEFORE))
+
+    def _read_phone(self, cells: list[str]) -> tuple[str, str | None]:
         if len(cells) > self._width and any(cells[self._width :]):
             raise RowRefusal(
                 "This row has more cells than the header: does a text hold an unquoted separator?",
@@ -140,10 +165,8 @@ class BatchRows:
             )
         phone = cells[self._phone] if len(cells) > self._phone else ""
         if region_if_plainly_valid(phone):
-            return phone
-        if not phone.strip():
-            raise InvalidPhone("The phone column is empty here", code="missing_phone")
-        return read_phone(phone, self._default_region).e164
+            return phone, None
+        return read_phone(phone, self._default_region)[:2]
 
     def _fill(self, cells: list[str]) -> tuple[str, int]:
         try:
@@ -152,10 +175,14 @@ class BatchRows:
             raise RowRefusal(
                 "This row ends before the columns that the text names", code="empty_value"
             ) from None
-        if not all(values):
-            name = self._names[values.index("")]
-            raise RowRefusal(f"The column {name!r} is empty here", code="empty_value")
+        if not all(values) or not EMPTY_SIGNS.isdisjoint(values):
+            raise self._empty(values)
         return self._measured(self._format % tuple(values))
+
+    def _empty(self, values: list[str]) -> RowRefusal:
+        place = next(place for place, value in enumerate(values) if is_empty_cell(value))
+        sign = f" (it holds {values[place]!r})" if values[place] else ""
+        return RowRefusal(f"The column {self._names[place]!r} is empty here{sign}", code="empty_value")
 
     def _measured(self, text: str) -> tuple[str, int]:
         if len(text) > LONGEST_TEXT:
@@ -165,16 +192,27 @@ class BatchRows:
             raise RowRefusal("The text holds a character that no phone can show", code="invalid_text")
         return text, measure(text).parts
 
-    def _refused(self, line: int, cells: list[str], error: InvalidInput) -> RefusedRow:
+    def _kept(self, line: int, cells: list[str], code: str, reason: str) -> RefusedRow:
         value = cells[self._phone] if len(cells) > self._phone else ""
-        kept = value[:LONGEST_VALUE_KEPT].replace("\0", "\N{REPLACEMENT CHARACTER}")
-        return RefusedRow(line, kept, error.code, error.message)
+        whole = None
+        if sum(map(len, cells)) <= LONGEST_CELLS_KEPT:
+            whole = json.dumps([as_text(cell) for cell in cells], ensure_ascii=False)
+        return RefusedRow(line, as_text(value[:LONGEST_VALUE_KEPT]), code, reason, whole)
 
 
-def is_new(phone: str, seen: set[int]) -> bool:
-    """Whether an E.164 number is the first of its kind; `seen` remembers it."""
-    number = int(phone[1:])
-    if number in seen:
+def is_new(key: int, seen: set[int]) -> bool:
+    """Whether it is the first of its kind; `seen` remembers it."""
+    if key in seen:
         return False
-    seen.add(number)
+    seen.add(key)
     return True
+
+
+def number_key(phone: str) -> int:
+    """Of an E.164 number, where all get the same text."""
+    return int(phone[1:])
+
+
+def _text_key(phone: str, text: str) -> int:
+    """Of a number and its text: a parent of two children gets both. 128 bits do not meet by chance."""
+    return int.from_bytes(blake2b(f"{phone}\0{text}".encode(), digest_size=16).digest())

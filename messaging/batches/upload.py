@@ -76,11 +76,11 @@ def receive(
     upload_id = upload_store.store(database, _pieces(file))
     with database.write(settled=True) as connection:
         now = database.now(connection)
-        validate_times(request.send_at, request.expires_at, now)
         earlier = None
         if idempotency_key is not None:
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
         if earlier is None:
+            validate_times(request.send_at, request.expires_at, now)
             body = _write(settings, database, connection, request, max_cost, upload_id, now, is_mine)
             if idempotency_key is not None:
                 idempotency.finish(connection, ROUTE, idempotency_key, body)

@@ -111,6 +111,8 @@ def answer(settings: Settings, database: Database, job: Job) -> None:
 def _texts(settings: Settings, handlers: Handlers, row: Row[Any]) -> tuple[str, ...]:
     if not handlers.want(row.text):
         # The handlers changed since the text came.
+        if row.possible_opt_out:
+            return ()
         return tuple(text for text in [reply_by_template(settings, row.text)] if text.strip())
     keyword, rest = handlers.read(row.text)
     return handlers.answer(

@@ -32,6 +32,7 @@ class InboundFilters:
     sender: str | None = None
     recipient: str | None = None
     meaning: str | None = None
+    possible_opt_out: bool | None = None
     reply: str | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -59,6 +60,7 @@ def _conditions(connection: Connection, filters: InboundFilters) -> list[ColumnE
         tables.inbound_messages.c.recipient: filters.recipient,
         tables.inbound_messages.c.meaning: filters.meaning,
         tables.inbound_messages.c.reply_outcome: filters.reply,
+        tables.inbound_messages.c.possible_opt_out: filters.possible_opt_out,
     }
     conditions: list[ColumnElement[bool] | TextClause] = [
         column == wanted for column, wanted in equal.items() if wanted is not None
@@ -66,6 +68,8 @@ def _conditions(connection: Connection, filters: InboundFilters) -> list[ColumnE
     if filters.reply in (HELD, FAILED):
         # In the words of their index, which has only these few.
         conditions.append(tables.NOT_ANSWERED)
+    if filters.possible_opt_out:
+        conditions.append(tables.POSSIBLE_OPT_OUT)
     received_at = tables.inbound_messages.c.received_at
     conditions += within(connection, tables.inbound_messages, received_at, filters.since, filters.until)
     return conditions
@@ -79,6 +83,7 @@ def inbound_in_json(row: Row[Any]) -> dict[str, Any]:
         "to": row.recipient,
         "text": row.text,
         "meaning": row.meaning,
+        "possible_opt_out": row.possible_opt_out,
         "link_id": row.link_id,
         "network": network_name(row.network),
         "cost": money(row.cost_text),

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from messaging.consent import keywords, ledger
-from messaging.consent.keywords import HELP, MESSAGE, START, STOP, Keyword
+from messaging.consent.keywords import HELP, MESSAGE, POSSIBLE_OPT_OUT, START, STOP, Keyword
 from messaging.conversations import default_reply, replies, same_text, threads
 from messaging.conversations.handlers import require_handlers
 from messaging.conversations.replies import Outcome, Reply
@@ -134,7 +134,7 @@ def _insert(settings: Settings, connection: Connection, filed: Sequence[FiledTex
         provider_id: keywords.read_keyword(one.inbound.text, settings) for provider_id, one in first.items()
     }
     # In one order, so that two groups with ids in common cannot wait for each other.
-    rows = [_row(first[provider_id], meanings[provider_id].meaning) for provider_id in sorted(first)]
+    rows = [_row(first[provider_id], meanings[provider_id]) for provider_id in sorted(first)]
     inserted = connection.execute(_INSERTS[connection.dialect.name], rows).all() if rows else []
     ids = {row.provider_inbound_id: row.id for row in inserted}
     events.note_inbound(connection, list(ids.values()))
@@ -182,11 +182,13 @@ def _texts_before(connection: Connection, provider_ids: Sequence[str]) -> dict[s
     return {row.provider_inbound_id: (row.id, row.text) for row in connection.execute(wanted)}
 
 
-def _row(filed: FiledText, meaning: str) -> dict[str, Any]:
+def _row(filed: FiledText, keyword: Keyword) -> dict[str, Any]:
+    is_possible = keyword.meaning == POSSIBLE_OPT_OUT
     return {
         **{name: value for name, value in filed.inbound._asdict().items() if name != "other_readings"},
         **same_text.marks(filed.inbound.provider_inbound_id),
-        "meaning": meaning,
+        "meaning": MESSAGE if is_possible else keyword.meaning,
+        "possible_opt_out": is_possible,
         "callback_id": filed.callback_id,
         "received_at": filed.received_at,
     }
@@ -263,6 +265,9 @@ def _answer(
             due_at = steady(connection, database.now(connection))
             outcomes.append(Outcome(one.new.id, replies.WAITING, due_at=due_at))
             wake_after_commit(connection)
+        elif one.new.keyword.meaning == POSSIBLE_OPT_OUT:
+            # Repeated to somebody who wants no texts it would be one more.
+            outcomes.append(Outcome(one.new.id, POSSIBLE_OPT_OUT))
         else:
             wanted.append(_reply(one, reply_by_template(settings, one.new.text)))
     return outcomes + replies.send(settings, database, connection, wanted)
@@ -275,7 +280,7 @@ def _standing_reply(settings: Settings, one: _FromPhone) -> str | None:
     text.
     """
     meaning = one.new.keyword.meaning
-    if meaning == MESSAGE or (meaning != HELP and not one.has_changed):
+    if meaning in (MESSAGE, POSSIBLE_OPT_OUT) or (meaning != HELP and not one.has_changed):
         return None
     return keywords.reply_to(one.new.keyword, settings) or (None if meaning in (STOP, HELP) else "")
 

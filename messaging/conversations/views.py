@@ -121,6 +121,7 @@ def _their_line(row: Row[Any]) -> _Line:
         "text": row.text,
         "number": row.recipient,
         "meaning": row.meaning,
+        "possible_opt_out": row.possible_opt_out,
         "reply": row.reply_outcome,
         "provider_date": row.provider_date,
     }

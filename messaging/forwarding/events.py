@@ -165,6 +165,7 @@ def _inbound(row: Row[Any]) -> dict[str, Any]:
         "to": row.recipient,
         "text": row.text,
         "meaning": row.meaning,
+        "possible_opt_out": row.possible_opt_out,
         "link_id": row.link_id,
         "network": network_name(row.network),
         "provider_date": row.provider_date,

@@ -11,10 +11,11 @@ from sqlalchemy import Connection, insert
 
 from messaging.messages import idempotency
 from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY, NewMessage, enqueue
+from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.errors import EmptyMessage, InvalidInput, InvalidPhone, NoRecipients
-from utils.phone_numbers import parse_phone
+from utils.phone_numbers import read_phone
 from utils.segments import measure
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
@@ -26,6 +27,8 @@ MOST_RECIPIENTS = 10_000
 LONGEST_TEXT = 1600
 # A handful of texts is somebody waiting; more is a campaign, which singles and replies overtake.
 MOST_URGENT = 10
+# Clocks differ, and a request may have waited. Longer ago is a slip, and would send a campaign now.
+LATEST_PAST = timedelta(minutes=5)
 FURTHEST = timedelta(days=366)
 ON_UNKNOWN = ("hold", "resend", "fail")
 
@@ -67,6 +70,7 @@ class _Recipients:
     phones: list[str]
     refused: list[dict[str, str]]
     duplicates: int
+    warnings: Warnings
 
 
 def accept(
@@ -80,12 +84,13 @@ def accept(
     recipients = _read(request.to, settings.default_region)
     with database.write(settled=True) as connection:
         now = database.now(connection)
-        validate_times(request.send_at, request.expires_at, now)
         if idempotency_key is not None:
             mark = idempotency.fingerprint(request.as_json())
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
             if earlier is not None and earlier.answer is not None:
                 return Acceptance(earlier.answer, is_replay=True)
+        # Not before: an answer is given again also when its times have come.
+        validate_times(request.send_at, request.expires_at, now)
         body = _write(settings, database, connection, request, recipients, now)
         if idempotency_key is not None:
             idempotency.finish(connection, ROUTE, idempotency_key, body)
@@ -126,6 +131,10 @@ def validate_on_unknown(on_unknown: str) -> None:
 
 
 def validate_times(send_at: datetime | None, expires_at: datetime | None, now: datetime) -> None:
+    if send_at is not None and send_at < now - LATEST_PAST:
+        raise InvalidInput(
+            "send_at is in the past: leave it out to send now", code="send_at_in_past", field="send_at"
+        )
     if send_at is not None and send_at > now + FURTHEST:
         raise InvalidInput("send_at is more than a year away", code="invalid_time", field="send_at")
     if expires_at is not None and expires_at <= max(now, send_at or now):
@@ -137,15 +146,17 @@ def validate_times(send_at: datetime | None, expires_at: datetime | None, now: d
 def _read(to: Sequence[str], default_region: str | None) -> _Recipients:
     seen: dict[str, None] = {}
     refused: list[dict[str, str]] = []
-    duplicates = 0
+    duplicates, warnings = 0, Warnings()
     for typed in to:
         try:
-            phone = parse_phone(typed, default_region).e164
+            phone, doubt, _region = read_phone(typed, default_region)
         except InvalidPhone as error:
             refused.append({"to": typed, "code": error.code, "message": error.message})
             continue
         if phone in seen:
             duplicates += 1
+        elif doubt:
+            warnings.add(DOUBTFUL_NUMBER, doubt, to=phone)
         seen[phone] = None
     if not seen:
         raise (
@@ -153,7 +164,7 @@ def _read(to: Sequence[str], default_region: str | None) -> _Recipients:
             if len(to) > 1
             else InvalidPhone(refused[0]["message"], code=refused[0]["code"], field="to")
         )
-    return _Recipients(list(seen), refused, duplicates)
+    return _Recipients(list(seen), refused, duplicates, warnings)
 
 
 def _write(
@@ -189,6 +200,7 @@ def _write(
         "accepted": len(new),
         "refused": recipients.refused,
         "duplicates": recipients.duplicates,
+        **recipients.warnings.in_json(),
         "messages": [
             {"id": message_id, "to": phone, "status": "queued"}
             for message_id, phone in zip(ids, recipients.phones, strict=True)
@@ -214,6 +226,7 @@ def _write_batch(
         "total": len(recipients.phones),
         "refused": len(recipients.refused),
         "duplicates": recipients.duplicates,
+        "warnings": recipients.warnings.as_stored(),
         "created_at": now,
     }
     connection.execute(insert(tables.batches).values(**row))

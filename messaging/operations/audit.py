@@ -319,6 +319,20 @@ def _counts(connection: Connection) -> dict[str, int]:
     return counts
 
 
+# Those whom somebody has opted out since, or whose conversation somebody has read, wait for nobody.
+_POSSIBLE_OPT_OUTS = text(
+    """
+    SELECT inbound.id
+    FROM inbound_messages AS inbound
+    JOIN conversations ON conversations.phone = inbound.sender AND conversations.unread > 0
+    WHERE inbound.possible_opt_out
+      AND NOT EXISTS (SELECT 1 FROM suppressions WHERE suppressions.phone = inbound.sender)
+    ORDER BY inbound.id DESC
+    LIMIT :most
+    """
+)
+
+
 def _listed(connection: Connection) -> Iterator[dict[str, Any]]:
     """What waits for a person: callbacks that cannot be used, reports that nobody or more than one may own."""
     quarantined = select(tables.callbacks.c.id, tables.callbacks.c.kind, tables.callbacks.c.detail).where(
@@ -329,6 +343,9 @@ def _listed(connection: Connection) -> Iterator[dict[str, Any]]:
     for entry_id, written in ledger.without_number(connection, MOST_NAMED):
         detail = f"{written!r} is no phone number: opt the person out by number, where you know it"
         yield {"kind": "opt_out_without_number", "id": entry_id, "detail": detail}
+    for row in connection.execute(_POSSIBLE_OPT_OUTS, {"most": MOST_NAMED}):
+        detail = "it holds a stop word and more: read it, and opt the person out where that is meant"
+        yield {"kind": "possible_opt_out", "id": row.id, "detail": detail}
     ambiguous = {report.report_id: report.why for report in ambiguous_reports(connection)}
     parked = select(
         tables.delivery_reports.c.id, tables.delivery_reports.c.word, tables.delivery_reports.c.callback_id

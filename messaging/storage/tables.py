@@ -58,9 +58,13 @@ batches = Table(
     Column("total", Integer, nullable=False, server_default=text("0")),
     Column("refused", Integer, nullable=False, server_default=text("0")),
     Column("duplicates", Integer, nullable=False, server_default=text("0")),
+    # JSON, None where there are none: it holds numbers, so it goes with the refused rows. messaging.messages.warnings.
+    Column("warnings", Text),
     Column("on_unknown", String(6), nullable=False, server_default=text("'hold'")),
     # Of a file: where its bytes are, how much of it is rows by now, and when (steady time) an importer was last at it.
     Column("upload_id", String(32)),
+    # What its first line calls the columns: a JSON list.
+    Column("file_columns", Text),
     Column("rows_read", Integer, nullable=False, server_default=text("0")),
     Column("importer_seen_at", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
@@ -70,6 +74,8 @@ batches = Table(
 READ_BY_COMMAND = "read_by_command"
 RECEIVING = text("status = 'receiving'")
 _partial_index("ix_batches_receiving", batches.c.id, where=RECEIVING)
+WITH_WARNINGS = text("warnings IS NOT NULL")
+_partial_index("ix_batches_warnings", batches.c.created_at, where=WITH_WARNINGS)
 
 # A batch's file as it was uploaded, until its rows are messages. messaging.batches.upload_store.
 upload_pieces = Table(
@@ -81,7 +87,7 @@ upload_pieces = Table(
     Column("stored_at", UtcDateTime, nullable=False),
 )
 
-# What of a file was not taken, and why. messaging.batches.importer.
+# What of a file was not taken, and why; duplicates have a code of their own. messaging.batches.importer.
 refused_rows = Table(
     "refused_rows",
     metadata,
@@ -90,6 +96,8 @@ refused_rows = Table(
     Column("value", Text, nullable=False),
     Column("code", String(24), nullable=False),
     Column("reason", Text, nullable=False),
+    # The row as it stood in the file: a JSON list. None where it is very long.
+    Column("cells", Text),
 )
 
 # Those that something may still happen to: messaging.batches.upkeep.
@@ -256,6 +264,8 @@ inbound_messages = Table(
     # Came from AT's inbox: its callback may still come, with an id of its own.
     Column("awaits_callback", Boolean, nullable=False, server_default=text("false")),
     Column("meaning", String(8), nullable=False),
+    # It holds a stop word and more: a person has to read it.
+    Column("possible_opt_out", Boolean, nullable=False, server_default=text("false")),
     Column("reply_outcome", Text),
     # While it waits for a reply handler: when it is due, in steady time; a claim moves that behind its lease.
     Column("reply_due_at", UtcDateTime),
@@ -269,6 +279,8 @@ inbound_messages = Table(
 )
 WAITING = text("reply_outcome = 'waiting'")
 _partial_index("ix_inbound_messages_waiting", inbound_messages.c.reply_due_at, where=WAITING)
+POSSIBLE_OPT_OUT = text("possible_opt_out")
+_partial_index("ix_inbound_messages_possible_opt_out", inbound_messages.c.id, where=POSSIBLE_OPT_OUT)
 NOT_ANSWERED = text("reply_outcome IN ('held', 'failed')")
 _partial_index("ix_inbound_messages_not_answered", inbound_messages.c.id, where=NOT_ANSWERED)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from routes.api.models import Money
+from routes.api.models import Money, Warned
 
 BatchStatus = Literal["receiving", "scheduled", "sending", "paused", "cancelled", "finished"]
 
 
-class Batch(BaseModel):
+class Batch(Warned):
     id: int
     name: str | None
     status: BatchStatus
@@ -20,9 +20,9 @@ class Batch(BaseModel):
         description="Why it is paused or cancelled: `by_hand`, `max_cost`, `interrupted` …; `read_by_command`"
         " while `sms bulk` reads its file; else absent",
     )
-    total: int = Field(description="Messages taken, each number once")
+    total: int = Field(description="Messages taken, each number and text once")
     refused: int = Field(description="Rows that could not be used")
-    duplicates: int = Field(description="Rows whose number stood there before")
+    duplicates: int = Field(description="Rows whose number stood there before with the same text")
     counts: dict[str, int] = Field(
         description="Messages by status", examples=[{"delivered": 480, "queued": 20}]
     )

@@ -10,7 +10,7 @@ from routes.api.models import ErrorAnswer
 from routes.guards import check_api_key
 from routes.service import current_service
 from utils.errors import InvalidPhone
-from utils.phone_numbers import read_phone
+from utils.phone_numbers import read_query_phone
 
 CALLERS = "Holders of an API key."
 DEFAULT_LIMIT = 50
@@ -44,6 +44,6 @@ def answer_send(answer: accept.Acceptance) -> tuple[Response, int]:
 def read_phone_field(phone: str, field: str) -> str:
     """E.164. Raises InvalidPhone that names the field."""
     try:
-        return read_phone(phone, current_service().settings.default_region).e164
+        return read_query_phone(phone, current_service().settings.default_region).e164
     except InvalidPhone as error:
         raise InvalidPhone(error.message, code=error.code, field=field) from None

@@ -11,7 +11,17 @@ from utils.json_shapes import LARGEST_ID
 
 Meaning = Literal["message", "stop", "start", "help"]
 ReplyOutcome = Literal[
-    "queued", "waiting", "failed", "held", "opted_out", "off", "stop", "late", "own_number", "not_a_phone"
+    "queued",
+    "waiting",
+    "failed",
+    "held",
+    "opted_out",
+    "off",
+    "stop",
+    "late",
+    "own_number",
+    "not_a_phone",
+    "possible_opt_out",
 ]
 
 
@@ -21,6 +31,9 @@ class InboundQuery(Query):
     )
     to: Annotated[Text | None, Blank] = Field(None, description="Only texts to this number of ours")
     meaning: Annotated[Meaning | None, Blank] = Field(None, description="What the whole text was taken for")
+    possible_opt_out: Annotated[bool | None, Blank] = Field(
+        None, description="True: only texts that hold a stop word and more, which a person has to read"
+    )
     reply: Annotated[ReplyOutcome | None, Blank] = Field(
         None, description="Only texts whose answer became this; `held` and `failed` wait for a person"
     )
@@ -39,6 +52,9 @@ class InboundItem(BaseModel):
     to: str = Field(description="The number of ours that it came to")
     text: str
     meaning: Meaning
+    possible_opt_out: bool = Field(
+        description="It holds a stop word and more: not obeyed, not echoed, for a person to read"
+    )
     link_id: str | None = Field(description="Of an on-demand text; its answer goes through the content host")
     network: str | None
     cost: Money | None
@@ -79,6 +95,7 @@ class Line(BaseModel):
     text: str
     number: str | None = Field(description="The sender id of ours")
     meaning: Meaning | None = None
+    possible_opt_out: bool | None = None
     reply: str | None = None
     provider_date: str | None = None
     status: Status | None = None

@@ -40,7 +40,7 @@ conversations_api = create_blueprint("conversations", __name__)
 @conversations_api.get("/inbound", tags=[CONVERSATIONS], responses={200: InboundPage, 400: ErrorAnswer})
 def show_inbound(query: InboundQuery) -> dict[str, Any]:
     """Texts that came, newest first."""
-    given = query.model_dump(include={"meaning", "reply", "since", "until"})
+    given = query.model_dump(include={"meaning", "possible_opt_out", "reply", "since", "until"})
     filters = InboundFilters(_sender(query.from_), query.to, **given)
     return list_inbound(current_database(), filters, query.cursor, query.limit or DEFAULT_LIMIT)
 

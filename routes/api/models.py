@@ -41,6 +41,8 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9000, 1, 1, tzinfo=UTC)
 # In a query a raw `+` is a space: 2026-11-24T10:00:00 03:00.
 _LOST_PLUS = re.compile(r" (?=\d\d:?\d\d$)")
+_WITH_OFFSET = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)")
+NEEDS_OFFSET = "Write the time with its offset, like 2026-11-24T08:00:00+03:00 or 2026-11-24T05:00:00Z"
 _WITHOUT_ZONE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?")
 
 
@@ -53,6 +55,13 @@ def _read_time(value: Any) -> Any:
         return value
     text = _LOST_PLUS.sub("+", value.strip())
     return f"{text}T00:00:00Z" if len(text) == 10 else f"{text}Z" if _WITHOUT_ZONE.fullmatch(text) else text
+
+
+def _read_send_time(value: Any) -> Any:
+    # Pydantic would read a bare number as seconds since 1970.
+    if not isinstance(value, str) or not _WITH_OFFSET.fullmatch(text := _LOST_PLUS.sub("+", value.strip())):
+        raise ValueError(NEEDS_OFFSET)
+    return text
 
 
 def _within_reach(value: datetime) -> datetime:
@@ -68,6 +77,8 @@ def _without_null_character(value: str) -> str:
 
 Text = Annotated[str, Field(max_length=1600), AfterValidator(_without_null_character)]
 Time = Annotated[AwareDatetime, BeforeValidator(_read_time), AfterValidator(_within_reach)]
+# A moment that somebody is texted at: nobody guesses its zone.
+SendTime = Annotated[AwareDatetime, BeforeValidator(_read_send_time), AfterValidator(_within_reach)]
 Blank = BeforeValidator(_blank_is_absent)
 
 
@@ -113,6 +124,22 @@ class CallbackQuery(Query):
 
 class MessagePath(BaseModel):
     id: int = Field(description="The message's id")
+
+
+class SendWarning(BaseModel):
+    line: int | None = Field(None, description="Of the file; absent where there is none")
+    to: str | None = Field(None, description="The number; absent where it concerns the whole")
+    code: str = Field(examples=["doubtful_number"])
+    message: str
+
+
+class Warned(BaseModel):
+    """What is sent as asked for, but may not have been meant so."""
+
+    warnings: list[SendWarning] = Field(description="The first 100")
+    warning_counts: dict[str, int] = Field(
+        description="All of them, by code", examples=[{"doubtful_number": 2}]
+    )
 
 
 class Money(BaseModel):

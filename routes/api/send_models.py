@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 
 from messaging.messages.accept import MOST_RECIPIENTS, SendRequest
-from routes.api.models import OptionalBody, Status, Text, Time
+from routes.api.models import OptionalBody, SendTime, Status, Text, Warned
 
 ONE_OR_MANY = BeforeValidator(lambda to: [to] if isinstance(to, str) else to)
 
@@ -36,8 +36,10 @@ class SendMessages(BaseModel):
     sender_id: str | None = Field(
         None, description="Instead of AT_SENDER_ID: a shortcode or a registered name"
     )
-    send_at: Time | None = Field(None, description="Not before this time (RFC 3339)")
-    expires_at: Time | None = Field(None, description="Not after this time (RFC 3339); then it is `expired`")
+    send_at: SendTime | None = Field(None, description="Not before this time (RFC 3339)")
+    expires_at: SendTime | None = Field(
+        None, description="Not after this time (RFC 3339); then it is `expired`"
+    )
     on_unknown: Literal["hold", "resend", "fail"] = Field(
         "hold",
         description="When the provider's answer is lost: `hold` waits for a report or a person, `resend` sends"
@@ -60,7 +62,7 @@ class QueuedMessage(BaseModel):
     status: Status
 
 
-class AcceptedSend(BaseModel):
+class AcceptedSend(Warned):
     batch_id: int
     accepted: int = Field(description="How many messages were queued")
     refused: list[RefusedRecipient]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from messaging.batches.upload import BatchRequest
-from routes.api.models import Blank, Money, Time
+from routes.api.models import Blank, Money, SendTime, Warned
 from routes.api.send_models import SendMessages
 from routes.uploads import MULTIPART
 
@@ -39,8 +39,8 @@ class UploadBatch(BaseModel):
     text: str = TEXT
     sender_id: str = SENDER
     name: str = Field("", description="For people", max_length=200)
-    send_at: Annotated[Time | None, Blank] = Field(None, description="Not before this time (RFC 3339)")
-    expires_at: Annotated[Time | None, Blank] = Field(
+    send_at: Annotated[SendTime | None, Blank] = Field(None, description="Not before this time (RFC 3339)")
+    expires_at: Annotated[SendTime | None, Blank] = Field(
         None, description="Not after this time (RFC 3339); what is left then is `expired`"
     )
     max_cost: str = Field(
@@ -103,13 +103,13 @@ class Spill(BaseModel):
     suggestion: str | None = Field(description="What to write instead; null where nothing fits")
 
 
-class QuoteAnswer(BaseModel):
-    recipients: int = Field(description="Numbers that would be taken, each once, opted out ones included")
+class QuoteAnswer(Warned):
+    recipients: int = Field(
+        description="Texts that would be taken, each number and text once, opted out ones included"
+    )
     refused: list[QuoteRefusal] = Field(description="The first 10,000")
     refused_total: int
-    opted_out: int = Field(
-        description="How many of the recipients would be blocked; nothing below counts them"
-    )
+    opted_out: int = Field(description="How many of them would be blocked; nothing below counts them")
     duplicates: int
     parts: int = Field(description="Billed pieces of all texts")
     encodings: dict[str, int] = Field(description="Texts by encoding", examples=[{"GSM-7": 480, "UCS-2": 20}])

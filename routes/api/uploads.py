@@ -83,9 +83,16 @@ def show_bill(path: BatchPath) -> dict[str, Any]:
 
 @uploads_api.get("/batches/<int:id>/refused.csv", tags=[BATCHES], responses=CSV_ANSWERS)
 def export_refused(path: BatchPath) -> Response:
-    """The rows that were not taken: line, value, code and reason."""
+    """The rows that were not taken: line, value, code and reason, and the file's own columns."""
     database = current_database()
     return _csv(lambda: exports.refused_csv(database, path.id), f"batch-{path.id}-refused.csv")
+
+
+@uploads_api.get("/batches/<int:id>/duplicates.csv", tags=[BATCHES], responses=CSV_ANSWERS)
+def export_duplicates(path: BatchPath) -> Response:
+    """The rows whose number stood there before with the same text, as in `refused.csv`."""
+    database = current_database()
+    return _csv(lambda: exports.duplicates_csv(database, path.id), f"batch-{path.id}-duplicates.csv")
 
 
 @uploads_api.get("/batches/<int:id>/messages.csv", tags=[BATCHES], responses=CSV_ANSWERS)

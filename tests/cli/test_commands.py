@@ -6,9 +6,10 @@ import json
 import re
 import signal
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 import pytest
@@ -478,7 +479,7 @@ def test_an_opt_out_of_no_phone_is_refused(sms: Sms, migrated: Database) -> None
 
 def test_bulk_makes_a_file_into_a_batch(sms: Sms, migrated: Database, tmp_path: Path) -> None:
     file = tmp_path / "people.csv"
-    file.write_text("phone,name\n+254711000001,Amina\n+254711000001,Again\n12,Nobody\n")
+    file.write_text("phone,name\n+254711000001,Amina\n+254711000001,Amina\n12,Nobody\n")
     result = sms("bulk", str(file), "--text", "Dear {{name}}", "--name", "Fees")
     assert result.exit_code == 0, result.output
     assert "Batch 1: 1 messages, 1 rows refused, 1 duplicates; sending." in result.output
@@ -569,6 +570,7 @@ def test_a_batch_is_held_and_ended_from_a_shell(sms: Sms, migrated: Database, tm
     assert re.search(r"^cancelled +1 *$", sms("batch", "show", "1").stdout, re.MULTILINE)
     assert parsed(sms("batch", "bill", "1", "--json"))["billed_parts"] == 0
     assert "3,12,invalid_phone," in sms("batch", "refused", "1").stdout
+    assert sms("batch", "duplicates", "1").stdout == "\ufeffline,value,code,reason,phone\n"
     (row,) = csv.DictReader(io.StringIO(sms("batch", "messages", "1").stdout))
     assert (row["to"], row["status"]) == ("+254711000001", "cancelled")
     for act in ("show", "pause", "resume", "cancel", "bill", "refused", "messages"):
@@ -584,6 +586,46 @@ def test_bulk_of_a_file_that_cannot_be_read_fails(sms: Sms, migrated: Database, 
     assert "`phone`" in result.output
     file.write_text("phone\n12\n")
     assert sms("bulk", str(file), "--text", "Hello").exit_code == 1
+
+
+def test_doubtful_numbers_are_counted_and_named_for_people(
+    sms: Sms, migrated: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text(f"phone\n{ALICE}\n+2547110000012\n")
+    for result in (
+        sms("quote", str(file), "--text", "Hello"),
+        sms("bulk", str(file), "--text", "Hello"),
+        sms("batch", "show", "1"),
+    ):
+        assert result.exit_code == 0
+        assert "1 to look at:\n  line 3, +2547110000012: This number is possible" in result.stderr
+    assert "  +2547110000012: This number is possible" in sms("send", "+2547110000012", "Hello").stderr
+
+
+def test_times_are_read_and_shown_in_the_time_zone_of_the_people(
+    settings: Settings, migrated: Database, tmp_path: Path
+) -> None:
+    app = create_app(settings.model_copy(update={"time_zone": "Africa/Nairobi"}))
+    file = tmp_path / "people.csv"
+    file.write_text(f"phone\n{ALICE}\n")
+    tomorrow = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(days=1)
+    local = tomorrow.astimezone(ZoneInfo("Africa/Nairobi"))
+
+    def call(*words: str) -> Result:
+        return app.test_cli_runner().invoke(args=["sms", *words])
+
+    bulk = ("bulk", str(file), "--text", "Hello", "--send-at")
+    result = call(*bulk, f"{local:%Y-%m-%dT%H:%M}")
+    shown = f"{local:%Y-%m-%d %H:%M:%S} Africa/Nairobi"
+    assert f"scheduled for {shown}." in result.stdout
+    assert shown in call("batch", "show", "1").stdout
+    assert parsed(call("batch", "show", "1", "--json"))["send_at"] == f"{tomorrow:%Y-%m-%dT%H:%M:%S}.000Z"
+    assert "Africa/Nairobi" in call("status", "1").stdout
+    assert "in the past" in error_of(call(*bulk, "2025-12-01T08:00"))
+    assert "is not a time" in error_of(call(*bulk, "2082787200"))
+    app.extensions["sms"].callback_receiver.stop()
+    app.extensions["sms"].database.close()
 
 
 def test_quote_says_what_a_send_would_come_to(sms: Sms, tmp_path: Path) -> None:

@@ -95,7 +95,10 @@ BAD_QUERIES = [
     ("message=hello", "missing_phone"),
     ("phone=0711000001", "invalid_phone"),
     ("phone=hello", "invalid_phone"),
-    ("phone=254711000001%0A", "invalid_phone"),
+    ("phone=254711000001%0A254711000002", "invalid_phone"),
+    ("phone=%2B254711000001/2", "invalid_phone"),
+    ("phone=622000001", "invalid_phone"),
+    ("phone=254311000001", "invalid_phone"),
     ("phone=%D9%A2%D9%A5%D9%A4711000001", "invalid_phone"),
     ("phone=" + "2547" * 7, "invalid_phone"),
     ("phone=254711000001,12", "invalid_phone"),
@@ -137,10 +140,28 @@ def test_the_number_that_cannot_be_used_is_named(caller: Caller) -> None:
 def test_a_number_with_an_unknown_prefix_is_sent_to_with_a_warning(
     caller: Caller, provider: FakeProvider
 ) -> None:
-    answer = caller.get(BULK, phone="254311000001").json
+    answer = caller.get(BULK, phone="+254311000001").json
     assert answer is not None
     assert len(provider.posts) == 1
     assert [warning["phone"] for warning in answer["warnings"]] == ["+254311000001"]
+
+
+def test_the_refusal_of_a_local_number_names_the_setting_that_takes_it(caller: Caller) -> None:
+    answer = caller.get(BULK, phone="0711000001").json
+    assert answer is not None
+    assert "DEFAULT_REGION" in answer["error"]
+
+
+def test_a_trigger_takes_local_numbers_of_the_default_region(
+    make_app: MakeApp, provider: FakeProvider
+) -> None:
+    Caller(make_app(default_region="KE")).get(f"{BULK}?phone=0711000001,711000002,+254711000003")
+    assert provider.posts[0]["to"] == "+254711000001,+254711000002,+254711000003"
+
+
+def test_a_raw_plus_is_believed(caller: Caller, provider: FakeProvider) -> None:
+    caller.get(f"{BULK}?phone=+622000001")
+    assert provider.posts[0]["to"] == "+622000001"
 
 
 def test_a_two_way_trigger_without_a_shortcode_says_so(make_app: MakeApp, provider: FakeProvider) -> None:

@@ -469,6 +469,26 @@ def test_the_safe_send_adds_a_plus_and_names_what_it_skipped(provider: Callable[
     assert len(answer["SMSMessageData"]["Recipients"]) == 2
 
 
+def test_a_number_without_its_plus_does_not_reach_a_stranger_abroad(
+    provider: Callable[..., RawServer],
+) -> None:
+    provider(accept_all)
+    assert safe_send_sms("Hello", [ME, "622000001", "685000001"])["Skipped"] == ["622000001", "685000001"]
+    assert validate_and_send("Hello", "271234567") is None
+
+
+def test_local_numbers_are_sent_to_where_their_region_is_set(
+    provider: Callable[..., RawServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = provider(accept_all)
+    monkeypatch.setenv("DEFAULT_REGION", "KE")
+    assert (
+        safe_send_sms("Hello", ["0712345678", "723456789", "\u202a+254 734 567 890\u202c"])["Skipped"] == []
+    )
+    assert validate_and_send("Hello", "0745678901") is not None
+    assert sent_to(server) == [f"{ME},{SECOND}", THIRD, FOURTH]
+
+
 def test_the_safe_send_of_good_numbers_skips_none(provider: Callable[..., RawServer]) -> None:
     provider(accept_all)
     assert safe_send_sms("Hello", [ME])["Skipped"] == []

@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from messaging.batches import control, import_pace, importer, rows, upload_store
+from messaging.batches import control, import_pace, importer, progress, rows, upload_store
+from messaging.batches import quote as quotes
 from messaging.batches.importer import IMPORTER_LOST_AFTER, import_next
 from messaging.batches.upload import BatchRequest, receive
+from messaging.consent import ledger
 from messaging.operations import sweep
 from messaging.operations.audit import audit
 from messaging.sending import due
@@ -122,7 +124,7 @@ def test_an_import_that_died_is_finished_by_another_and_no_row_comes_twice(
             connection.execute(select(func.count(tables.messages.c.recipient.distinct()))).scalar_one()
             == PEOPLE
         )
-    assert count(database, tables.refused_rows) == 1
+    assert count(database, tables.refused_rows) == 2  # one refused, one duplicate
     assert audit(database).problems == []
 
 
@@ -273,6 +275,101 @@ def test_refused_rows_are_deleted_with_age_and_those_of_young_batches_stay(
         )
         assert [tuple(row) for row in left] == [(2, 1500)]
     assert batch_row(database, 1).refused == 1500
+
+
+DOUBTFUL = "phone\n+2547110000012\n+254711000001\n" + "".join(
+    f"+2547110000{n:03d}\n" for n in range(100, 250)
+)
+
+
+def test_doubtful_numbers_are_taken_counted_and_the_first_hundred_named(
+    database: Database, settings: Settings
+) -> None:
+    take_in(settings, database, DOUBTFUL.encode())
+    import_now(database, settings)
+    batch = progress.get_batch(database, 1)
+    assert (batch["total"], batch["refused"]) == (152, 0)
+    assert batch["warning_counts"] == {"doubtful_number": 151}
+    assert len(batch["warnings"]) == 100
+    first = batch["warnings"][0]
+    assert (first["line"], first["to"], first["code"]) == (2, "+2547110000012", "doubtful_number")
+    assert [one["line"] for one in batch["warnings"][:3]] == [2, 4, 5]
+
+
+def test_the_warnings_of_an_import_that_died_are_counted_once(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = take_in(
+        settings, database, content(2500, tail="+2547110000012\n").replace(b"+254711000000", b"+25471100000")
+    )
+    assert import_next(database, settings, iter([False, True]).__next__)
+    import_now(database, settings)
+    batch = progress.get_batch(database, batch_id)
+    assert (batch["status"], batch["total"]) == ("sending", 2501)
+    assert [one["line"] for one in batch["warnings"]] == [2, 2502]
+
+
+def test_warnings_name_numbers_and_go_with_age(database: Database, settings: Settings) -> None:
+    take_in(settings, database, DOUBTFUL.encode())
+    import_now(database, settings)
+    old = utc_now() - timedelta(days=settings.retention_days, minutes=1)
+    with database.write() as connection:
+        connection.execute(update(tables.batches).values(created_at=old))
+    sweep.sweep(database, settings)
+    assert progress.get_batch(database, 1)["warnings"] == []
+
+
+@pytest.mark.parametrize("sign", ["", " ", "NULL", "nan", "#N/A", "-", "\u2014"])
+def test_the_sign_of_an_empty_cell_is_not_filled_into_a_text(
+    database: Database, settings: Settings, sign: str
+) -> None:
+    raw = f"phone,name\n+254711000001,{sign}\n+254711000002,Null\n".encode()
+    take_in(settings, database, raw, text="Dear {{name}}")
+    import_now(database, settings)
+    with database.read() as connection:
+        (refused,) = connection.execute(select(tables.refused_rows)).all()
+        assert (refused.line, refused.code) == (2, "empty_value")
+        assert sign.strip() in refused.reason
+        assert connection.execute(select(tables.messages.c.text)).scalars().all() == ["Dear Null"]
+
+
+CHILDREN = (
+    b"phone,name,amount\n+254711000001,Child one,5000\n+254711000001,Child two,7000\n"
+    b"254711000001, Child one,5000\n+254711000002,Child one,5000\n"
+)
+
+
+def test_one_phone_gets_each_of_its_texts_and_the_same_text_once(
+    database: Database, settings: Settings
+) -> None:
+    """The second child's text was counted as a duplicate and never made."""
+    template = "{{name}}: {{amount}}"
+    take_in(settings, database, CHILDREN, text=template)
+    import_now(database, settings)
+    batch = batch_row(database)
+    assert (batch.total, batch.duplicates, batch.refused) == (3, 1, 0)
+    with database.read() as connection:
+        made = connection.execute(select(tables.messages.c.recipient, tables.messages.c.text)).all()
+    assert [tuple(row) for row in made] == [
+        ("+254711000001", "Child one: 5000"),
+        ("+254711000001", "Child two: 7000"),
+        ("+254711000002", "Child one: 5000"),
+    ]
+    quoted = quotes.quote_file(settings, database, io.BytesIO(CHILDREN), template)
+    assert (quoted["recipients"], quoted["duplicates"], quoted["parts"]) == (3, 1, 3)
+
+
+def test_a_blocked_number_counts_with_each_of_its_texts(database: Database, settings: Settings) -> None:
+    with database.write() as connection:
+        ledger.record_stop(database, connection, "+254711000001", "all", None, "api")
+    quoted = quotes.quote_file(settings, database, io.BytesIO(CHILDREN), "{{name}}")
+    assert (quoted["recipients"], quoted["opted_out"], quoted["parts"]) == (3, 2, 1)
+
+
+def test_one_text_for_all_is_sent_once_to_a_number(database: Database, settings: Settings) -> None:
+    take_in(settings, database, CHILDREN, text="School closes at noon")
+    import_now(database, settings)
+    assert (batch_row(database).total, batch_row(database).duplicates) == (2, 2)
 
 
 def test_a_later_batch_is_scheduled_with_its_times(database: Database, settings: Settings) -> None:

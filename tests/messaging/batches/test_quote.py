@@ -48,6 +48,20 @@ def test_the_last_price_counts_and_the_parts_of_the_bill_before_our_own(
     assert cost_of(quote(database, settings, [ALICE])) == {"amount": "0.8000", "currency": "KES"}
 
 
+def test_doubtful_numbers_are_counted_and_named(database: Database, settings: Settings) -> None:
+    typed = quote(database, settings, [ALICE, "+2547110000012", "+254 7110000012"])
+    assert (typed["recipients"], typed["duplicates"], typed["warning_counts"]) == (
+        2,
+        1,
+        {"doubtful_number": 1},
+    )
+    assert [(one["to"], "line" in one) for one in typed["warnings"]] == [("+2547110000012", False)]
+    file = io.BytesIO(f"phone\n{ALICE}\n+2547110000012\n".encode())
+    filed = quotes.quote_file(settings, database, file, "Hello")
+    assert [(one["line"], one["to"]) for one in filed["warnings"]] == [(3, "+2547110000012")]
+    assert quote(database, settings, [ALICE])["warnings"] == []
+
+
 def test_a_price_that_goes_up_and_down_again_is_followed(database: Database, settings: Settings) -> None:
     for cost in ("KES 1.0000", "KES 1.0000", "KES 1.0000", "KES 2.0000", "KES 1.0000"):
         learn(database, ALICE, cost)

@@ -192,6 +192,17 @@ def test_a_text_whose_handler_is_gone_gets_the_template(
     assert [row.text for row in sent(database)] == ['This is a response to: "good"']
 
 
+def test_a_handler_sees_a_possible_opt_out_and_without_one_there_is_no_echo(
+    database: Database, answering_settings: Settings, settings: Settings
+) -> None:
+    receive(database, answering_settings, "GOOD stop", "SAME, stop it")
+    mine, orphan = claim(database, LEASE, 8)
+    answer(answering_settings, database, mine)
+    answer(settings, database, orphan)
+    assert [row.possible_opt_out for row in inbound(database)] == [True, True]
+    assert [row.text for row in sent(database)] == ["one", "two"]
+
+
 def test_who_opted_out_meanwhile_gets_no_answer(database: Database, answering_settings: Settings) -> None:
     receive(database, answering_settings, "good")
     (job,) = claim(database, LEASE, 10)

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from messaging.consent import ledger
+from messaging.conversations import threads
 from messaging.conversations.receive import OTHER_WORDS
 from messaging.operations.audit import audit
 from messaging.storage import tables
@@ -307,10 +308,41 @@ def test_an_opt_out_of_what_is_no_number_is_listed_for_a_person_until_start(
     assert all_rows(database, tables.suppressions) == []
 
 
-def test_stop_with_more_behind_it_is_an_ordinary_text(database: Database, settings: Settings) -> None:
-    receive(database, settings, inbound("STOP 12345"))
-    assert outcomes(database) == ["queued"]
+@pytest.mark.parametrize("text", ["please stop", "STOP STOP STOP", "STOP SMS", "unsub"])
+def test_a_stop_in_other_words_blocks_and_is_confirmed(
+    database: Database, settings: Settings, text: str
+) -> None:
+    receive(database, settings, inbound(text), stop_reply="You are out.")
+    assert only_row(database, tables.suppressions).phone == PHONE
+    assert only_row(database, tables.messages).text == "You are out."
+
+
+def listed(database: Database) -> list[int]:
+    return [one["id"] for one in audit(database).listed if one["kind"] == "possible_opt_out"]
+
+
+def test_a_stop_word_with_more_is_neither_obeyed_nor_echoed_but_listed_for_a_person(
+    database: Database, settings: Settings
+) -> None:
+    receive(database, settings, inbound("STOP 12345", "in-1"), inbound("hello", "in-2", sender=OTHER_PHONE))
+    assert outcomes(database) == ["possible_opt_out", "queued"]
+    assert [row.possible_opt_out for row in all_rows(database, tables.inbound_messages)] == [True, False]
     assert all_rows(database, tables.suppressions) == []
+    assert only_row(database, tables.messages).recipient == OTHER_PHONE
+    assert listed(database) == [1]
+
+
+@pytest.mark.parametrize("decision", ["opted out", "read"])
+def test_a_possible_opt_out_is_listed_until_a_person_has_decided(
+    database: Database, settings: Settings, decision: str
+) -> None:
+    receive(database, settings, inbound("do not stop"))
+    assert listed(database) == [1]
+    if decision == "read":
+        threads.mark_read(database, PHONE)
+    else:
+        block(database)
+    assert listed(database) == []
 
 
 def test_who_opted_out_gets_no_reply_and_an_ordinary_text_does_not_bring_them_back(

@@ -13,7 +13,7 @@ from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY
 from messaging.operations.audit import audit
 from messaging.storage import tables
 from messaging.storage.database import Database, utc_now
-from tests.support.delivery import claim, count, every, phone, phones, statuses_of
+from tests.support.delivery import Clock, claim, count, every, phone, phones, statuses_of
 from tests.support.delivery_processes import accept_send, in_processes
 from utils.errors import EmptyMessage, InvalidInput, InvalidPhone, NoRecipients
 from utils.settings import Settings
@@ -36,6 +36,8 @@ def test_an_accepted_request_is_rows_in_the_queue(settings: Settings, database: 
         "accepted": 2,
         "refused": [],
         "duplicates": 0,
+        "warnings": [],
+        "warning_counts": {},
         "messages": [{"id": row.id, "to": row.recipient, "status": "queued"} for row in rows],
     }
     assert [row.recipient for row in rows] == phones(2)
@@ -141,9 +143,29 @@ def test_a_text_for_later_is_scheduled_and_not_claimed(settings: Settings, datab
     assert claim(database) == []
 
 
-def test_a_time_that_has_passed_means_now(settings: Settings, database: Database) -> None:
-    accept(settings, database, phone(1), send_at=utc_now() - timedelta(hours=1))
+def test_a_time_that_has_just_passed_means_now(settings: Settings, database: Database) -> None:
+    accept(settings, database, phone(1), send_at=utc_now() - timedelta(minutes=4))
     assert len(claim(database)) == 1
+
+
+def test_a_time_further_in_the_past_is_refused_and_sends_nothing(
+    settings: Settings, database: Database
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        accept(settings, database, phone(1), key="key", send_at=utc_now() - timedelta(minutes=6))
+    assert (caught.value.code, caught.value.field) == ("send_at_in_past", "send_at")
+    assert count(database, tables.messages) == count(database, tables.idempotency_keys) == 0
+
+
+def test_the_same_key_gets_its_answer_also_after_its_times_have_passed(
+    settings: Settings, database: Database
+) -> None:
+    send_at = utc_now() + timedelta(seconds=1)
+    request = SendRequest([phone(1)], "Hello", send_at=send_at, expires_at=send_at + timedelta(minutes=1))
+    first = sends.accept(settings, database, request, "key")
+    Clock(database).step(hours=1)
+    again = sends.accept(settings, database, request, "key")
+    assert (again.is_replay, again.body) == (True, first.body)
 
 
 def test_the_same_key_again_gets_the_first_answer(settings: Settings, database: Database) -> None:

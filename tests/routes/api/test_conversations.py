@@ -54,6 +54,17 @@ def test_whoever_wrote_last_comes_first_with_what_is_unread(caller: Caller, call
     assert [one["phone"] for one in pages_of(call, "/conversations")] == [ALICE, BOB]
 
 
+def test_texts_that_hold_a_stop_word_and_more_can_be_asked_for(caller: Caller, call: Any) -> None:
+    for number, text in enumerate(["hello", "stop it now", "STOP"]):
+        hear(caller, number, text=text)
+    (found,) = call("GET", "/inbound?possible_opt_out=true").json["items"]
+    assert (found["text"], found["meaning"], found["possible_opt_out"]) == ("stop it now", "message", True)
+    assert (found["reply"], found["reply_tries"]) == ("possible_opt_out", 0)
+    assert call("GET", "/inbound?reply=possible_opt_out").json["items"] == [found]
+    lines = call("GET", f"/conversations/{ALICE}").json["items"]
+    assert [one["possible_opt_out"] for one in lines if one["direction"] == "in"] == [False, True, False]
+
+
 def test_reading_counts_down_and_only_those_with_unread_texts_can_be_asked_for(
     caller: Caller, call: Any
 ) -> None:

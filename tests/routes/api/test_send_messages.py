@@ -27,9 +27,20 @@ def test_one_text_to_one_person_is_queued(caller: Caller) -> None:
         "accepted": 1,
         "refused": [],
         "duplicates": 0,
+        "warnings": [],
+        "warning_counts": {},
         "messages": [{"id": message_id, "to": ALICE, "status": "queued"}],
     }
     assert caller.message(message_id)["text"] == "Hello"
+
+
+def test_a_doubtful_number_is_sent_to_and_named(caller: Caller) -> None:
+    answer = send(caller, to=[ALICE, "+2547110000012"]).json
+    assert (answer["accepted"], answer["warning_counts"]) == (2, {"doubtful_number": 1})
+    assert [(one["to"], one["code"]) for one in answer["warnings"]] == [("+2547110000012", "doubtful_number")]
+    batch = caller.get(f"/v1/batches/{answer['batch_id']}").json
+    assert batch is not None
+    assert batch["warnings"] == answer["warnings"]
 
 
 def test_recipients_are_normalised_deduplicated_and_refused_by_name(caller: Caller) -> None:
@@ -61,6 +72,14 @@ def test_recipients_are_normalised_deduplicated_and_refused_by_name(caller: Call
         ({"sender_id": ""}, "invalid_sender_id", "sender_id"),
         ({"on_unknown": "guess"}, "invalid_request", "on_unknown"),
         ({"send_at": "soon"}, "invalid_request", "send_at"),
+        ({"send_at": "2036-01-01T08:00:00"}, "invalid_request", "send_at"),
+        ({"send_at": "2036-01-01"}, "invalid_request", "send_at"),
+        ({"send_at": 2082787200}, "invalid_request", "send_at"),
+        ({"send_at": "2082787200"}, "invalid_request", "send_at"),
+        ({"send_at": True}, "invalid_request", "send_at"),
+        ({"expires_at": "2036-01-01T08:00"}, "invalid_request", "expires_at"),
+        ({"expires_at": 2082787200.5}, "invalid_request", "expires_at"),
+        ({"send_at": "2025-12-01T08:00:00+03:00"}, "send_at_in_past", "send_at"),
         ({"send_at": "2199-01-01T00:00:00Z"}, "invalid_time", "send_at"),
         ({"expires_at": "2020-01-01T00:00:00Z"}, "invalid_time", "expires_at"),
         ({"surprise": 1}, "invalid_request", "surprise"),

@@ -20,7 +20,7 @@ from utils.money import parse_money
 from utils.provider_answers import RecipientAnswer
 from utils.settings import Settings
 
-FILE = "Phone;Name\r\n+254711000001;Amina\r\n254711000002;Brian\r\n+254711000001;Again\r\n12;Nobody\r\n"
+FILE = "Phone;Name\r\n+254711000001;Amina\r\n254711000002;Brian\r\n+254711000001;Amina\r\n12;Nobody\r\n"
 TEXT = "Dear {{name}}, school closes at noon"
 
 
@@ -47,7 +47,8 @@ def error_of(answer: TestResponse) -> tuple[int, str]:
 
 def rows_of(answer: TestResponse) -> list[dict[str, str]]:
     assert (answer.status_code, answer.mimetype) == (200, "text/csv")
-    return list(csv.DictReader(io.StringIO(answer.text, newline="")))
+    assert answer.data.startswith(b"\xef\xbb\xbf")
+    return list(csv.DictReader(io.StringIO(answer.data.decode("utf-8-sig"), newline="")))
 
 
 def count(database: Database, table: Any) -> int:
@@ -87,6 +88,56 @@ def test_the_refused_rows_come_back_with_line_value_and_reason(
         ("5", "", "missing_phone"),
     ]
     assert "'name' is empty" in rows[1]["reason"]
+
+
+def test_refused_rows_have_their_own_columns_and_can_be_mended_and_sent_again(
+    app: OpenAPI, database: Database, settings: Settings, caller: Caller
+) -> None:
+    content = 'Name,Phone,Line\n"Amina, Ms",0711000001,7\nÉlodie,+254711000002,8\nDan,12,9,extra\n'
+    upload(app, content, text="Dear {{name}}, {{line}}")
+    import_all(database, settings)
+    answer = caller.get("/v1/batches/1/refused.csv")
+    rows = rows_of(answer)
+    assert list(rows[0]) == ["refused_line", "value", "code", "reason", "Name", "Phone", "Line"]
+    assert [(row["refused_line"], row["Name"], row["Phone"], row["Line"]) for row in rows] == [
+        ("2", "Amina, Ms", "0711000001", "7"),
+        ("4", "Dan", "12", "9"),
+    ]
+    mended = answer.data.replace(b",0711000001,7", b",+254711000001,7")
+    upload(app, mended, text="Dear {{name}}, {{line}}")
+    import_all(database, settings)
+    assert [one["text"] for one in caller.messages(batch_id=2)] == ["Dear Amina, Ms, 7"]
+
+
+def test_every_row_is_sent_or_stands_in_a_download_with_its_line(
+    app: OpenAPI, database: Database, settings: Settings, caller: Caller
+) -> None:
+    numbers = ["+254711000001", "254711000002", "12", "+254711000001", "NULL", "+254711000001/2"]
+    content = "phone,name\n" + "".join(f"{number},Amina\n" for number in numbers) + "+254711000001,Brian\n"
+    upload(app, content)
+    import_all(database, settings)
+    batch: dict[str, Any] = caller.get("/v1/batches/1").json  # type: ignore[assignment]
+    duplicates, refused = (
+        rows_of(caller.get(f"/v1/batches/1/{name}.csv")) for name in ("duplicates", "refused")
+    )
+    assert [(row["line"], row["code"], row["phone"], row["name"]) for row in duplicates] == [
+        ("5", "duplicate", "+254711000001", "Amina")
+    ]
+    assert [row["line"] for row in refused] == ["4", "6", "7"]
+    assert (batch["total"], batch["duplicates"], batch["refused"]) == (3, len(duplicates), len(refused))
+    assert batch["total"] + len(duplicates) + len(refused) == 7
+
+
+def test_a_very_long_row_is_kept_without_its_cells(
+    app: OpenAPI, database: Database, settings: Settings, caller: Caller
+) -> None:
+    upload(app, f"phone,name\n12,{'x' * 5000}\n13,Dan\n")
+    import_all(database, settings)
+    rows = rows_of(caller.get("/v1/batches/1/refused.csv"))
+    assert [(row["line"], row["value"], row["name"]) for row in rows] == [
+        ("2", "12", None),
+        ("3", "13", "Dan"),
+    ]
 
 
 def test_the_messages_come_back_as_a_file_that_computes_nothing_in_a_spreadsheet(
@@ -133,6 +184,12 @@ def test_what_is_wrong_with_the_whole_file_is_said_before_anything_is_kept(
         assert error_of(upload(app, max_cost=max_cost)) == (400, "invalid_money")
     assert error_of(upload(app, sender_id="@@")) == (400, "invalid_sender_id")
     assert error_of(upload(app, expires_at="2020-01-01T00:00:00Z")) == (400, "invalid_time")
+    assert error_of(upload(app, send_at="2025-12-01T08:00:00Z")) == (400, "send_at_in_past")
+    for field in ("send_at", "expires_at"):
+        refused = upload(app, **{field: "2036-01-01T08:00:00"})
+        assert error_of(refused) == (400, "invalid_request")
+        assert refused.json["error"]["field"] == field  # type: ignore[index]
+        assert "like 2026-11-24T08:00:00+03:00" in refused.json["error"]["message"]  # type: ignore[index]
     assert count(database, tables.batches) == 0
 
 

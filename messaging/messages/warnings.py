@@ -1,0 +1,38 @@
+"""What is sent as it was asked for, but may not have been meant so: counted, and the first of it named."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MOST_NAMED = 100
+DOUBTFUL_NUMBER = "doubtful_number"
+
+
+@dataclass(slots=True)
+class Warnings:
+    """`counts`: all of them, by code. `named`: the first, each with its line and its number where it has them."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    named: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, code: str, message: str, *, line: int | None = None, to: str | None = None) -> None:
+        self.counts[code] += 1
+        if len(self.named) < MOST_NAMED:
+            where = {"line": line, "to": to}
+            known = {name: value for name, value in where.items() if value is not None}
+            self.named.append(known | {"code": code, "message": message})
+
+    def in_json(self) -> dict[str, Any]:
+        return {"warnings": self.named, "warning_counts": dict(self.counts)}
+
+    def as_stored(self) -> str | None:
+        return json.dumps(self.in_json(), ensure_ascii=False) if self.counts else None
+
+
+def read_stored(stored: str | None) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = Warnings().in_json() if stored is None else json.loads(stored)
+    return found

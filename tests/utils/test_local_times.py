@@ -1,0 +1,37 @@
+"""Times as people type and read them."""
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from utils.errors import InvalidInput
+from utils.local_times import read_local_time, show_local_time
+
+NAIROBI, CAIRO = ZoneInfo("Africa/Nairobi"), ZoneInfo("Africa/Cairo")
+EIGHT = datetime(2026, 11, 24, 8, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["2026-11-24T11:00", " 2026-11-24 11:00:00 ", "2026-11-24T08:00Z", "2026-11-24T10:00+02:00"],
+)
+def test_a_time_without_an_offset_is_a_local_one(typed: str) -> None:
+    assert read_local_time(typed, NAIROBI) == EIGHT
+
+
+@pytest.mark.parametrize("typed", ["1764576000", "20261124", "tomorrow", "", "11:00"])
+def test_what_is_no_time_is_refused_with_the_form_and_the_zone(typed: str) -> None:
+    with pytest.raises(InvalidInput, match=r"2026-11-24T08:00 .of Africa/Nairobi. or 2026-11-24T08:00Z"):
+        read_local_time(typed, NAIROBI)
+
+
+def test_an_hour_that_a_change_of_clocks_leaves_out_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="does not exist in Africa/Cairo"):
+        read_local_time("2026-04-24T00:30", CAIRO)
+
+
+def test_a_time_is_shown_with_its_zone_and_anything_else_as_it_is() -> None:
+    assert show_local_time("2026-11-24T08:00:00.000Z", NAIROBI) == "2026-11-24 11:00:00 Africa/Nairobi"
+    for other in ("delivered", "2026-11-24", "meet at 2026-11-24T08:00:00Z", ""):
+        assert show_local_time(other, NAIROBI) == other

@@ -1,0 +1,39 @@
+"""Times as people type and read them, in the zone that TIME_ZONE names. Programs get RFC 3339 with an offset."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from utils.errors import InvalidInput
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)")
+
+
+def read_local_time(text: str, zone: ZoneInfo) -> datetime:
+    """Without an offset it is a time of `zone`. Raises InvalidInput."""
+    plain = text.strip()
+    try:
+        # A bare number may be a date without dashes, or seconds since 1970: nobody can tell.
+        moment = None if plain.isdecimal() else datetime.fromisoformat(plain)
+    except ValueError:
+        moment = None
+    if moment is None:
+        raise InvalidInput(
+            f"{text!r} is not a time like 2026-11-24T08:00 (of {zone.key}) or 2026-11-24T08:00Z"
+        )
+    if moment.tzinfo:
+        return moment
+    local = moment.replace(tzinfo=zone)
+    if local.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != moment:
+        raise InvalidInput(f"{text!r} does not exist in {zone.key}: its clocks are put forward then")
+    return local
+
+
+def show_local_time(rfc3339: str, zone: ZoneInfo) -> str:
+    """`2026-11-24 11:00:00 Africa/Nairobi`. What is no time of ours stays as it is."""
+    if not _RFC3339.fullmatch(rfc3339):
+        return rfc3339
+    moment = datetime.fromisoformat(rfc3339).astimezone(zone)
+    return f"{moment:%Y-%m-%d %H:%M:%S} {zone.key}"
