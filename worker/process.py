@@ -201,7 +201,7 @@ class Worker:
             self._consumer.check_worker_health()
             self.keep_alive()
         self._await_posts([self._threads["sender"], *(thread for _, thread in self._consumer.worker_threads)])
-        # Ticker, importer and sweeper: killed at any point they lose nothing, so nobody waits for them.
+        # Ticker, importer, sweeper and applier: killed at any point they lose nothing, so nobody waits for them.
         self._threads["answerer"].join()
         self._threads["forwarder"].join(FORWARD_STOP_SECONDS)
 
