@@ -202,7 +202,7 @@ class Worker:
             self.keep_alive()
         lanes = [self._threads[self._lane_name(number)] for number in range(self._lanes.count)]
         self._await_posts([*lanes, *(thread for _, thread in self._consumer.worker_threads)])
-        # Ticker, importer and sweeper: killed at any point they lose nothing, so nobody waits for them.
+        # Ticker, importer, sweeper and applier: killed at any point they lose nothing, so nobody waits for them.
         self._threads["answerer"].join()
         self._threads["forwarder"].join(FORWARD_STOP_SECONDS)
 
