@@ -52,16 +52,21 @@ def quote_messages(
 
 
 def quote_file(
-    settings: Settings, database: Database, file: BinaryIO, text: str, sender_id: str | None = None
+    settings: Settings,
+    database: Database,
+    file: BinaryIO,
+    text: str,
+    sender_id: str | None = None,
+    phone_column: str | None = None,
 ) -> dict[str, Any]:
     """A text with placeholders and a CSV file. Raises InvalidInput, InvalidFile for the file as a whole."""
     validate_text(text)
     validate_sender(sender_id)
     file.seek(0)
-    header = read_header(file.read(upload_store.PIECE_BYTES))
+    header = read_header(file.read(upload_store.PIECE_BYTES), phone_column)
     reader = BatchRows(text, header, settings.default_region)
     file.seek(0)
-    chunks = reader.chunks(read_rows(file, header.delimiter), ROWS_AT_ONCE)
+    chunks = reader.chunks(read_rows(file, header), ROWS_AT_ONCE)
     return _quote(database, sender_id or settings.at_sender_id, chunks) | reader.warnings.in_json()
 
 

@@ -85,7 +85,7 @@ class BatchRows:
         self._names = placeholders.columns
         self._columns = [header.index(name) for name in placeholders.columns]
         self._phone = header.phone
-        self._width = len(header.names)
+        self._header = header
         self._default_region = default_region
         # Some 90 MB for a million: as numbers, not as texts.
         self._seen: set[int] = set()
@@ -158,9 +158,9 @@ class BatchRows:
             chunk.duplicate_rows.append(self._kept(line, cells, DUPLICATE, SAME_AS_BEFORE))
 
     def _read_phone(self, cells: list[str]) -> tuple[str, str | None]:
-        if len(cells) > self._width and any(cells[self._width :]):
+        if self._header.has_extra_cells(cells):
             raise RowRefusal(
-                "This row has more cells than the header: does a text hold an unquoted separator?",
+                "This row has a cell under no column's name: does a text hold an unquoted separator?",
                 code="extra_cells",
             )
         phone = cells[self._phone] if len(cells) > self._phone else ""

@@ -47,10 +47,13 @@ class BatchRequest:
     expires_at: datetime | None = None
     on_unknown: str = "hold"
     max_cost: str | None = None
+    phone_column: str | None = None
 
     def as_json(self) -> list[Any]:
         times = [None if at is None else at.isoformat() for at in (self.send_at, self.expires_at)]
-        return [self.text, self.sender_id, self.name, *times, self.on_unknown, self.max_cost]
+        # Only where it is given: a key of before it existed still fits its request.
+        chosen = [] if self.phone_column is None else [self.phone_column]
+        return [self.text, self.sender_id, self.name, *times, self.on_unknown, self.max_cost, *chosen]
 
 
 def receive(
@@ -88,10 +91,10 @@ def receive(
     return Acceptance(earlier.answer or {}, is_replay=True)
 
 
-def default_template(file: BinaryIO) -> str | None:
+def default_template(file: BinaryIO, phone_column: str | None = None) -> str | None:
     """For a file that brings its texts: the placeholder of its column `text` or `message`, None without one."""
     file.seek(0)
-    names = read_header(file.read(upload_store.PIECE_BYTES)).names
+    names = read_header(file.read(upload_store.PIECE_BYTES), phone_column).names
     return next((f"{{{{{name}}}}}" for name in ("text", "message") if name in names), None)
 
 
@@ -106,7 +109,7 @@ def _validate(settings: Settings, request: BatchRequest, file: BinaryIO) -> Mone
     beginning = file.read(upload_store.PIECE_BYTES)
     if not beginning.strip():
         raise InvalidFile("The file is empty", code="empty_file", field="file")
-    BatchRows(request.text, read_header(beginning), settings.default_region)
+    BatchRows(request.text, read_header(beginning, request.phone_column), settings.default_region)
     return None if request.max_cost is None else _read_max_cost(request.max_cost)
 
 
@@ -177,6 +180,7 @@ def _write(
         "max_cost_currency": None if max_cost is None else max_cost.currency,
         "on_unknown": request.on_unknown,
         "upload_id": upload_id,
+        "phone_column": request.phone_column,
         "reason": tables.READ_BY_COMMAND if is_mine else None,
         "importer_seen_at": now if is_mine else None,
         "created_at": now,

@@ -14,12 +14,13 @@ from messaging.forwarding import events
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
 from messaging.storage.database import Database
-from utils.csv_files import LONGEST_HEADER_BYTES, PHONE, Header, read_header, read_rows
+from utils.csv_files import LONGEST_HEADER_BYTES, Header, fold, read_header, read_rows
 from utils.errors import InvalidInput
 from utils.phone_numbers import read_phone
 from utils.sender_ids import sender_key, validate_sender
 
 SOURCE = "import"
+SENDER_ID = fold("sender_id")
 # Small, so that callbacks that come in meanwhile do not wait long for the one writer of SQLite.
 CHUNK = 500
 MOST_NAMED = 100
@@ -82,7 +83,7 @@ def import_opt_outs(
 
 def _rows(file: BinaryIO, header: Header) -> Iterator[Row]:
     file.seek(0)
-    return read_rows(file, header.delimiter, decoding_errors="replace")
+    return read_rows(file, header, decoding_errors="replace")
 
 
 def _readable(
@@ -100,8 +101,8 @@ def _readable(
 def _stop(header: Header, cells: Sequence[str], default_region: str | None) -> Stop:
     _require_one_row(header, cells)
     row = dict(zip(header.names, (cell.strip() for cell in cells), strict=False))
-    phone = read_phone(row.get(PHONE, ""), default_region).e164
-    sender_id = row.get("sender_id") or None
+    phone = read_phone(cells[header.phone] if len(cells) > header.phone else "", default_region).e164
+    sender_id = row.get(SENDER_ID) or None
     validate_sender(sender_id)
     reason = row.get("reason", "")[:LONGEST_REASON].replace("\0", "\ufffd")
     return Stop(phone, EVERYTHING if sender_id is None else sender_key(sender_id), reason or None)
@@ -114,8 +115,8 @@ def _require_one_row(header: Header, cells: Sequence[str]) -> None:
             "A cell of this row goes over several lines: is a quotation mark closed too late?",
             code="line_break",
         )
-    if any(cells[len(header.names) :]):
-        raise InvalidInput("This row has more cells than the header", code="extra_cells")
+    if header.has_extra_cells(cells):
+        raise InvalidInput("This row has a cell under no column's name", code="extra_cells")
 
 
 def _record(database: Database, connection: Connection, stops: Sequence[Stop]) -> int:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from messaging.batches.upload import BatchRequest
-from routes.api.models import Blank, Money, SendTime, Warned
+from routes.api.models import Blank, Money, SendTime, Text, Warned
 from routes.api.send_models import SendMessages
 from routes.uploads import MULTIPART
 
@@ -49,6 +49,9 @@ class UploadBatch(BaseModel):
         ' `{"amount": "5000.00", "currency": "KES"}`',
         examples=["KES 5000.00"],
     )
+    phone_column: Annotated[Text | None, Blank] = Field(
+        None, description="The column of the numbers, where it has another name or several may be meant"
+    )
     on_unknown: Annotated[OnUnknown, Blank] = Field(
         "hold", description="When the provider's answer is lost: as in `POST /v1/messages`"
     )
@@ -66,6 +69,7 @@ class UploadBatch(BaseModel):
             self.expires_at,
             self.on_unknown,
             self.max_cost or None,
+            self.phone_column,
         )
 
 

@@ -447,7 +447,7 @@ def test_opt_outs_are_imported_as_spreadsheets_write_them(
     assert (entry["phone"], entry["detail"]) == (ALICE, "letter")
 
 
-@pytest.mark.parametrize("content", [b"number\n+254711000001\n", b"", "phone\n1\n".encode("utf-16")])
+@pytest.mark.parametrize("content", [b"who\n+254711000001\n", b"", "phone\n1\n".encode("utf-16")])
 def test_a_file_that_is_no_list_of_phones_is_refused(
     sms: Sms, migrated: Database, tmp_path: Path, content: bytes
 ) -> None:
@@ -571,7 +571,7 @@ def test_a_batch_is_held_and_ended_from_a_shell(sms: Sms, migrated: Database, tm
 
 def test_bulk_of_a_file_that_cannot_be_read_fails(sms: Sms, migrated: Database, tmp_path: Path) -> None:
     file = tmp_path / "people.csv"
-    file.write_text("number\n+254711000001\n")
+    file.write_text("who\n+254711000001\n")
     result = sms("bulk", str(file), "--text", "Hello")
     assert result.exit_code == 1
     assert "`phone`" in result.output
@@ -592,6 +592,14 @@ def test_doubtful_numbers_are_counted_and_named_for_people(
         assert result.exit_code == 0
         assert "1 to look at:\n  line 3, +2547110000012: This number is possible" in result.stderr
     assert "  +2547110000012: This number is possible" in sms("send", "+2547110000012", "Hello").stderr
+
+
+def test_the_column_of_the_numbers_can_be_chosen(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("mobile,tel,text\n12,+254711000009,Hello\n")
+    assert "mobile, tel" in error_of(sms("bulk", str(file)))
+    assert parsed(sms("quote", str(file), "--phone-column", "tel", "--json"))["recipients"] == 1
+    assert parsed(sms("bulk", str(file), "--phone-column", "tel", "--json"))["total"] == 1
 
 
 def test_times_are_read_and_shown_in_the_time_zone_of_the_people(

@@ -128,6 +128,18 @@ def test_every_row_is_sent_or_stands_in_a_download_with_its_line(
     assert batch["total"] + len(duplicates) + len(refused) == 7
 
 
+def test_the_column_of_the_numbers_can_be_chosen(
+    app: OpenAPI, database: Database, settings: Settings, caller: Caller
+) -> None:
+    content = "mobile,tel,name\n+254711000001,+254711000009,Amina\n"
+    assert error_of(upload(app, content)) == (400, "several_phone_columns")
+    assert error_of(upload(app, content, "/v1/quote", phone_column="fax")) == (400, "missing_phone_column")
+    assert upload(app, content, "/v1/quote", phone_column="Tel").json["recipients"] == 1  # type: ignore[index]
+    upload(app, content, phone_column="Tel")
+    import_all(database, settings)
+    assert [one["to"] for one in caller.messages()] == ["+254711000009"]
+
+
 def test_a_very_long_row_is_kept_without_its_cells(
     app: OpenAPI, database: Database, settings: Settings, caller: Caller
 ) -> None:
@@ -164,7 +176,7 @@ def test_what_is_wrong_with_the_whole_file_is_said_before_anything_is_kept(
     app: OpenAPI, database: Database
 ) -> None:
     assert error_of(upload(app, "phone\n+254711000001\n")) == (400, "missing_column")
-    assert error_of(upload(app, "number,name\n1,2\n")) == (400, "missing_phone_column")
+    assert error_of(upload(app, "who,name\n1,2\n")) == (400, "missing_phone_column")
     assert error_of(upload(app, "phone,phone\n1,2\n")) == (400, "duplicate_column")
     assert error_of(upload(app, "phone,name\n+254711000001,José\n".encode("latin-1"))) == (400, "not_utf8")
     assert error_of(upload(app, FILE.encode("utf-16"))) == (400, "not_utf8")
