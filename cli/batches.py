@@ -34,7 +34,10 @@ commands = AppGroup()
 
 @commands.command()
 @click.argument("file", metavar="FILE.csv", type=CSV_FILE)
-@click.option("--text", help="May hold {{column}}; without it the file's column `text` or `message` is sent.")
+@click.option(
+    "--text",
+    help="May hold {{column}} and {{column|default}}; without it the file's column `text` or `message` is sent.",
+)
 @click.option("--sender-id", help="Instead of AT_SENDER_ID.")
 @click.option("--name", help="For people.")
 @click.option(
@@ -211,10 +214,11 @@ def _sentence(batch: dict[str, Any], is_replay: bool) -> str:
 
 
 def _show_quote(found: dict[str, Any]) -> None:
-    lists = ("refused", "spills", "encodings", "estimated_costs", "warnings", "warning_counts")
+    lists = ("refused", "spills", "encodings", "estimated_costs", "samples", "warnings", "warning_counts")
     rows = [(name, value) for name, value in found.items() if name not in lists]
     print_table(("", ""), [*rows, *found["encodings"].items()])
     for name, columns in (
+        ("samples", ("to", "text")),
         ("spills", ("to", "parts", "character", "suggestion")),
         ("refused", ("to", "code", "message")),
     ):

@@ -14,7 +14,7 @@ from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow, is_ne
 from messaging.consent import ledger
 from messaging.costs.prices import PriceBook, prefix_of
 from messaging.messages.accept import MOST_RECIPIENTS, validate_text
-from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings
+from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
 from messaging.storage.database import Database
 from utils.csv_files import read_header, read_rows
 from utils.errors import InvalidInput, InvalidPhone, NoRecipients
@@ -26,6 +26,7 @@ from utils.settings import Settings
 
 UNKNOWN = "unknown"
 MOST_SPILLS = 100
+MOST_SAMPLES = 3
 MOST_REFUSED = 10_000
 ROWS_AT_ONCE = 500
 # A quote runs in a web thread: between two of these the others get the interpreter without a struggle.
@@ -47,6 +48,7 @@ def quote_messages(
             field="to",
         )
     warnings = Warnings()
+    warn_of_left_over(warnings, left_over(text))
     chunks = _typed(to, text, settings.default_region, warnings)
     return _quote(database, sender_id or settings.at_sender_id, chunks) | warnings.in_json()
 
@@ -80,6 +82,7 @@ class _Tally:
     parts: int = 0
     encodings: Counter[str] = field(default_factory=Counter)
     spills: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, str]] = field(default_factory=list)
     # By prefix: an example of its numbers, its texts and their parts.
     examples: dict[str, str] = field(default_factory=dict)
     texts_by_prefix: Counter[str] = field(default_factory=Counter)
@@ -100,6 +103,8 @@ class _Tally:
             self._add(row, measured[1])
 
     def _add(self, row: TakenRow, segments: Segments) -> None:
+        if len(self.samples) < MOST_SAMPLES:
+            self.samples.append({"to": row.recipient, "text": row.text})
         self.parts += segments.parts
         self.encodings[segments.encoding] += 1
         prefix = prefix_of(row.recipient)
@@ -174,6 +179,7 @@ def _in_json(tally: _Tally, book: PriceBook) -> dict[str, Any]:
         "parts": tally.parts,
         "encodings": {name: tally.encodings[name] for name in ("GSM-7", "UCS-2")},
         "spills": tally.spills,
+        "samples": tally.samples,
         "estimated_cost": costs[0] if is_known else UNKNOWN,
         "estimated_costs": costs,
         "unpriced": unpriced,

@@ -28,7 +28,10 @@ OnUnknown = Literal["hold", "resend", "fail"]
 # Strings that may be absent are "" here: flask-openapi would read a form's `null | string` as JSON, and 20880
 # would come as a number.
 FILE = Field(description="CSV in UTF-8 with a header row, one column of it `phone`; up to 512 MiB")
-TEXT = Field(description="May hold `{{column}}`", examples=["Dear {{name}}, school closes at noon"])
+TEXT = Field(
+    description="May hold `{{column}}`, and `{{column|default}}` for cells that may be empty",
+    examples=["Dear {{name}}, school closes at noon"],
+)
 SENDER = Field("", description="Instead of AT_SENDER_ID: a shortcode or a registered name")
 
 
@@ -107,6 +110,11 @@ class Spill(BaseModel):
     suggestion: str | None = Field(description="What to write instead; null where nothing fits")
 
 
+class Sample(BaseModel):
+    to: str
+    text: str = Field(description="Filled in, as its recipient would read it")
+
+
 class QuoteAnswer(Warned):
     recipients: int = Field(
         description="Texts that would be taken, each number and text once, opted out ones included"
@@ -118,6 +126,7 @@ class QuoteAnswer(Warned):
     parts: int = Field(description="Billed pieces of all texts")
     encodings: dict[str, int] = Field(description="Texts by encoding", examples=[{"GSM-7": 480, "UCS-2": 20}])
     spills: list[Spill] = Field(description="The first 100 texts of more than one part")
+    samples: list[Sample] = Field(description="The first three texts")
     estimated_cost: Money | Literal["unknown"] = Field(
         description="From the last price seen for each network; `unknown` where one was never seen,"
         " or where currencies differ"

@@ -136,6 +136,32 @@ def test_a_line_that_names_the_separator_is_obeyed(first: str, end: str) -> None
     assert [row.line for row in chunk.refused] == [4]
 
 
+def test_a_default_is_filled_in_where_a_cell_is_empty() -> None:
+    content = "phone,name,town\n+254711000001,,Kisumu\n+254711000002,NULL\n+254711000003,Amina,Nairobi\n"
+    chunk = chunk_of(content, "Dear {{name|friend}} of {{ Town | our town }}")
+    assert [row.text for row in chunk.taken] == [
+        "Dear friend of Kisumu",
+        "Dear friend of our town",
+        "Dear Amina of Nairobi",
+    ]
+    assert chunk_of(content, "Hello{{name|}}").taken[0].text == "Hello"
+    assert [row.line for row in chunk_of(content, "{{name|friend}} {{town}}").refused] == [3]
+    assert [row.code for row in chunk_of(content, "{{name|}}").refused] == ["empty_message"] * 2
+    assert code_of(lambda: chunk_of(content, "{{nmae|friend}}")) == "missing_column"
+
+
+def test_what_looks_like_a_placeholder_and_is_none_is_told_once() -> None:
+    header = read_header(b"phone,name,text\n")
+    reader = BatchRows("{name} ((first name)) [Name] <town> {{name}} [1] <3 f(x) {}", header, None)
+    assert reader.warnings.counts == {"unfilled_placeholder": 4}
+    of_rows = BatchRows("{{text}}", header, None)
+    of_rows.read(
+        iter([(2, ["+254711000001", "", "Dear {name}"]), (3, ["+254711000002", "", "Dear Amina"])]), 10
+    )
+    assert [(one["line"], one["code"]) for one in of_rows.warnings.named] == [(2, "unfilled_placeholder")]
+    assert "{name}" in of_rows.warnings.named[0]["message"]
+
+
 def test_a_filled_cell_under_a_nameless_column_is_an_extra_cell() -> None:
     """`1,500` became 1: a person would have been asked for KES 1."""
     chunk = chunk_of(
