@@ -23,6 +23,7 @@ from utils.phone_numbers import read_phone
 from utils.segments import EXTENDED, Segments, gsm7_alternative, measure
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
+from utils.uploaded_files import as_csv
 
 UNKNOWN = "unknown"
 MOST_SPILLS = 100
@@ -60,16 +61,18 @@ def quote_file(
     text: str,
     sender_id: str | None = None,
     phone_column: str | None = None,
+    sheet: str | None = None,
 ) -> dict[str, Any]:
     """A text with placeholders and a CSV file. Raises InvalidInput, InvalidFile for the file as a whole."""
     validate_text(text)
     validate_sender(sender_id)
-    file.seek(0)
-    header = read_header(file.read(upload_store.PIECE_BYTES), phone_column)
-    reader = BatchRows(text, header, settings.default_region)
-    file.seek(0)
-    chunks = reader.chunks(read_rows(file, header), ROWS_AT_ONCE)
-    return _quote(database, sender_id or settings.at_sender_id, chunks) | reader.warnings.in_json()
+    with as_csv(file, sheet) as plain:
+        header = read_header(plain.read(upload_store.PIECE_BYTES), phone_column)
+        reader = BatchRows(text, header, settings.default_region)
+        plain.seek(0)
+        chunks = reader.chunks(read_rows(plain, header), ROWS_AT_ONCE)
+        quoted = _quote(database, sender_id or settings.at_sender_id, chunks)
+    return quoted | reader.warnings.in_json()
 
 
 @dataclass(slots=True)

@@ -28,6 +28,7 @@ from utils.errors import InvalidInput
 from utils.money import Money, parse_money
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
+from utils.uploaded_files import as_csv
 
 ROUTE = "batches"
 LONGEST_NAME = 200
@@ -48,6 +49,8 @@ class BatchRequest:
     on_unknown: str = "hold"
     max_cost: str | None = None
     phone_column: str | None = None
+    # Of a workbook. It is no part of the request's mark: another sheet has another content.
+    sheet: str | None = None
 
     def as_json(self) -> list[Any]:
         times = [None if at is None else at.isoformat() for at in (self.send_at, self.expires_at)]
@@ -70,6 +73,19 @@ def receive(
 
     The body is `{"id", "status": "receiving"}`. Raises InvalidInput (InvalidFile, EmptyMessage …), KeyReused.
     """
+    with as_csv(file, request.sheet) as plain:
+        return _receive(settings, database, request, plain, idempotency_key, is_mine=is_mine)
+
+
+def _receive(
+    settings: Settings,
+    database: Database,
+    request: BatchRequest,
+    file: BinaryIO,
+    idempotency_key: str | None,
+    *,
+    is_mine: bool,
+) -> Acceptance:
     max_cost = _validate(settings, request, file)
     mark = idempotency.fingerprint([*request.as_json(), _digest(file)])
     answered = None if idempotency_key is None else _earlier(database, idempotency_key, mark)
@@ -91,10 +107,10 @@ def receive(
     return Acceptance(earlier.answer or {}, is_replay=True)
 
 
-def default_template(file: BinaryIO, phone_column: str | None = None) -> str | None:
+def default_template(file: BinaryIO, phone_column: str | None = None, sheet: str | None = None) -> str | None:
     """For a file that brings its texts: the placeholder of its column `text` or `message`, None without one."""
-    file.seek(0)
-    names = read_header(file.read(upload_store.PIECE_BYTES), phone_column).names
+    with as_csv(file, sheet) as plain:
+        names = read_header(plain.read(upload_store.PIECE_BYTES), phone_column).names
     return next((f"{{{{{name}}}}}" for name in ("text", "message") if name in names), None)
 
 

@@ -27,7 +27,7 @@ class UploadedFile(FileStorage):
 OnUnknown = Literal["hold", "resend", "fail"]
 # Strings that may be absent are "" here: flask-openapi would read a form's `null | string` as JSON, and 20880
 # would come as a number.
-FILE = Field(description="CSV in UTF-8 with a header row, one column of it `phone`; up to 512 MiB")
+FILE = Field(description="CSV or .xlsx with a header row, one column of it `phone`; up to 512 MiB")
 TEXT = Field(
     description="May hold `{{column}}`, and `{{column|default}}` for cells that may be empty",
     examples=["Dear {{name}}, school closes at noon"],
@@ -55,6 +55,9 @@ class UploadBatch(BaseModel):
     phone_column: Annotated[Text | None, Blank] = Field(
         None, description="The column of the numbers, where it has another name or several may be meant"
     )
+    sheet: Annotated[Text | None, Blank] = Field(
+        None, description="Of an Excel file; its first one if absent"
+    )
     on_unknown: Annotated[OnUnknown, Blank] = Field(
         "hold", description="When the provider's answer is lost: as in `POST /v1/messages`"
     )
@@ -73,6 +76,7 @@ class UploadBatch(BaseModel):
             self.on_unknown,
             self.max_cost or None,
             self.phone_column,
+            self.sheet,
         )
 
 
