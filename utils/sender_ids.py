@@ -13,7 +13,8 @@ _SENDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._&-]{0,14}")
 
 def sender_key(sender_id: str | None) -> str:
     """One spelling per sender: networks change the case, forms lose the plus. None is AT's default sender."""
-    return (sender_id or DEFAULT_SENDER).strip().lstrip("+").upper()
+    # Upper case may be longer (ß is SS), and a store takes no more than the longest sender id.
+    return (sender_id or DEFAULT_SENDER).strip().lstrip("+").upper()[:LONGEST_SENDER_ID]
 
 
 def validate_sender(sender_id: str | None) -> None:

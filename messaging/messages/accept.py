@@ -111,18 +111,18 @@ def _validate(request: SendRequest) -> None:
     validate_sender(request.sender_id)
 
 
-def validate_text(text: str) -> None:
+def validate_text(text: str, field: str = "text") -> None:
     """As a person wrote it, with placeholders or without. Raises EmptyMessage, InvalidInput."""
     if not text.strip():
-        raise EmptyMessage(field="text")
+        raise EmptyMessage(field=field)
     if len(text) > LONGEST_TEXT:
         raise InvalidInput(
             f"The text has {len(text)} characters; at most {LONGEST_TEXT} can be sent",
             code="text_too_long",
-            field="text",
+            field=field,
         )
     if not is_text(text):
-        raise InvalidInput("The text holds a character that no phone can show", field="text")
+        raise InvalidInput("The text holds a character that no phone can show", field=field)
 
 
 def validate_on_unknown(on_unknown: str) -> None:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from messaging import statuses
 from messaging.consent import ledger
 from messaging.messages import idempotency, status_events
+from messaging.messages.accept import validate_text
 from messaging.messages.queue import SINGLE_PRIORITY, NewMessage, enqueue
 from messaging.sending import claim as claims
 from messaging.sending import last_check, start_post
@@ -33,7 +34,6 @@ from messaging.storage.database import Database
 from utils.deadlines import boot_clock
 from utils.errors import (
     Busy,
-    EmptyMessage,
     InvalidInput,
     NoRecipients,
     OptedOut,
@@ -120,8 +120,7 @@ class TriggerSender:
         return _result(outcome, accepted.blocked)
 
     def _validate(self, text: str, recipients: Sequence[str]) -> None:
-        if not text.strip():
-            raise EmptyMessage(field="message")
+        validate_text(text, field="message")
         if not recipients:
             raise NoRecipients(field="phone")
         if len(recipients) > self._settings.at_max_recipients:

@@ -105,6 +105,7 @@ BAD_QUERIES = [
     ("phone=<script>alert(1)</script>", "invalid_phone"),
     ("phone=254711000001&message=", "empty_message"),
     ("phone=254711000001&message=%20%0A", "empty_message"),
+    (f"phone=254711000001&message={'a' * 1601}", "text_too_long"),
     ("phone=254711000001&message=a%00b", "invalid_input"),
     (f"phone=254711000001&idempotency_key={'k' * 300}", "invalid_input"),
 ]
