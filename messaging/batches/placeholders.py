@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from utils.csv_files import fold
 from utils.errors import InvalidInput
+from utils.texts import compose
 
 _PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
 
@@ -19,7 +20,7 @@ class Placeholders:
     """
 
     def __init__(self, text: str) -> None:
-        pieces = _PLACEHOLDER.split(text)
+        pieces = _PLACEHOLDER.split(compose(text))
         literals, self.columns = pieces[::2], [fold(name) for name in pieces[1::2]]
         if "" in self.columns or any("{{" in literal for literal in literals):
             raise InvalidInput(

@@ -44,6 +44,7 @@ from utils.errors import (
 from utils.provider_answers import SendAnswer
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
+from utils.texts import compose
 
 DEADLINE_SECONDS = 20.0
 LEASE = timedelta(seconds=DEADLINE_SECONDS) + claims.LEASE_AFTER_TIMEOUT
@@ -106,7 +107,7 @@ class TriggerSender:
         deadline = time.monotonic() + DEADLINE_SECONDS
         unique = list(dict.fromkeys(recipients))
         self._validate(text, unique)
-        accepted = self._accept(text, unique, sender_id, idempotency_key)
+        accepted = self._accept(compose(text), unique, sender_id, idempotency_key)
         if accepted.earlier is not None:
             return self._answer_again(accepted.earlier, accepted.blocked)
         if accepted.claim is None:
