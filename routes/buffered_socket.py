@@ -15,6 +15,8 @@ class BufferedSocket:
     def __init__(self, raw: socket.socket) -> None:
         self._raw = raw
         self.unsent = bytearray()
+        # Of the request that a thread has now: one that cannot be parsed is answered in the shape of its caller.
+        self.beginning = b""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._raw, name)

@@ -129,7 +129,8 @@ def _answer(
         inner |= {"details": details} if details else {}
         body = {"error": inner}
     else:
-        body = {"error": message, "code": code} | (details or {})
+        # A detail never takes the place of the sentence.
+        body = {"error": message, "code": code} | (details or {}) | {"error": message, "code": code}
     answer = jsonify(body)
     answer.status_code = status
     return answer

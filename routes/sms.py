@@ -30,7 +30,7 @@ def show_status() -> dict[str, str]:
     return {"service": "sms", "status": "ready"}
 
 
-@sms_bp.get("/invoke-bulk-sms", provide_automatic_options=False)
+@sms_bp.get("/invoke-bulk-sms", strict_slashes=False, provide_automatic_options=False)
 @refuses_prefetch
 @requires_trigger_key
 def invoke_bulk_sms() -> dict[str, Any]:
@@ -42,7 +42,7 @@ def invoke_bulk_sms() -> dict[str, Any]:
     return _send_now(current_service().settings.at_sender_id)
 
 
-@sms_bp.get("/invoke-twoway-sms", provide_automatic_options=False)
+@sms_bp.get("/invoke-twoway-sms", strict_slashes=False, provide_automatic_options=False)
 @refuses_prefetch
 @requires_trigger_key
 def invoke_twoway_sms() -> dict[str, Any]:
@@ -53,35 +53,35 @@ def invoke_twoway_sms() -> dict[str, Any]:
     return _send_now(shortcode)
 
 
-@sms_bp.post("/twoway")
+@sms_bp.post("/twoway", strict_slashes=False)
 @requires_webhook_token
 def receive_inbound() -> Response:
     """Takes a text that a person sent to us."""
     return _receive("inbound", "GOOD")
 
 
-@sms_bp.post("/delivery-reports")
+@sms_bp.post("/delivery-reports", strict_slashes=False)
 @requires_webhook_token
 def receive_delivery_report() -> Response:
     """Takes a report on what became of a text."""
     return _receive("report", "OK")
 
 
-@sms_bp.get("/delivery-reports")
+@sms_bp.get("/delivery-reports", strict_slashes=False)
 @requires_webhook_token
 def show_applied_reports() -> dict[str, Any]:
     """Says which reports with these ids have taken effect: the answer to a report says that it is stored."""
     return {"applied": applied_reports(current_service().database, request.args.getlist("id"))}
 
 
-@sms_bp.post("/opt-out")
+@sms_bp.post("/opt-out", strict_slashes=False)
 @requires_webhook_token
 def receive_opt_out() -> Response:
     """Takes the news that a person opted out at the network."""
     return _receive("opt_out", "OK")
 
 
-@sms_bp.post("/subscription")
+@sms_bp.post("/subscription", strict_slashes=False)
 @requires_webhook_token
 def receive_subscription() -> Response:
     """Takes a change of a premium subscription."""

@@ -7,8 +7,9 @@ from typing import Any
 
 from flask import Request
 
+from messaging.messages.accept import validate_text
 from messaging.sending.triggers import TriggerResult
-from utils.errors import EmptyMessage, InvalidInput, InvalidPhone
+from utils.errors import InvalidInput, InvalidPhone
 from utils.phone_numbers import PhoneNumber, read_query_phone
 
 DEFAULT_MESSAGE = "Hello from Africa's Talking!"
@@ -72,8 +73,5 @@ def _read_phone(entry: str, default_region: str | None) -> PhoneNumber:
 
 def _read_message(request: Request) -> str:
     message = request.args.get("message", DEFAULT_MESSAGE).strip()
-    if not message:
-        raise EmptyMessage(field="message")
-    if "\0" in message:
-        raise InvalidInput("The message holds a character that no phone can show", field="message")
+    validate_text(message, field="message")
     return message

@@ -22,6 +22,7 @@ from routes.api.models import ErrorAnswer
 from routes.api.operations import operations_api
 from routes.api.opt_outs import opt_outs_api
 from routes.api.uploads import uploads_api
+from routes.callback_paths import join_slashes
 from routes.docs import docs_bp
 from routes.error_handlers import refuse_invalid_request, register_error_handlers
 from routes.expensive_calls import prepare_expensive_calls
@@ -102,6 +103,7 @@ def _create_flask(settings: Settings) -> OpenAPI:
     guard_open_mode(app, settings)
     app.after_request(_finish_answer)
     require_whole_bodies(app)
+    join_slashes(app)
     trust_proxies(app, settings.trusted_proxies)
     return app
 

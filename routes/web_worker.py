@@ -21,6 +21,7 @@ from typing import Any
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from routes.buffered_socket import BufferedSocket, EndOfStream
+from routes.malformed_requests import BEGINNING_BYTES, BROKEN, refusal_of
 from routes.request_arrival import Arrival
 from routes.uploads import SHARE_OF_THREADS, UNHURRIED
 
@@ -167,6 +168,7 @@ class WholeRequestWorker(ThreadWorker):
             return
         self._forget(conn)
         conn.data_ready = True
+        conn.sock.beginning = bytes(arrival.data[:BEGINNING_BYTES])
         conn.init()
         conn.parser.unreader.sock = EndOfStream() if has_all else conn.sock
         conn.parser.unreader.unread(bytes(arrival.data))
@@ -179,6 +181,18 @@ class WholeRequestWorker(ThreadWorker):
             return super().handle_request(req, conn)
         except BlockingIOError as error:
             raise ConnectionResetError(errno.ECONNRESET, "the caller takes no answer") from error
+
+    def handle_error(self, _req: Any, client: Any, _addr: Any, exc: Exception) -> None:
+        """gunicorn's own would answer in HTML, and write to the log what the caller sent."""
+        refusal = refusal_of(exc)
+        # The words of the error quote the request: its class has to do.
+        note = {"status": refusal.status, "why": type(exc).__name__}
+        if refusal is BROKEN:
+            self.log.error("a request failed outside the app", exc_info=exc, extra=note)
+        else:
+            self.log.warning("a request cannot be read", extra=note)
+        with suppress(OSError):
+            client.sendall(refusal.as_http(client.beginning))
 
     def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
         """Where the end was met, the next request may begin anywhere: what follows is not read."""

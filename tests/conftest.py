@@ -21,6 +21,7 @@ from sqlalchemy.engine import make_url
 
 from messaging.storage import tables
 from messaging.storage.database import Database
+from messaging.storage.task_queue import make_queue_tables
 from utils.logs import JsonLinesHandler
 from utils.settings import Settings
 
@@ -82,6 +83,7 @@ def postgresql_url() -> Iterator[str]:
     )
     try:
         _create_tables(_for_sqlalchemy(url))
+        make_queue_tables(Settings(database_url=url))
         yield url
     finally:
         _on_server("DROP DATABASE {} WITH (FORCE)", name)

@@ -9,6 +9,7 @@ from utils.answer_merging import merge_answers
 from utils.errors import EmptyMessage, InvalidInput, InvalidPhone, NoRecipients, ProviderError
 from utils.phone_numbers import mask_phone, require_e164
 from utils.provider_answers import SendAnswer
+from utils.texts import is_blank
 
 LONGEST_BACKOFF_SECONDS = 60.0
 
@@ -23,7 +24,7 @@ class TextSender(Protocol):
 
 def check_text(message: object) -> str:
     """Raises EmptyMessage, or InvalidInput for what is no text."""
-    if message is None or (isinstance(message, str) and not message.strip()):
+    if message is None or (isinstance(message, str) and is_blank(message)):
         raise EmptyMessage(field="message")
     if not isinstance(message, str):
         raise InvalidInput("Message must be text", field="message")

@@ -27,7 +27,11 @@ from utils.provider_transport import Reply
 from utils.texts import as_text
 
 MISSING: Final = "missing_from_answer"
-_SENT_TO_SOME = re.compile(r"Sent to 0*[1-9]")
+# Prose that speaks of a success settles nothing while nobody is named, but where it names the sum of none.
+_SPEAKS_OF_SUCCESS = re.compile(
+    r"\b(sent|success\w*|accepted|queued|processed|submitted|scheduled|delivered)\b", re.IGNORECASE
+)
+_SENT_TO_NONE = re.compile(r"\s*Sent to 0+(?![\d.,])", re.IGNORECASE)
 _MOST_PARTS = 255
 _LARGEST_NUMBER = 999_999_999
 # Beyond anything that AT was seen to write, and within what every store and index takes.
@@ -143,7 +147,7 @@ def _explain_prose(reply: Reply, raw: Raw | None) -> ProviderError:
         )
     if not isinstance(_content(raw).get("Recipients"), list):
         return OutcomeUnknown(reason="unreadable_answer", details={"body": reply.prose})
-    if status is not None or _SENT_TO_SOME.match(prose):
+    if status is not None or (_SPEAKS_OF_SUCCESS.search(prose) and not _SENT_TO_NONE.match(prose)):
         reason = status.reason if status is not None else None
         return OutcomeUnknown(reason=reason or "contradictory_answer", details={"message": prose})
     sentence = f"Africa's Talking took no recipient and said: {prose[:200] or 'nothing'}"

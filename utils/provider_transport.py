@@ -197,7 +197,7 @@ class ProviderTransport:
         except (ValueError, requests.RequestException) as error:
             raise ProviderRefused("This cannot be written into a request", reason="unwritable") from error
         if not_after is not None and not_after - boot_clock() < LEAST_SECONDS:
-            raise ProviderUnreachable(reason="timed_out", details={"error": "too late to begin"})
+            raise ProviderUnreachable(reason="timed_out", details={"exception": "too late to begin"})
         exchange = _active.exchange = _Exchange(deadline_seconds, not_after)
         try:
             # Every connect, write and read sets its own timeout; one has to be given to be set aside.
@@ -231,7 +231,7 @@ def _explain_failure(error: Exception, exchange: _Exchange, *, sends_texts: bool
     # "nothing" is no proof: were a hook above not called, a text would be sent twice.
     has_left = exchange.stage not in {"connecting", "head"}
     reason = _name_reason(error, exchange, has_left)
-    details = {"error": type(error).__name__}
+    details = {"exception": type(error).__name__}
     if has_left and sends_texts:
         raise OutcomeUnknown(reason=reason, details=details) from error
     raise ProviderUnreachable(reason=reason, details=details) from error

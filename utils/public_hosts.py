@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from utils.errors import ServiceError
 
@@ -19,11 +19,17 @@ Resolve = Callable[[str, int], Sequence[str]]
 _HANDED_OUT = IPv6Network("2000::/3")
 # A gateway turns these into the IPv4 address in their last four bytes.
 _TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"))
-# Metadata and host services of clouds that are not link-local: AWS on IPv6, Alibaba, Azure, Oracle. The last two
-# count as public for Python.
+# Metadata and host services of clouds that are not link-local: AWS and Google on IPv6, Alibaba, Azure, Oracle. The
+# last two count as public for Python.
 _CLOUD_SERVICES = frozenset(
-    map(ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
+    map(
+        ip_address,
+        ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+    )
 )
+# Nobody's, though Python calls them global: the anycast relays of 6to4 (RFC 7526), and IPv6's second block for
+# examples (RFC 9637), which older releases do not know.
+_WITHDRAWN = (IPv4Network("192.88.99.0/24"), IPv6Network("3fff::/20"))
 
 
 class AddressNotAllowed(ServiceError):
@@ -58,7 +64,7 @@ def is_allowed(address: Address, *, allow_private: bool) -> bool:
 def _is_public(address: Address) -> bool:
     # Outside 2000::/3 IPv6 has handed out nothing; Python calls some of it global, like the old site-local block.
     is_handed_out = isinstance(address, IPv4Address) or address in _HANDED_OUT
-    return is_handed_out and address.is_global
+    return is_handed_out and address.is_global and not any(address in network for network in _WITHDRAWN)
 
 
 def _unwrap(address: Address) -> Address:

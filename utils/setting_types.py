@@ -17,6 +17,8 @@ PLACEHOLDER = re.compile(r"\{(\w*)\}")
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 LONGEST_KEYWORD = 64
 LONGEST_REPLY = 1600
+# Also for `sender_id` in the API: what may be set may be asked for.
+SENDER_PATTERN = r"\+?\w[\w .&'-]{0,14}"
 SENDER_CLASSES = ("promotional", "transactional")
 POSTGRESQL_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -197,7 +199,7 @@ def _upper(value: Any) -> Any:
 
 
 Word = Annotated[str, _matching(r"[!-~]+", "one word in ASCII without spaces")]
-Sender = Annotated[str, _matching(r"\+?\w[\w .&'-]{0,14}", "a shortcode or a name of at most 15 characters")]
+Sender = Annotated[str, _matching(SENDER_PATTERN, "a shortcode or a name of at most 15 characters")]
 WebUrl = Annotated[str, AfterValidator(_check_web_url)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 PublicUrl = Annotated[str, AfterValidator(_check_public_url)]

@@ -34,6 +34,7 @@ from utils.provider_answers import SendAnswer, read_json, read_send_answer
 from utils.provider_codes import describe_status
 from utils.provider_transport import ProviderTransport, Reply
 from utils.settings import Settings, load_settings
+from utils.texts import compose
 
 __all__ = [
     "AT_SHORTCODE",
@@ -127,6 +128,7 @@ class ProviderClient(SMSService):
         numbers = list(dict.fromkeys(recipients))
         if not numbers:
             raise NoRecipients
+        text = compose(text)
         # The SDK hands its timeout down to `_make_request` as it is.
         limit = _Limit(deadline_seconds, not_after)
         try:

@@ -32,7 +32,15 @@ from messaging.operations.health import require_migrated
 from messaging.sending import claim, due, pauses
 from messaging.sending.sender import MessageSender, worker_name
 from messaging.service import Service, build_service
-from messaging.storage.task_queue import QUEUE_ERRORS, QUEUE_NAME, Waker, create_queue, declare_send_due
+from messaging.storage.task_queue import (
+    QUEUE_ERRORS,
+    QUEUE_NAME,
+    Waker,
+    create_queue,
+    declare_send_due,
+    first_line,
+    require_queue_tables,
+)
 from utils.errors import ServiceError
 from utils.logs import configure_logging
 from utils.settings import load_settings
@@ -247,13 +255,14 @@ def main() -> int:
         service = build_service(settings)
         require_migrated(service.database)
         account_check.claim_identity(service.database, settings)
+        require_queue_tables(settings)
         worker = Worker(service)
         threading.excepthook = _log_the_end
     except ServiceError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except QUEUE_ERRORS as error:
-        sys.stderr.write(f"QUEUE_URL cannot be used: {str(error).partition(chr(10))[0]}\n")
+        sys.stderr.write(f"QUEUE_URL cannot be used: {first_line(error)}\n")
         return 1
     worker.run()
     return 0

@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 
 from messaging.storage.database import Database
 from messaging.storage.migrations import migrate
+from messaging.storage.task_queue import make_queue_tables
 from utils.settings import Settings
 
 SERVER_URL = os.environ.get("TEST_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
@@ -39,6 +40,7 @@ def migrated_database(kind: str, folder: Path) -> Iterator[str]:
     with empty_database(kind, folder) as url:
         with opened(url) as database:
             migrate(database)
+        make_queue_tables(Settings(database_url=url))
         yield url
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from utils.csv_files import fold
 from utils.errors import InvalidInput
+from utils.texts import compose
 
 _PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}")
 
@@ -20,7 +21,7 @@ class Placeholders:
     """
 
     def __init__(self, text: str) -> None:
-        pieces = _PLACEHOLDER.split(text)
+        pieces = _PLACEHOLDER.split(compose(text))
         self.literals, named = pieces[::2], [name.partition("|") for name in pieces[1::2]]
         self.columns = [fold(name) for name, _, _ in named]
         self.defaults = [default.strip() if mark else None for _, mark, default in named]

@@ -23,6 +23,7 @@ from utils.phone_numbers import read_phone
 from utils.segments import EXTENDED, Segments, gsm7_alternative, measure
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
+from utils.texts import compose
 from utils.uploaded_files import as_csv
 
 UNKNOWN = "unknown"
@@ -132,6 +133,7 @@ def _quote(database: Database, sender_id: str | None, chunks: Iterable[Chunk]) -
 
 
 def _typed(to: Sequence[str], text: str, default_region: str | None, warnings: Warnings) -> Iterator[Chunk]:
+    text = compose(text)
     seen, parts = set[int](), measure(text).parts
     numbered = enumerate(to, 1)
     while some := list(islice(numbered, ROWS_AT_ONCE)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 from utils.segments import measure
+from utils.texts import compose
 
 PLACEHOLDER = "{text}"
 # Not the character "…": it would turn the whole reply into UCS-2, 70 characters instead of 160.
@@ -45,7 +46,7 @@ def _fill(template: str, text: str, length: int) -> str:
 
 
 def _is_one_part(text: str) -> bool:
-    return measure(text).parts <= 1
+    return measure(compose(text)).parts <= 1
 
 
 def _splits_character(text: str, at: int) -> bool:

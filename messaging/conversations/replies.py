@@ -16,6 +16,7 @@ from messaging.storage import tables
 from messaging.storage.database import Database, lock_keys
 from utils.segments import measure
 from utils.settings import Settings
+from utils.texts import compose
 
 REPLY_ORIGIN = "reply"
 QUEUED = "queued"
@@ -88,6 +89,8 @@ def send(
     settings: Settings, database: Database, connection: Connection, replies: Sequence[Reply]
 ) -> list[Outcome]:
     """Enqueues what may go; the outcomes are the caller's to note."""
+    # Before they are compared with what was sent, too.
+    replies = [one._replace(texts=tuple(map(compose, one.texts))) for one in replies]
     silent = [one for one in replies if not one.texts]
     opted_out = _opted_out(connection, [one for one in replies if one.texts])
     wanted = [one for one in replies if one.texts and one.inbound_id not in opted_out]

@@ -17,6 +17,7 @@ from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.column_types import UtcDateTime
 from messaging.storage.database import lock_keys
+from utils.json_shapes import LARGEST_ID
 from utils.sender_ids import sender_key
 
 PREFIX = "inbox:"
@@ -96,10 +97,14 @@ def marks(provider_inbound_id: str) -> dict[str, Any]:
 
 
 def inbox_id_of(provider_inbound_id: str) -> int | None:
-    """The id in AT's inbox of a text that was fetched from there; None for one that came by callback."""
+    """The id in AT's inbox of a text that was fetched from there; None for one that came by callback.
+
+    Digits beyond what a store takes are no such id.
+    """
     digits = provider_inbound_id.removeprefix(PREFIX)
     is_fetched = digits != provider_inbound_id and digits.isascii() and digits.isdigit()
-    return int(digits) if is_fetched else None
+    inbox_id = int(digits) if is_fetched else None
+    return inbox_id if inbox_id is not None and inbox_id <= LARGEST_ID else None
 
 
 def share_lock(connection: Connection) -> None:

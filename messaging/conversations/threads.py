@@ -17,6 +17,7 @@ from messaging.storage.bulk import insert_for
 from messaging.storage.database import Database
 from utils.errors import NotFound, OptedOut
 from utils.segments import measure
+from utils.texts import compose
 
 ROUTE = "conversation"
 ORIGIN = "chat"
@@ -106,7 +107,7 @@ def say(database: Database, phone: str, text: str, idempotency_key: str | None =
 
 
 def _say(database: Database, connection: Connection, conversation: Any, text: str) -> dict[str, Any]:
-    phone, number = conversation.phone, conversation.number
+    phone, number, text = conversation.phone, conversation.number, compose(text)
     if ledger.suppressed(connection, [phone], number):
         raise OptedOut
     new = NewMessage(

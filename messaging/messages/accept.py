@@ -19,7 +19,7 @@ from utils.phone_numbers import read_phone
 from utils.segments import measure
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
-from utils.texts import is_text
+from utils.texts import compose, is_blank, is_text
 
 ROUTE = "messages"
 MOST_RECIPIENTS = 10_000
@@ -112,18 +112,18 @@ def _validate(request: SendRequest) -> None:
     validate_sender(request.sender_id)
 
 
-def validate_text(text: str) -> None:
+def validate_text(text: str, field: str = "text") -> None:
     """As a person wrote it, with placeholders or without. Raises EmptyMessage, InvalidInput."""
-    if not text.strip():
-        raise EmptyMessage(field="text")
+    if is_blank(text):
+        raise EmptyMessage(field=field)
     if len(text) > LONGEST_TEXT:
         raise InvalidInput(
             f"The text has {len(text)} characters; at most {LONGEST_TEXT} can be sent",
             code="text_too_long",
-            field="text",
+            field=field,
         )
     if not is_text(text):
-        raise InvalidInput("The text holds a character that no phone can show", field="text")
+        raise InvalidInput("The text holds a character that no phone can show", field=field)
 
 
 def validate_on_unknown(on_unknown: str) -> None:
@@ -179,11 +179,12 @@ def _write(
     sender_id = request.sender_id or settings.at_sender_id
     batch_id = _write_batch(database, connection, request, recipients, sender_id, now)
     priority = SINGLE_PRIORITY if len(recipients.phones) <= MOST_URGENT else BATCH_PRIORITY
-    parts = measure(request.text).parts
+    text = compose(request.text)
+    parts = measure(text).parts
     new = [
         NewMessage(
             phone,
-            request.text,
+            text,
             sender_id,
             origin=request.origin,
             priority=priority,

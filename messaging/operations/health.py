@@ -46,7 +46,7 @@ class NotMigrated(ServiceError):
 
 
 def require_migrated(database: Database) -> None:
-    """Raises NotMigrated; StorageUnavailable where the database cannot be used at all."""
+    """Raises NotMigrated, DatabaseIsNewer; StorageUnavailable where the database cannot be used at all."""
     try:
         with database.read() as connection:
             is_current = migrations.is_current(connection)

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from messaging import statuses
 from messaging.consent import ledger
 from messaging.messages import idempotency, status_events
+from messaging.messages.accept import validate_text
 from messaging.messages.queue import SINGLE_PRIORITY, NewMessage, enqueue
 from messaging.sending import claim as claims
 from messaging.sending import last_check, start_post
@@ -33,7 +34,6 @@ from messaging.storage.database import Database
 from utils.deadlines import boot_clock
 from utils.errors import (
     Busy,
-    EmptyMessage,
     InvalidInput,
     NoRecipients,
     OptedOut,
@@ -44,6 +44,7 @@ from utils.errors import (
 from utils.provider_answers import SendAnswer
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
+from utils.texts import compose
 
 DEADLINE_SECONDS = 20.0
 LEASE = timedelta(seconds=DEADLINE_SECONDS) + claims.LEASE_AFTER_TIMEOUT
@@ -106,7 +107,7 @@ class TriggerSender:
         deadline = time.monotonic() + DEADLINE_SECONDS
         unique = list(dict.fromkeys(recipients))
         self._validate(text, unique)
-        accepted = self._accept(text, unique, sender_id, idempotency_key)
+        accepted = self._accept(compose(text), unique, sender_id, idempotency_key)
         if accepted.earlier is not None:
             return self._answer_again(accepted.earlier, accepted.blocked)
         if accepted.claim is None:
@@ -120,8 +121,7 @@ class TriggerSender:
         return _result(outcome, accepted.blocked)
 
     def _validate(self, text: str, recipients: Sequence[str]) -> None:
-        if not text.strip():
-            raise EmptyMessage(field="message")
+        validate_text(text, field="message")
         if not recipients:
             raise NoRecipients(field="phone")
         if len(recipients) > self._settings.at_max_recipients:

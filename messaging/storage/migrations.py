@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from messaging.storage.database import Database
+from utils.errors import ServiceError
 from utils.setting_types import REPOSITORY
 
 SCRIPTS = REPOSITORY / "migrations"
@@ -19,8 +20,18 @@ SCRIPTS = REPOSITORY / "migrations"
 MIGRATION_LOCK = 7266
 
 
+class DatabaseIsNewer(ServiceError):
+    code = "database_is_newer"
+    sentence = "A newer release has migrated this database: start that release, or go back to a backup from before it"
+
+
 def migrate(database: Database, revision: str = "head") -> None:
+    """Raises DatabaseIsNewer."""
     with _alone(database) as connection:
+        is_current(connection)
+        if not database.is_sqlite:
+            # In a transaction that the question has begun no migration could commit midway.
+            connection.commit()
         command.upgrade(_config(connection), revision)
         connection.commit()
 
@@ -56,8 +67,12 @@ def write_revision(database: Database, message: str) -> None:
 
 
 def is_current(connection: Connection) -> bool:
-    head = ScriptDirectory.from_config(_config(connection)).get_current_head()
-    return MigrationContext.configure(connection).get_current_revision() == head
+    """Raises DatabaseIsNewer for a revision that these migrations do not have."""
+    known = ScriptDirectory.from_config(_config(connection))
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is not None and found not in {one.revision for one in known.walk_revisions()}:
+        raise DatabaseIsNewer
+    return found == known.get_current_head()
 
 
 def _config(connection: Connection) -> Config:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
@@ -23,6 +24,8 @@ from huey.registry import Message
 from huey.serializer import Serializer
 
 from messaging.storage.database import LINE_CHECKS
+from utils.errors import ServiceError, StorageUnavailable
+from utils.logs import mask
 from utils.private_files import make_private, make_private_folder
 from utils.settings import Settings
 
@@ -35,7 +38,17 @@ LAST_WAKE_SECONDS = 1.0
 QUEUE_TIMEOUT_SECONDS = 5
 QUEUE_ERRORS = (sqlite3.Error, psycopg.Error, redis.RedisError, OSError)
 
+# Any number that is ours, beside that of the migrations.
+QUEUE_LOCK = 7267
+# The engine makes several, one after the other: where this one is, all are.
+LAST_TABLE = "huey_counter"
+
 logger = logging.getLogger(__name__)
+
+
+class NoQueueTables(ServiceError):
+    code = "not_migrated"
+    sentence = "The task queue's tables are missing: run `flask --app app sms migrate`"
 
 
 class JsonSerializer(Serializer):
@@ -49,21 +62,72 @@ class JsonSerializer(Serializer):
 
 
 def create_queue(settings: Settings) -> Huey:
-    """Connects and makes its tables. `QUEUE_URL` decides: SQLite, PostgreSQL or Redis, the same tasks."""
-    options = {"name": QUEUE_NAME, "results": False, "serializer": JsonSerializer()}
+    """`QUEUE_URL` decides: SQLite, PostgreSQL or Redis, the same tasks.
+
+    On PostgreSQL the tables have to be there (`make_queue_tables`).
+    """
     url = settings.queue_url
     if url.startswith("sqlite:///"):
         path = Path(url.removeprefix("sqlite:///"))
         make_private_folder(path.parent)
         make_private(path)
-        return SqliteHuey(filename=str(path), fsync=False, **options)
+        return SqliteHuey(filename=str(path), fsync=False, **_options())
     if url.startswith("postgresql://"):
-        return PostgresHuey(dsn=url, connect_timeout=QUEUE_TIMEOUT_SECONDS, **LINE_CHECKS, **options)
+        return _on_postgresql(url, create_tables=False)
     # A pool of our own: beside a URL the engine takes no timeouts, and without them a read has no end.
     pool = redis.ConnectionPool.from_url(
         url, socket_timeout=QUEUE_TIMEOUT_SECONDS, socket_connect_timeout=QUEUE_TIMEOUT_SECONDS
     )
-    return RedisHuey(connection_pool=pool, **options)
+    return RedisHuey(connection_pool=pool, **_options())
+
+
+def make_queue_tables(settings: Settings) -> None:
+    """For `sms migrate`. Two processes that make the engine's tables at once lose one of them: PostgreSQL's
+    `IF NOT EXISTS` is no lock. Nothing to do for Redis; SQLite's file is made by whoever comes first.
+
+    Raises StorageUnavailable.
+    """
+    url = settings.queue_url
+    if not url.startswith("postgresql://"):
+        return
+    try:
+        with psycopg.connect(url, autocommit=True, **_line()) as connection:
+            connection.execute("SELECT pg_advisory_lock(%s)", [QUEUE_LOCK])
+            if not _has_tables(connection):
+                _on_postgresql(url, create_tables=True).storage.close()
+    except psycopg.Error as error:
+        raise StorageUnavailable(f"QUEUE_URL cannot be used: {first_line(error)}") from error
+
+
+def require_queue_tables(settings: Settings) -> None:
+    """For a process that reads the queue. Raises QUEUE_ERRORS where it cannot be reached, NoQueueTables."""
+    url = settings.queue_url
+    if url.startswith("postgresql://"):
+        with psycopg.connect(url, **_line()) as connection:
+            if not _has_tables(connection):
+                raise NoQueueTables
+
+
+def first_line(error: Exception) -> str:
+    """What a driver says, without a password that it quotes."""
+    return mask(str(error).partition("\n")[0])
+
+
+def _on_postgresql(url: str, *, create_tables: bool) -> Huey:
+    return PostgresHuey(dsn=url, create_tables=create_tables, **_line(), **_options())
+
+
+def _line() -> dict[str, Any]:
+    return {"connect_timeout": QUEUE_TIMEOUT_SECONDS, **LINE_CHECKS}
+
+
+def _has_tables(connection: psycopg.Connection) -> bool:
+    found = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [LAST_TABLE]).fetchone()
+    return bool(found and found[0])
+
+
+def _options() -> dict[str, Any]:
+    return {"name": QUEUE_NAME, "results": False, "serializer": JsonSerializer()}
 
 
 def declare_send_due(queue: Huey, send: Callable[[], None]) -> Callable[[], object]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from routes.api.models import Blank, Money, OptionalBody, Query, Status, Text, Time
+from routes.api.models import Blank, Money, OptionalBody, Query, Status, Text, Time, WholeNumber
 from utils.json_shapes import LARGEST_ID
 
 Meaning = Literal["message", "stop", "start", "help"]
@@ -126,7 +126,7 @@ class Conversation(BaseModel):
 
 
 class MarkRead(OptionalBody):
-    up_to: int | None = Field(
+    up_to: WholeNumber | None = Field(
         None, ge=0, le=LARGEST_ID, description="The last inbound id that was read; absent: all of them"
     )
 

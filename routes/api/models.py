@@ -69,6 +69,13 @@ def _within_reach(value: datetime) -> datetime:
     return min(max(value, EARLIEST), LATEST)
 
 
+def _refuse_truth(value: Any) -> Any:
+    # Python's true is 1, and Pydantic's too. What it is to tell of has to be a ValueError.
+    if isinstance(value, bool):
+        raise ValueError("A whole number is needed here, not true or false")  # noqa: TRY004
+    return value
+
+
 def _without_null_character(value: str) -> str:
     if "\0" in value:
         raise ValueError("a text cannot hold the null character")
@@ -80,6 +87,7 @@ Time = Annotated[AwareDatetime, BeforeValidator(_read_time), AfterValidator(_wit
 # A moment that somebody is texted at: nobody guesses its zone.
 SendTime = Annotated[AwareDatetime, BeforeValidator(_read_send_time), AfterValidator(_within_reach)]
 Blank = BeforeValidator(_blank_is_absent)
+WholeNumber = Annotated[int, BeforeValidator(_refuse_truth)]
 
 
 class OptionalBody(BaseModel):

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from flask_openapi.openapi import OpenAPI
 
 from messaging.callbacks.receive import LARGEST_BODY_BYTES
 from tests.support.web import TOKEN, Caller
@@ -33,6 +34,41 @@ def test_a_callback_is_acknowledged_and_journaled(
     outcome = "received" if kind == "report" else "applied"
     assert (entry["kind"], entry["outcome"], entry["count"]) == (kind, outcome, 1)
     assert "phoneNumber=%2B254711000001" in entry["body"] or "from=%2B254711000001" in entry["body"]
+
+
+@pytest.mark.parametrize("written", ["{}/", "/{}", "/{}/", "//{}//"])
+@pytest.mark.parametrize(("route", "kind", "fields", "word"), ROUTES)
+def test_a_slash_too_many_loses_no_callback(
+    app: OpenAPI, caller: Caller, route: str, kind: str, fields: dict[str, str], word: str, written: str
+) -> None:
+    # The client itself would take what follows two slashes for a host.
+    as_sent = {"PATH_INFO": written.format(route)}
+    answer = app.test_client().post(
+        route, query_string={"token": TOKEN}, data=fields, environ_overrides=as_sent
+    )
+
+    assert (answer.status_code, answer.text) == (200, word)
+    assert [entry["kind"] for entry in caller.callbacks()] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("route", "fields"),
+    [
+        ("/sms/twoway", INBOUND | {"id": f"inbox:{number}"})
+        for number in ("9223372036854775807", "9223372036854775808", "99999999999999999999")
+    ]
+    + [
+        ("/sms/opt-out", OPT_OUT | {"senderId": sender})
+        for sender in ("ß" * 20, "\ufb03" * 32, "x" * 32, "+", "\u0149" * 32)
+    ],
+)
+def test_a_value_that_no_column_holds_as_it_is_still_takes_effect(
+    caller: Caller, route: str, fields: dict[str, str]
+) -> None:
+    answer = caller.callback(route, fields)
+
+    assert answer.status_code == 200
+    assert [entry["outcome"] for entry in caller.callbacks()] == ["applied"]
 
 
 @pytest.mark.parametrize(("route", "kind", "fields", "word"), ROUTES)

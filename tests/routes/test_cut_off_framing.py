@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,3 +125,35 @@ def test_a_whole_body_in_chunks_is_taken(web: Stack) -> None:
     sent = b"".join(b"1\r\n%c\r\n" % byte for byte in STOP) + b"0\r\nX-Note: x\r\n\r\n"
     assert status_of(web, f"/sms/twoway?token={TOKEN}", FORM, "Transfer-Encoding: chunked", sent) == 200
     assert stored(web)[0] == before[0] + 1
+
+
+UNREADABLE = {
+    "a long line": (b"GET %b?phone=254711000001&api_key=so-secret-a-key&message=%b HTTP/1.1\r\n", 414),
+    "a line with spaces": (b"GET %b?message=call 254711000001 at noon HTTP/1.1\r\n", 400),
+    "a long header": (b"GET %b HTTP/1.1\r\nX: %b\r\n", 431),
+    "no colon": (b"GET %b HTTP/1.1\r\nAuthorization so-secret-a-key\r\n", 400),
+    "an odd wish": (b"GET %b HTTP/1.1\r\nHost: x\r\nExpect: 254711000001\r\n", 417),
+    "no method": (b"G(254711000001) %b HTTP/1.1\r\n", 400),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+@pytest.mark.parametrize("path", [b"/sms/invoke-bulk-sms", b"/v1/messages"])
+def test_what_the_server_refuses_is_json_in_the_shape_of_its_caller(
+    web: Stack, path: bytes, name: str
+) -> None:
+    raw, status = UNREADABLE[name]
+    sent = (raw % (path, b"a" * 9000)[: raw.count(b"%b")]) + b"\r\n"
+    with socket.create_connection(("127.0.0.1", web.web_port), timeout=20) as line:
+        line.sendall(sent)
+        line.shutdown(socket.SHUT_WR)
+        head, body = b"".join(iter(lambda: line.recv(65536), b"")).split(b"\r\n\r\n", 1)
+
+    assert int(head.split()[1]) == status
+    assert b"Content-Type: application/json" in head
+    answer = json.loads(body)
+    is_api = path.startswith(b"/v1/") and name != "no method"
+    code, sentence = answer["error"].values() if is_api else (answer["code"], answer["error"])
+    assert (" " in code, " " in sentence) == (False, True)
+    assert "so-secret-a-key" not in web.log("web")
+    assert "254711000001" not in web.log("web")

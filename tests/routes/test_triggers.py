@@ -105,6 +105,7 @@ BAD_QUERIES = [
     ("phone=<script>alert(1)</script>", "invalid_phone"),
     ("phone=254711000001&message=", "empty_message"),
     ("phone=254711000001&message=%20%0A", "empty_message"),
+    (f"phone=254711000001&message={'a' * 1601}", "text_too_long"),
     ("phone=254711000001&message=a%00b", "invalid_input"),
     (f"phone=254711000001&idempotency_key={'k' * 300}", "invalid_input"),
 ]
@@ -227,6 +228,12 @@ def test_those_who_opted_out_are_named_beside_those_who_were_sent_to(
     assert [post["to"] for post in provider.posts] == [BOB]
 
 
+def test_a_text_is_sent_in_the_spelling_that_costs_less(caller: Caller, provider: FakeProvider) -> None:
+    assert caller.get(BULK, phone=ALICE, message="cafe\u0301").status_code == 200
+    assert [post["message"] for post in provider.posts] == ["café"]
+    assert [message["text"] for message in caller.messages()] == ["café"]
+
+
 def test_one_accepted_recipient_makes_it_a_success(caller: Caller, provider: FakeProvider) -> None:
     provider.refused[ALICE] = (403, "InvalidPhoneNumber")
     answer = caller.get(BULK, phone=f"{ALICE},{BOB}")
@@ -283,6 +290,9 @@ def test_a_provider_that_cannot_be_reached_is_unavailable(make_app: MakeApp, pro
     provider.close()
     answer = Caller(app).get(BULK, phone=ALICE)
     assert (answer.status_code, answer.json and answer.json["code"]) == (502, "provider_unavailable")
+    assert answer.json is not None
+    # Not the name of an exception's class, which would be a word for programmers.
+    assert " " in answer.json["error"]
     assert Caller(app).messages()[0]["status"] == "failed"
 
 

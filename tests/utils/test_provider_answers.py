@@ -258,6 +258,24 @@ def test_what_settles_nothing_is_unknown(name: str, status: int, reason: str) ->
     assert (error.http_status, error.not_sent, error.unknown) == (status, [], [ME])
 
 
+@pytest.mark.parametrize(
+    "prose",
+    ["Messages sent successfully", "Success", "Queued", "Message accepted", "Sent to 1/1", "Sent to 0.5/1"],
+)
+def test_prose_of_a_success_that_names_nobody_is_unknown(prose: str) -> None:
+    """Certainly not sent would be tried again, and the texts may be on their way."""
+    error = refusal(json.dumps({"SMSMessageData": {"Message": prose, "Recipients": []}}))
+    assert type(error) is OutcomeUnknown
+    assert (error.reason, error.unknown) == ("contradictory_answer", [ME])
+
+
+@pytest.mark.parametrize("prose", ["Sent to 0/1 Total Cost: 0", "Sent to 0", "Your account is suspended", ""])
+def test_prose_of_no_success_that_names_nobody_is_a_refusal(prose: str) -> None:
+    error = refusal(json.dumps({"SMSMessageData": {"Message": prose, "Recipients": []}}))
+    assert type(error) is ProviderRefused
+    assert (error.reason, error.not_sent) == ("no_recipient_accepted", [ME])
+
+
 @pytest.mark.parametrize("body", [b"", b"[" * 200_000, b"\xff\xfe\x00", b"null", b'{"SMSMessageData": [1]}'])
 def test_a_body_that_no_parser_takes_is_unknown(body: bytes) -> None:
     assert refusal(body).reason == "unreadable_answer"

@@ -25,6 +25,7 @@ from messaging.sending.sender import MessageSender
 from messaging.service import build_service
 from messaging.storage import migrations, tables
 from messaging.storage.database import Database, utc_now
+from messaging.storage.task_queue import make_queue_tables
 from tests.support.callback_rows import add_accepted, report
 from tests.support.databases import KINDS, empty_database, opened
 from tests.support.delivery import (
@@ -47,6 +48,7 @@ from tests.support.silent_server import SilentServer
 from tests.support.simulator_process import SimulatorProcess
 from tests.support.stack import ROOT, eventually, free_port
 from tests.support.worker_process import WorkerProcess, worker_environment
+from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 from worker import process
 
@@ -62,6 +64,7 @@ def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     with empty_database(request.param, tmp_path) as url:
         with opened(url) as database:
             migrations.migrate(database)
+        make_queue_tables(Settings(database_url=url))
         yield url
 
 

@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Boolean, Column, Integer, LargeBinary, Table, event, insert, inspect, text
 from sqlalchemy.types import SmallInteger
 
+from messaging.operations.health import require_migrated
 from messaging.storage import migrations, tables
 from messaging.storage.column_types import UtcDateTime
 from messaging.storage.database import Database, utc_now
@@ -90,6 +91,17 @@ def test_an_empty_database_is_not_current_and_a_migrated_one_is(empty: Database)
     assert not is_current(empty)
     migrations.migrate(empty)
     assert is_current(empty)
+    assert all_tables(empty) == {table.name for table in tables.metadata.sorted_tables}
+
+
+def test_a_database_of_a_newer_release_is_named_as_such_and_left_alone(empty: Database) -> None:
+    migrations.migrate(empty)
+    with empty.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'f00dfeedbeef'"))
+
+    for look in (migrations.migrate, require_migrated):
+        with pytest.raises(migrations.DatabaseIsNewer):
+            look(empty)
     assert all_tables(empty) == {table.name for table in tables.metadata.sorted_tables}
 
 

@@ -5,6 +5,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,22 @@ from huey import Huey
 from app import create_app
 from messaging.service import Service
 from messaging.storage import task_queue
-from messaging.storage.task_queue import QUEUE_NAME, Waker, create_queue, declare_send_due
+from messaging.storage.migrations import migrate
+from messaging.storage.task_queue import (
+    QUEUE_NAME,
+    NoQueueTables,
+    Waker,
+    create_queue,
+    declare_send_due,
+    make_queue_tables,
+    require_queue_tables,
+)
 from routes.service import EXTENSION
+from tests.support.databases import empty_database, opened
 from tests.support.silent_server import SilentServer
-from tests.support.stack import eventually, free_port
+from tests.support.stack import Stack, eventually, free_port
 from tests.support.web import API_KEY, TOKEN, Caller
+from utils.errors import StorageUnavailable
 from utils.settings import Settings
 
 TIMEOUT_SECONDS = 30.0
@@ -167,3 +179,46 @@ def test_a_task_that_web_and_worker_name_alike_is_run_by_the_worker(queue_settin
     assert task is not None
     workers.execute(task)
     assert ran == ["sent"]
+
+
+@pytest.mark.services
+def test_processes_that_start_at_once_make_the_queues_tables_once(tmp_path: Path) -> None:
+    """The engine's own `create table if not exists` failed in one of two (pg_type_typname_nsp_index)."""
+    with empty_database("postgresql", tmp_path) as url:
+        settings = Settings(database_url=url, queue_url=url)
+        with pytest.raises(NoQueueTables):
+            require_queue_tables(settings)
+        together = threading.Barrier(6)
+
+        def make() -> None:
+            together.wait()
+            make_queue_tables(settings)
+            require_queue_tables(settings)
+
+        with ThreadPoolExecutor(6) as pool:
+            for one in [pool.submit(make) for _ in range(6)]:
+                one.result()
+        queue = create_queue(settings)
+        declare_send_due(queue, lambda: None)()
+        assert queue.pending_count() == 1
+        queue.storage.close()
+
+
+@pytest.mark.services
+def test_a_worker_makes_no_table_and_says_what_does(tmp_path: Path) -> None:
+    with empty_database("postgresql", tmp_path) as url:
+        stack = Stack(tmp_path, url)
+        with opened(url) as database:
+            migrate(database)
+        stack.start("worker")
+        assert stack.processes["worker"].wait(TIMEOUT_SECONDS) == 1
+        assert "The task queue's tables are missing: run `flask --app app sms migrate`" in stack.log("worker")
+        stack.migrate()
+        require_queue_tables(Settings(database_url=url, queue_url=url))
+
+
+def test_a_queue_url_that_cannot_be_used_tells_no_password() -> None:
+    settings = Settings(queue_url="postgresql://someone:so-secret-a-word@127.0.0.1:1/queue?no_such=1")
+    with pytest.raises(StorageUnavailable) as refused:
+        make_queue_tables(settings)
+    assert "so-secret-a-word" not in str(refused.value)

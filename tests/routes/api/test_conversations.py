@@ -171,3 +171,11 @@ def test_held_answers_are_shown_and_released_once(make_app: MakeApp) -> None:
 
 def test_a_text_that_is_not_there_cannot_be_released(call: Any) -> None:
     assert call("POST", "/inbound/7/release").status_code == 404
+
+
+@pytest.mark.parametrize("up_to", [False, True])
+def test_false_is_not_the_inbound_id_0(caller: Caller, call: Any, up_to: bool) -> None:
+    hear(caller, 0)
+    answer = call("POST", f"/conversations/{ALICE}/read", {"up_to": up_to})
+    assert (answer.status_code, answer.json["error"]["field"]) == (400, "up_to")
+    assert call("GET", f"/conversations/{ALICE}").json["unread"] == 1

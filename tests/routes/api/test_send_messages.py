@@ -34,6 +34,13 @@ def test_one_text_to_one_person_is_queued(caller: Caller) -> None:
     assert caller.message(message_id)["text"] == "Hello"
 
 
+def test_a_text_is_kept_and_measured_in_its_composed_form(caller: Caller) -> None:
+    answer = send(caller, text="cafe\u0301 " * 20, sender_id="O'Brien")
+    message = caller.message(answer.json["messages"][0]["id"])
+    assert (message["text"], message["estimated_parts"]) == ("café " * 20, 1)
+    assert message["sender_id"] == "O'Brien"
+
+
 def test_a_doubtful_number_is_sent_to_and_named(caller: Caller) -> None:
     answer = send(caller, to=[ALICE, "+2547110000012"]).json
     assert (answer["accepted"], answer["warning_counts"]) == (2, {"doubtful_number": 1})
@@ -58,6 +65,7 @@ def test_recipients_are_normalised_deduplicated_and_refused_by_name(caller: Call
     ("body", "code", "field"),
     [
         ({"to": "0712345678"}, "invalid_phone", "to"),
+        ({"text": "\u200b\ufe0f\u00a0"}, "empty_message", "text"),
         ({"to": ["0712345678", "+1"]}, "no_valid_recipients", "to"),
         ({"to": []}, "no_recipients", "to"),
         ({"to": [ALICE] * 10_001}, "too_many_recipients", "to"),
