@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection
@@ -32,13 +33,20 @@ class _Waiter:
         self.is_done = False
 
 
+@dataclass(slots=True)
+class _Queue:
+    """Of one kind of work."""
+
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    waiting: deque[_Waiter] = field(default_factory=deque)
+
+
 class GroupCommit:
-    """`write` opens a transaction, as `Database.write` does."""
+    """`write` opens a transaction, as `Database.write` does. Different works are written side by side."""
 
     def __init__(self, write: Callable[[], AbstractContextManager[Connection]]) -> None:
         self._write = write
-        self._turn = threading.Lock()
-        self._waiting: dict[Work, deque[_Waiter]] = {}
+        self._queues: dict[Work, _Queue] = {}
 
     def submit(self, work: Work, item: Any, weight: int = 1) -> Any:
         """The result for `item`, once it is durable; raises what its transaction raised.
@@ -47,14 +55,17 @@ class GroupCommit:
         Where a group fails, each item is tried by itself.
         """
         waiter = _Waiter(item, weight)
-        waiting = self._waiting.setdefault(work, deque())
-        waiting.append(waiter)
-        with self._turn:
+        queue = self._queue_of(work)
+        queue.waiting.append(waiter)
+        with queue.turn:
             while not waiter.is_done:
-                self._commit(work, _next_group(waiting))
+                self._commit(work, _next_group(queue.waiting))
         if waiter.error is not None:
             raise waiter.error
         return waiter.result
+
+    def _queue_of(self, work: Work) -> _Queue:
+        return self._queues.setdefault(work, _Queue())
 
     def _commit(self, work: Work, group: list[_Waiter]) -> None:
         try:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from messaging.sending import claim as claims
-from messaging.sending import due
+from messaging.sending import due, start_post
 from messaging.sending.claim import Claim, ClaimLimits
 from messaging.sending.last_check import Released
 from messaging.sending.start_post import Posting
@@ -148,12 +148,13 @@ def test_two_that_begin_in_one_group_do_not_both_leave(database: Database) -> No
     queue(database, phone(1), text="urgent")
     both = [bulk, claim_one(database)]
     found: list[object] = []
-    database.group_commit._turn.acquire()
+    turn = database.group_commit._queue_of(start_post._begin_postings).turn
+    turn.acquire()
     threads = [threading.Thread(target=lambda one=one: found.append(begin(database, one))) for one in both]
     for thread in threads:
         thread.start()
     threads[-1].join(0.3)
-    database.group_commit._turn.release()
+    turn.release()
     for thread in threads:
         thread.join(20)
     assert sorted(type(one).__name__ for one in found) == ["Posting", "Released"]

@@ -268,7 +268,8 @@ def test_threads_that_ask_at_once_each_get_the_turn_of_their_own_claim(database:
     claimed = claim(database)
     change(database, tables.attempts, claimed[2].attempt_id, state="released")
     turns: dict[int, object] = {}
-    database.group_commit._turn.acquire()
+    turn = database.group_commit._queue_of(start_post._begin_postings).turn
+    turn.acquire()
     threads = [
         threading.Thread(target=lambda one=one: turns.update({one.attempt_id: begin(database, one)}))
         for one in claimed
@@ -276,7 +277,7 @@ def test_threads_that_ask_at_once_each_get_the_turn_of_their_own_claim(database:
     for thread in threads:
         thread.start()
     threads[-1].join(0.3)
-    database.group_commit._turn.release()
+    turn.release()
     for thread in threads:
         thread.join(20)
     for one in claimed:
@@ -307,7 +308,8 @@ def test_a_mark_of_which_nobody_knows_whether_it_was_committed_is_made_again(dat
             raise ConnectionError
 
     database.group_commit._write = write_and_break
-    database.group_commit._turn.acquire()
+    turn = database.group_commit._queue_of(start_post._begin_postings).turn
+    turn.acquire()
     turns: list[Posting] = []
     threads = [
         threading.Thread(target=lambda one=one: turns.append(begin_posting(database, one))) for one in claimed
@@ -315,7 +317,7 @@ def test_a_mark_of_which_nobody_knows_whether_it_was_committed_is_made_again(dat
     for thread in threads:
         thread.start()
     threads[-1].join(0.3)
-    database.group_commit._turn.release()
+    turn.release()
     for thread in threads:
         thread.join(20)
     assert sorted(turn.claim.attempt_id for turn in turns) == [one.attempt_id for one in claimed]

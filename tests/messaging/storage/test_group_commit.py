@@ -55,9 +55,10 @@ def crowd(database: Database) -> Callable[..., list[Any]]:
     """Submits from as many threads at once, all of which find the turn taken."""
 
     def submit(*items: Any, work: Any = write_counters, **options: Any) -> list[Any]:
-        database.group_commit._turn.acquire()
+        turn = database.group_commit._queue_of(work).turn
+        turn.acquire()
         calls = [lambda item=item: database.group_commit.submit(work, item, **options) for item in items]
-        return at_once(calls, database.group_commit._turn)
+        return at_once(calls, turn)
 
     return submit
 
@@ -104,26 +105,14 @@ def test_after_a_failure_the_next_one_is_served(database: Database) -> None:
     assert database.group_commit.submit(write_counters, "a") == "a is written"
 
 
-def test_works_of_different_kinds_do_not_share_a_transaction(database: Database) -> None:
-    """Each takes its locks in its own order."""
-    groups: list[list[str]] = []
+def test_works_of_different_kinds_do_not_wait_for_each_other(database: Database) -> None:
+    """Each has a transaction of its own, and takes its locks in its own order."""
 
-    def early(_connection: Connection, items: list[str]) -> list[str]:
-        groups.append(items)
+    def other(_connection: Connection, items: list[str]) -> list[str]:
         return items
 
-    def late(_connection: Connection, items: list[str]) -> list[str]:
-        groups.append(items)
-        return items
-
-    database.group_commit._turn.acquire()
-    calls = [
-        lambda: database.group_commit.submit(late, "x"),
-        lambda: database.group_commit.submit(early, "y"),
-        lambda: database.group_commit.submit(late, "z"),
-    ]
-    assert at_once(calls, database.group_commit._turn) == ["x", "y", "z"]
-    assert sorted(sorted(group) for group in groups) == [["x", "z"], ["y"]]
+    with database.group_commit._queue_of(write_counters).turn:
+        assert database.group_commit.submit(other, "x") == "x"
 
 
 def test_a_group_is_no_heavier_than_postgresql_can_lock(
@@ -171,9 +160,10 @@ def test_a_commit_of_which_nobody_knows_is_tried_again_alone(database: Database)
         return is_new
 
     groups = GroupCommit(Breaks)
-    groups._turn.acquire()
+    turn = groups._queue_of(once).turn
+    turn.acquire()
     calls = [lambda name=name: groups.submit(once, name) for name in ("a", "b")]
-    assert at_once(calls, groups._turn) == [False, False]
+    assert at_once(calls, turn) == [False, False]
     assert count(database, tables.counters) == 2
 
 
