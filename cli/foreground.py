@@ -105,7 +105,11 @@ def _greeting(settings: Settings) -> Iterator[str]:
     else:
         yield f"Provider     {settings.provider_host}, account {settings.provider_username}"
     for name, url in settings.callback_urls.items():
-        yield f"Callback     {url}  ({name})"
+        # A terminal is often recorded, and a token lets in whoever reads it.
+        path, _, token = url.partition("?token=")
+        yield f"Callback     {path}{'?token=…' if token else ''}  ({name})"
+    if settings.webhook_tokens:
+        yield "The token is the first of WEBHOOK_TOKENS; `sms doctor` shows the whole URLs."
     yield "Ctrl-C stops all of it."
 
 
