@@ -47,11 +47,11 @@ def measure() -> Result:
 
 def _measure_lanes(kind: str, lanes: int) -> dict[str, Any]:
     with staged(kind, lanes) as stage:
-        stage.send(WARM_UP, own_texts=True)
+        stage.send(WARM_UP, texts=0)
         rounds: list[Round] = []
         bare_peak = 0.0
         for _ in range(ROUNDS):
-            ours, held = stage.send(TEXTS, own_texts=True)
+            ours, held = stage.send(TEXTS, texts=0)
             stage.provider.begin(Manners())
             bare, taken = stage.send_bare(held.first, held.count, own_texts=True)
             rounds.append({SERVICE: ours, BARE: bare})

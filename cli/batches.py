@@ -26,14 +26,19 @@ from utils.errors import AcceptanceUnknown, Conflict, StorageUnavailable
 from utils.local_times import show_local_time
 
 LOOK_SECONDS = 0.5
+PHONE_COLUMN = click.option("--phone-column", help="The column of the numbers, where several may be meant.")
+SHEET = click.option("--sheet", help="Of an Excel file; its first one if absent.")
 CSV_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 commands = AppGroup()
 
 
 @commands.command()
-@click.argument("file", metavar="FILE.csv", type=CSV_FILE)
-@click.option("--text", help="May hold {{column}}; without it the file's column `text` or `message` is sent.")
+@click.argument("file", metavar="FILE", type=CSV_FILE)
+@click.option(
+    "--text",
+    help="May hold {{column}} and {{column|default}}; without it the file's column `text` or `message` is sent.",
+)
 @click.option("--sender-id", help="Instead of AT_SENDER_ID.")
 @click.option("--name", help="For people.")
 @click.option(
@@ -42,13 +47,15 @@ commands = AppGroup()
     help="Not before this time, like 2026-11-24T08:00 (TIME_ZONE) or 2026-11-24T08:00Z.",
 )
 @click.option("--expires-at", metavar="TIME", help="Not after this time.")
+@PHONE_COLUMN
+@SHEET
 @click.option("--max-cost", metavar="MONEY", help="Pause before passing it, like 'KES 5000'.")
 @click.option("--on-unknown", type=click.Choice(ON_UNKNOWN), default="hold", show_default=True)
 @click.option("--idempotency-key", help="The same key and file within a day is one batch.")
 @click.option("--wait", is_flag=True, help="Stay until every message has been sent.")
 @as_json_option
 def bulk(file: Path, idempotency_key: str | None, wait: bool, as_json: bool, **fields: Any) -> None:
-    """Queue a text to every row of FILE.csv; the worker sends them.
+    """Queue a text to every row of FILE, CSV or .xlsx; the worker sends them.
 
     Interrupted or killed while it reads the file, it sends none.
     """
@@ -96,13 +103,21 @@ def _wait(service: Service, batch_id: int, is_silent: bool) -> None:
 
 
 @commands.command()
-@click.argument("file", metavar="[FILE.csv]", type=CSV_FILE, required=False)
+@click.argument("file", metavar="[FILE]", type=CSV_FILE, required=False)
 @click.option("--to", multiple=True, help="A phone number, instead of a file; may be repeated.")
 @click.option("--text", help="May hold {{column}}; without it the file's column `text` or `message`.")
 @click.option("--sender-id", help="Instead of AT_SENDER_ID.")
+@PHONE_COLUMN
+@SHEET
 @as_json_option
 def quote(
-    file: Path | None, to: Sequence[str], text: str | None, sender_id: str | None, as_json: bool
+    file: Path | None,
+    to: Sequence[str],
+    text: str | None,
+    sender_id: str | None,
+    phone_column: str | None,
+    sheet: str | None,
+    as_json: bool,
 ) -> None:
     """Say what a send would come to: recipients, parts, cost. Sends nothing."""
     if (file is None) == (not to):
@@ -114,8 +129,9 @@ def quote(
         found = quotes.quote_messages(service.settings, service.database, to, text, sender_id)
     else:
         with file.open("rb") as stream:
-            template = _template(stream, text)
-            found = quotes.quote_file(service.settings, service.database, stream, template, sender_id)
+            template = _template(stream, text, phone_column, sheet)
+            about = (template, sender_id, phone_column, sheet)
+            found = quotes.quote_file(service.settings, service.database, stream, *about)
     print_json(found) if as_json else _show_quote(found)
 
 
@@ -123,11 +139,12 @@ def _request(stream: BinaryIO, fields: dict[str, Any]) -> upload.BatchRequest:
     times = {
         name: None if fields[name] is None else read_time(fields[name]) for name in ("send_at", "expires_at")
     }
-    return upload.BatchRequest(**fields | times | {"text": _template(stream, fields["text"])})
+    template = _template(stream, fields["text"], fields["phone_column"], fields["sheet"])
+    return upload.BatchRequest(**fields | times | {"text": template})
 
 
-def _template(stream: BinaryIO, text: str | None) -> str:
-    template = text if text is not None else upload.default_template(stream)
+def _template(stream: BinaryIO, text: str | None, phone_column: str | None, sheet: str | None) -> str:
+    template = text if text is not None else upload.default_template(stream, phone_column, sheet)
     if template is None:
         raise click.UsageError("Give the --text: the file has no column `text` or `message`.")
     return template
@@ -200,10 +217,11 @@ def _sentence(batch: dict[str, Any], is_replay: bool) -> str:
 
 
 def _show_quote(found: dict[str, Any]) -> None:
-    lists = ("refused", "spills", "encodings", "estimated_costs", "warnings", "warning_counts")
+    lists = ("refused", "spills", "encodings", "estimated_costs", "samples", "warnings", "warning_counts")
     rows = [(name, value) for name, value in found.items() if name not in lists]
     print_table(("", ""), [*rows, *found["encodings"].items()])
     for name, columns in (
+        ("samples", ("to", "text")),
         ("spills", ("to", "parts", "character", "suggestion")),
         ("refused", ("to", "code", "message")),
     ):

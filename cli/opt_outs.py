@@ -88,13 +88,19 @@ def export_opt_outs(as_json: bool) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @as_json_option
 def import_opt_outs(file: Path, as_json: bool) -> None:
-    """Stop texting everyone in FILE, a CSV with the column phone and, where wanted, sender_id and reason."""
+    """Stop texting everyone in FILE, a CSV with the column phone and, where wanted, sender_id and reason.
+
+    The export comes back as it was: only entries in force stop anybody.
+    """
     service = current_service()
     with file.open("rb") as raw, _progress_of(file, as_json) as bar:
         done = csv_import.import_opt_outs(
             service.database, raw, service.settings.default_region, lambda: bar.update(raw.tell() - bar.pos)
         )
-    show(asdict(done), as_json, f"{done.added} added, {done.known} known, {done.refused_count} refused.")
+    ended = f" {done.ended} ended," if done.ended else ""
+    show(
+        asdict(done), as_json, f"{done.added} added, {done.known} known,{ended} {done.refused_count} refused."
+    )
     if not as_json:
         print_table(("line", "code", "why"), ([one[name] for name in one] for one in done.refused))
     sys.exit(1 if done.refused_count else 0)

@@ -6,13 +6,29 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from utils.errors import InvalidInput
 
 PHONE = "phone"
+# What people write above a column of phone numbers, as `fold` writes it.
+PHONE_NAMES = frozenset(
+    {
+        "phone",
+        "phone number",
+        "phone no",
+        "mobile",
+        "mobile number",
+        "mobile phone",
+        "msisdn",
+        "tel",
+        "telephone",
+    }
+    | {"telephone number", "number", "cell", "cell phone", "cellphone"}
+)
 # The commonest first: a header with the one column `phone` decides nothing.
 DELIMITERS = (",", ";", "\t")
 LONGEST_HEADER_BYTES = 200 * 1024
@@ -21,6 +37,9 @@ MOST_NAMED_COLUMNS = 30
 LONGEST_CELL = 100_000
 # One line of 250 MB of commas would be read whole before any other limit: 2.5 GB in memory.
 LONGEST_ROW = LONGEST_HEADER_BYTES
+# The first line that Excel reads and does not show.
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?\r?[\n\r]', re.IGNORECASE)
+_BETWEEN_WORDS = re.compile(r"[\s_-]+")
 _LINE_END = re.compile(r"[\r\n]")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -36,13 +55,23 @@ class InvalidFile(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """`names`: the columns, folded for comparison, in order. `phone`: where the number stands. `titles`: the columns as
-    they are written."""
+    """`names`: the columns, folded for comparison, in order. `titles`: as they are written. `phone`: where the number
+    stands. `lines_before`: how many lines stand above it."""
 
     delimiter: str
     names: list[str]
-    phone: int
     titles: list[str]
+    phone: int
+    lines_before: int = 0
+    # The places that have no name. Those before the first named column are the index of a table, and do not count.
+    nameless: Sequence[int] = ()
+
+    def has_extra_cells(self, cells: Sequence[str]) -> bool:
+        """Whether a cell stands where no column has a name: an unquoted separator has cut a cell in two."""
+        width = len(self.names)
+        if len(cells) > width and any(map(str.strip, cells[width:])):
+            return True
+        return any(place < len(cells) and cells[place].strip() for place in self.nameless)
 
     def index(self, name: str) -> int:
         """Of a column named in a text. Raises InvalidFile."""
@@ -62,8 +91,8 @@ class Header:
         return places[0]
 
 
-def read_header(beginning: bytes) -> Header:
-    """From the first bytes of a file. Raises InvalidFile."""
+def read_header(beginning: bytes, phone_column: str | None = None) -> Header:
+    """From the first bytes of a file. `phone_column`: what it calls the numbers. Raises InvalidFile."""
     text = _first_bytes_as_text(beginning[:LONGEST_HEADER_BYTES])
     if len(beginning) >= LONGEST_HEADER_BYTES and not _LINE_END.search(text):
         raise InvalidFile(
@@ -71,20 +100,51 @@ def read_header(beginning: bytes) -> Header:
             code="header_too_long",
             field="file",
         )
-    candidates = [_split_header(text, delimiter) for delimiter in DELIMITERS]
-    fitting = [found for found in candidates if found is not None]
+    wanted = PHONE_NAMES if phone_column is None else frozenset({fold(phone_column)})
+    said = _SEPARATOR_LINE.match(text)
+    if said:
+        found = [_split_header(text[said.end() :], said[1], wanted, lines_before=1)]
+    else:
+        found = [_split_header(text, delimiter, wanted) for delimiter in DELIMITERS]
+    fitting = [header for header in found if header is not None]
     if not fitting:
-        raise InvalidFile(
-            "The first line has to name the columns, one of them `phone`",
-            code="missing_phone_column",
-            field="file",
-        )
+        raise _no_phone_column(phone_column)
     # `phone;a,b` has its number behind either mark: the one that makes more columns separates them.
-    return max(fitting, key=lambda header: len(header.names))
+    best = max(fitting, key=lambda header: len(header.names))
+    _require_one_phone_column(best, wanted)
+    return best
+
+
+def _no_phone_column(phone_column: str | None) -> InvalidFile:
+    if phone_column is not None:
+        sentence = f"The first line names no column {phone_column!r}"
+    else:
+        sentence = (
+            "The first line has to name the columns, one of them `phone` (or `mobile`, `msisdn`, `tel` …);"
+            " `phone_column` names another"
+        )
+    return InvalidFile(sentence, code="missing_phone_column", field="file")
+
+
+def _require_one_phone_column(header: Header, wanted: Container[str]) -> None:
+    places = [place for place, name in enumerate(header.names) if name in wanted]
+    if len(places) < 2:
+        return
+    titles = [header.titles[place] for place in places]
+    if len({header.names[place] for place in places}) == 1:
+        sentence = f"The file has the column {header.names[places[0]]!r} twice"
+        raise InvalidFile(sentence, code="duplicate_column", field="file")
+    raise InvalidFile(
+        f"More than one column may hold the phone numbers: {', '.join(titles[:MOST_NAMED_COLUMNS])}."
+        " `phone_column` says which",
+        code="several_phone_columns",
+        field="file",
+        details={"columns": titles[:MOST_NAMED_COLUMNS]},
+    )
 
 
 def read_rows(
-    file: BinaryIO, delimiter: str, decoding_errors: str = "strict"
+    file: BinaryIO, header: Header, decoding_errors: str = "strict"
 ) -> Iterator[tuple[int, list[str]]]:
     """The records behind the header with the number of the line each begins on; blank ones are left out.
 
@@ -96,9 +156,11 @@ def read_rows(
     lines = _Lines(text)
     # strict: else a quote that is never closed, or closed by the next one rows below, takes what stands between
     # into one cell, and one recipient's text holds the rows of others.
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=header.delimiter, strict=True)
     begins_on = 1
     try:
+        for _ in range(header.lines_before):
+            next(lines, None)
         next(reader, None)
         begins_on = lines.begin_row() + 1
         for cells in reader:
@@ -197,19 +259,20 @@ def _first_bytes_as_text(beginning: bytes) -> str:
         raise not_utf8(error, 1 + error.object[: error.start].count(b"\n")) from None
 
 
-def _split_header(text: str, delimiter: str) -> Header | None:
+def _split_header(text: str, delimiter: str, wanted: Container[str], lines_before: int = 0) -> Header | None:
     try:
         cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
     except csv.Error:
         return None
     names = [fold(cell) for cell in cells]
-    if PHONE not in names:
+    phone = next((place for place, name in enumerate(names) if name in wanted), None)
+    if phone is None:
         return None
-    if names.count(PHONE) > 1:
-        raise InvalidFile("The file has the column 'phone' twice", code="duplicate_column", field="file")
-    return Header(delimiter, names, names.index(PHONE), [cell.strip() for cell in cells])
+    first = next(place for place, name in enumerate(names) if name)
+    nameless = [place for place, name in enumerate(names) if not name and place > first]
+    return Header(delimiter, names, [cell.strip() for cell in cells], phone, lines_before, nameless)
 
 
 def fold(name: str) -> str:
-    """How names of columns are compared: people write `Name` above a column and `{{name}}` in a text."""
-    return " ".join(name.split()).casefold()
+    """How names of columns are compared: people write `First_Name` above a column and `{{first name}}` in a text."""
+    return _BETWEEN_WORDS.sub(" ", unicodedata.normalize("NFC", name)).strip().casefold()

@@ -1,8 +1,8 @@
 """The worker process: sending threads, periodic work and the ticker.
 
 Tasks carry nothing, the rows do: a task only wakes a worker or does the minute's work. Losing every one of
-them costs half a second, the ticker's next look. With an engine that is down or hangs, one thread sends what the
-ticker finds, and the minute's work is done a little later.
+them costs half a second, the ticker's next look. With an engine that is down or hangs, the ticker wakes the sending
+threads, and the minute's work is done a little later.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from messaging.storage.task_queue import (
 from utils.errors import ServiceError
 from utils.logs import configure_logging
 from utils.settings import load_settings
+from worker.lanes import Lanes
 
 TICK_SECONDS = 0.5
 # The engine asks for a sweep each minute; a worker that got none for longer does not wait for it.
@@ -59,8 +60,8 @@ STOP_SECONDS = claim.LEASE_AFTER_TIMEOUT.total_seconds()
 # What is under way when the worker stops; an event that is cut off comes again.
 FORWARD_STOP_SECONDS = 15.0
 HEALTH_CHECK_SECONDS = 5.0
-# Beside the sending threads, so that a batch of a million never keeps the minute's work waiting.
-EXTRA_THREADS = 2
+# Of the task engine. A wake-up is done at once, so the minute's work never waits.
+TASK_THREADS = 2
 
 logger = logging.getLogger(__name__)
 
@@ -70,14 +71,14 @@ class Worker:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._sending_threads = threading.BoundedSemaphore(service.settings.worker_concurrency)
         queue = create_queue(service.settings)
-        service.database.wake = Waker(service.settings)
+        self._waker = Waker(service.settings)
+        service.database.wake = self.wake
         self._send_due = declare_send_due(queue, self.send_due)
         queue.periodic_task(crontab(minute="*"), name="sweep", __module__=QUEUE_NAME)(self.sweep)
         self._consumer = Consumer(
             queue,
-            workers=service.settings.worker_concurrency + EXTRA_THREADS,
+            workers=TASK_THREADS,
             initial_delay=0.02,
             # The default backs off to ten seconds.
             max_delay=0.2,
@@ -88,7 +89,7 @@ class Worker:
         self._sender = MessageSender(
             service.settings, service.database, service.provider, self._stopping, self._apply_received
         )
-        self._is_due = threading.Event()
+        self._lanes = Lanes(self._sender.run_until_idle, service.settings.worker_concurrency, self._stopping)
         self._swept_at = -math.inf
         self._threads: dict[str, threading.Thread] = {}
         self._targets: dict[str, Callable[[], None]] = {
@@ -97,20 +98,25 @@ class Worker:
             "sweeper": self.sweep_unasked,
             "prober": self.probe,
             "applier": self.apply_reports,
-            "sender": self.send_unasked,
             "answerer": self._answerer.run,
             "forwarder": self.forward,
+            **{self._lane_name(number): self._lanes.work for number in range(self._lanes.count)},
         }
 
+    @staticmethod
+    def _lane_name(number: int) -> str:
+        return f"sender {number}"
+
     def send_due(self) -> None:
-        """One thread works until nothing is due. With all threads busy, one of them will come to it."""
+        """Where another process wakes this one."""
         self._answerer.nudge()
-        if not self._sending_threads.acquire(blocking=False):
-            return
-        try:
-            self._sender.run_until_idle()
-        finally:
-            self._sending_threads.release()
+        self._lanes.wake_one()
+
+    def wake(self) -> None:
+        """A thread of this process, which costs no task. With all of them busy another process may have one idle."""
+        self._answerer.nudge()
+        if not self._lanes.wake_one():
+            self._waker()
 
     def sweep(self) -> None:
         """Counts once it has succeeded: a lost task or an error would else cost a whole minute."""
@@ -138,21 +144,9 @@ class Worker:
                     next_beat = time.monotonic() + health.HEARTBEAT_INTERVAL.total_seconds()
                 upkeep.look()
                 if due.has_due(self._service.database):
-                    self._service.database.wake()
-                    self._is_due.set()
+                    self.wake()
             except SQLAlchemyError:
                 logger.warning("the database cannot be reached", exc_info=True)
-
-    def send_unasked(self) -> None:
-        """One thread that waits for no task, for the engine may be down or hang."""
-        while not self._stopping.is_set():
-            if not self._is_due.wait(TICK_SECONDS):
-                continue
-            self._is_due.clear()
-            try:
-                self.send_due()
-            except SQLAlchemyError:
-                logger.warning("nothing is sent: no database", exc_info=True)
 
     def sweep_unasked(self) -> None:
         """The minute's work: at the start, and where the engine has not asked for it in time.
@@ -214,8 +208,9 @@ class Worker:
         while not self._stopping.wait(HEALTH_CHECK_SECONDS):
             self._consumer.check_worker_health()
             self.keep_alive()
-        self._await_posts([self._threads["sender"], *(thread for _, thread in self._consumer.worker_threads)])
-        # Ticker, importer and sweeper: killed at any point they lose nothing, so nobody waits for them.
+        lanes = [self._threads[self._lane_name(number)] for number in range(self._lanes.count)]
+        self._await_posts([*lanes, *(thread for _, thread in self._consumer.worker_threads)])
+        # Ticker, importer, sweeper and applier: killed at any point they lose nothing, so nobody waits for them.
         self._threads["answerer"].join()
         self._threads["forwarder"].join(FORWARD_STOP_SECONDS)
 

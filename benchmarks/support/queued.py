@@ -23,6 +23,7 @@ _MESSAGE_COLUMNS = (
     "id",
     "recipient",
     "text",
+    "text_group",
     "batch_id",
     "sender_id",
     "origin",
@@ -45,28 +46,30 @@ class Held:
     count: int
 
 
-def hold_batch(database: Database, first: int, count: int, *, own_texts: bool = False) -> Held:
-    """Its messages are queued, but no worker touches them: it is paused."""
+def hold_batch(database: Database, first: int, count: int, texts: int = 1) -> Held:
+    """Its messages are queued, but no worker touches them: it is paused. `texts` take turns; 0: each has its own."""
     with database.write() as connection:
         row = {"status": "paused", "sender_id": SENDER_ID, "total": count, "created_at": utc_now()}
         batch_id = connection.execute(
             insert(tables.batches).values(row).returning(tables.batches.c.id)
         ).scalar_one()
-    numbers = range(first, first + count)
+    numbers, due = range(first, first + count), utc_now()
     for start in range(0, count, CHUNK):
-        _insert(database, batch_id, numbers[start : start + CHUNK], own_texts)
+        _insert(database, batch_id, numbers[start : start + CHUNK], texts, due)
     settle_statistics(database)
     return Held(batch_id, first, count)
 
 
-def _insert(database: Database, batch_id: int, numbers: range, own_texts: bool) -> None:
+def _insert(database: Database, batch_id: int, numbers: range, texts: int, due: datetime) -> None:
     with database.write() as connection:
         now = as_stored(connection, utc_now())
+        due_at = as_stored(connection, due)
         ids = database.reserve_ids(connection, tables.messages, len(numbers))
-        common = (batch_id, SENDER_ID, "api", 5, statuses.QUEUED, "hold", now, 1, now)
+        common = (batch_id, SENDER_ID, "api", 5, statuses.QUEUED, "hold", due_at, 1, now)
+        groups = [number % texts if texts else number for number in numbers]
         rows = [
-            (message_id, f"+{number}", text_for(number) if own_texts else EQUAL_TEXT, *common)
-            for message_id, number in zip(ids, numbers, strict=True)
+            (message_id, f"+{number}", EQUAL_TEXT if texts == 1 else text_for(group), group, *common)
+            for message_id, number, group in zip(ids, numbers, groups, strict=True)
         ]
         insert_rows(connection, tables.messages, _MESSAGE_COLUMNS, rows)
         history = [(message_id, now, statuses.QUEUED, "benchmark") for message_id in ids]

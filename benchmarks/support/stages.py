@@ -116,14 +116,14 @@ class Stage:
     def worker_peak_memory_mb(self) -> float:
         return peak_memory_mb(self.worker_id)
 
-    def hold(self, count: int, *, own_texts: bool = False) -> Held:
+    def hold(self, count: int, texts: int = 1) -> Held:
         first = self.next_number
         self.next_number += count
-        return hold_batch(self.database, first, count, own_texts=own_texts)
+        return hold_batch(self.database, first, count, texts)
 
-    def send(self, count: int, *, own_texts: bool = False, latency_seconds: float = 0.0) -> tuple[Sent, Held]:
-        """By the worker: from its first claim until nothing is queued or under way."""
-        held = self.hold(count, own_texts=own_texts)
+    def send(self, count: int, texts: int = 1, latency_seconds: float = 0.0) -> tuple[Sent, Held]:
+        """By the worker: from its first claim until nothing is queued or under way. `texts`: see `hold_batch`."""
+        held = self.hold(count, texts)
         self.provider.begin(Manners(latency_seconds))
         processor = self.worker_seconds()
         set_batch(self.database, held.batch_id, "sending")

@@ -145,11 +145,11 @@ def _import_rows(
     stopping: Callable[[], bool],
     report: Report,
 ) -> bool:
-    header = read_header(file.peek())  # type: ignore[attr-defined]
+    header = read_header(file.peek(), batch.phone_column)  # type: ignore[attr-defined]
     reader = BatchRows(batch.template, header, settings.default_region)
     groups = TextGroups()
     titles = json.dumps([as_text(title) for title in header.titles], ensure_ascii=False)
-    rows = read_rows(file, header.delimiter)
+    rows = read_rows(file, header)
     done = reader.skip(rows, batch.rows_read)
     with import_pace(database) as pace:
         while chunk := reader.read(rows, pace.chunk_size()):

@@ -14,7 +14,7 @@ from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow, is_ne
 from messaging.consent import ledger
 from messaging.costs.prices import PriceBook, prefix_of
 from messaging.messages.accept import MOST_RECIPIENTS, validate_text
-from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings
+from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
 from messaging.storage.database import Database
 from utils.csv_files import read_header, read_rows
 from utils.errors import InvalidInput, InvalidPhone, NoRecipients
@@ -24,9 +24,11 @@ from utils.segments import EXTENDED, Segments, gsm7_alternative, measure
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
 from utils.texts import compose
+from utils.uploaded_files import as_csv
 
 UNKNOWN = "unknown"
 MOST_SPILLS = 100
+MOST_SAMPLES = 3
 MOST_REFUSED = 10_000
 ROWS_AT_ONCE = 500
 # A quote runs in a web thread: between two of these the others get the interpreter without a struggle.
@@ -48,22 +50,30 @@ def quote_messages(
             field="to",
         )
     warnings = Warnings()
+    warn_of_left_over(warnings, left_over(text))
     chunks = _typed(to, text, settings.default_region, warnings)
     return _quote(database, sender_id or settings.at_sender_id, chunks) | warnings.in_json()
 
 
 def quote_file(
-    settings: Settings, database: Database, file: BinaryIO, text: str, sender_id: str | None = None
+    settings: Settings,
+    database: Database,
+    file: BinaryIO,
+    text: str,
+    sender_id: str | None = None,
+    phone_column: str | None = None,
+    sheet: str | None = None,
 ) -> dict[str, Any]:
     """A text with placeholders and a CSV file. Raises InvalidInput, InvalidFile for the file as a whole."""
     validate_text(text)
     validate_sender(sender_id)
-    file.seek(0)
-    header = read_header(file.read(upload_store.PIECE_BYTES))
-    reader = BatchRows(text, header, settings.default_region)
-    file.seek(0)
-    chunks = reader.chunks(read_rows(file, header.delimiter), ROWS_AT_ONCE)
-    return _quote(database, sender_id or settings.at_sender_id, chunks) | reader.warnings.in_json()
+    with as_csv(file, sheet) as plain:
+        header = read_header(plain.read(upload_store.PIECE_BYTES), phone_column)
+        reader = BatchRows(text, header, settings.default_region)
+        plain.seek(0)
+        chunks = reader.chunks(read_rows(plain, header), ROWS_AT_ONCE)
+        quoted = _quote(database, sender_id or settings.at_sender_id, chunks)
+    return quoted | reader.warnings.in_json()
 
 
 @dataclass(slots=True)
@@ -76,6 +86,7 @@ class _Tally:
     parts: int = 0
     encodings: Counter[str] = field(default_factory=Counter)
     spills: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, str]] = field(default_factory=list)
     # By prefix: an example of its numbers, its texts and their parts.
     examples: dict[str, str] = field(default_factory=dict)
     texts_by_prefix: Counter[str] = field(default_factory=Counter)
@@ -96,6 +107,8 @@ class _Tally:
             self._add(row, measured[1])
 
     def _add(self, row: TakenRow, segments: Segments) -> None:
+        if len(self.samples) < MOST_SAMPLES:
+            self.samples.append({"to": row.recipient, "text": row.text})
         self.parts += segments.parts
         self.encodings[segments.encoding] += 1
         prefix = prefix_of(row.recipient)
@@ -171,6 +184,7 @@ def _in_json(tally: _Tally, book: PriceBook) -> dict[str, Any]:
         "parts": tally.parts,
         "encodings": {name: tally.encodings[name] for name in ("GSM-7", "UCS-2")},
         "spills": tally.spills,
+        "samples": tally.samples,
         "estimated_cost": costs[0] if is_known else UNKNOWN,
         "estimated_costs": costs,
         "unpriced": unpriced,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from messaging.batches.placeholders import Placeholders
 from messaging.messages.accept import LONGEST_TEXT
-from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings
+from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
 from utils.csv_files import Header, InvalidFile
 from utils.errors import InvalidInput
 from utils.phone_cleaning import EMPTY_SIGNS, is_empty_cell
@@ -83,13 +83,17 @@ class BatchRows:
         placeholders = Placeholders(template)
         self._format = placeholders.format
         self._names = placeholders.columns
+        self._defaults = placeholders.defaults
+        # Said once for the file, not again for each row.
+        self._left_over = {one for literal in placeholders.literals for one in left_over(literal)}
         self._columns = [header.index(name) for name in placeholders.columns]
         self._phone = header.phone
-        self._width = len(header.names)
+        self._header = header
         self._default_region = default_region
         # Some 90 MB for a million: as numbers, not as texts.
         self._seen: set[int] = set()
         self.warnings = Warnings()
+        warn_of_left_over(self.warnings, sorted(self._left_over))
         self._rows = 0
         self._refused_count = 0
         self._duplicate_count = 0
@@ -148,6 +152,9 @@ class BatchRows:
             chunk.taken.append(TakenRow(phone, text, parts))
             if doubt:
                 self.warnings.add(DOUBTFUL_NUMBER, doubt, line=line, to=phone)
+            if not self._fixed:
+                found = [one for one in left_over(text) if one not in self._left_over]
+                warn_of_left_over(self.warnings, found, line=line, to=phone)
         else:
             self._note_duplicate(chunk, line, cells)
 
@@ -158,9 +165,9 @@ class BatchRows:
             chunk.duplicate_rows.append(self._kept(line, cells, DUPLICATE, SAME_AS_BEFORE))
 
     def _read_phone(self, cells: list[str]) -> tuple[str, str | None]:
-        if len(cells) > self._width and any(cells[self._width :]):
+        if self._header.has_extra_cells(cells):
             raise RowRefusal(
-                "This row has more cells than the header: does a text hold an unquoted separator?",
+                "This row has a cell under no column's name: does a text hold an unquoted separator?",
                 code="extra_cells",
             )
         phone = cells[self._phone] if len(cells) > self._phone else ""
@@ -172,19 +179,27 @@ class BatchRows:
         try:
             values = [cells[column].strip() for column in self._columns]
         except IndexError:
-            raise RowRefusal(
-                "This row ends before the columns that the text names", code="empty_value"
-            ) from None
+            values = [cells[column].strip() if column < len(cells) else "" for column in self._columns]
         if not all(values) or not EMPTY_SIGNS.isdisjoint(values):
-            raise self._empty(values)
+            values = self._with_defaults(values)
         return self._measured(self._format % tuple(values))
 
-    def _empty(self, values: list[str]) -> RowRefusal:
-        place = next(place for place, value in enumerate(values) if is_empty_cell(value))
-        sign = f" (it holds {values[place]!r})" if values[place] else ""
-        return RowRefusal(f"The column {self._names[place]!r} is empty here{sign}", code="empty_value")
+    def _with_defaults(self, values: list[str]) -> list[str]:
+        """Raises RowRefusal where an empty cell has none."""
+        filled = []
+        for name, value, default in zip(self._names, values, self._defaults, strict=True):
+            if not is_empty_cell(value):
+                filled.append(value)
+            elif default is not None:
+                filled.append(default)
+            else:
+                sign = f" (it holds {value!r})" if value else ""
+                raise RowRefusal(f"The column {name!r} is empty here{sign}", code="empty_value")
+        return filled
 
     def _measured(self, text: str) -> tuple[str, int]:
+        if not text.strip():
+            raise RowRefusal("The text is empty once it is filled in", code="empty_message")
         if len(text) > LONGEST_TEXT:
             sentence = f"The text has {len(text)} characters; at most {LONGEST_TEXT} can be sent"
             raise RowRefusal(sentence, code="text_too_long", field="text")

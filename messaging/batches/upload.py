@@ -29,6 +29,7 @@ from utils.errors import InvalidInput
 from utils.money import Money, parse_money
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
+from utils.uploaded_files import as_csv
 
 ROUTE = "batches"
 LONGEST_NAME = 200
@@ -48,10 +49,15 @@ class BatchRequest:
     expires_at: datetime | None = None
     on_unknown: str = "hold"
     max_cost: str | None = None
+    phone_column: str | None = None
+    # Of a workbook. It is no part of the request's mark: another sheet has another content.
+    sheet: str | None = None
 
     def as_json(self) -> list[Any]:
         times = [None if at is None else at.isoformat() for at in (self.send_at, self.expires_at)]
-        return [self.text, self.sender_id, self.name, *times, self.on_unknown, self.max_cost]
+        # Only where it is given: a key of before it existed still fits its request.
+        chosen = [] if self.phone_column is None else [self.phone_column]
+        return [self.text, self.sender_id, self.name, *times, self.on_unknown, self.max_cost, *chosen]
 
 
 def receive(
@@ -68,6 +74,19 @@ def receive(
 
     The body is `{"id", "status": "receiving"}`. Raises InvalidInput (InvalidFile, EmptyMessage …), KeyReused.
     """
+    with as_csv(file, request.sheet) as plain:
+        return _receive(settings, database, request, plain, idempotency_key, is_mine=is_mine)
+
+
+def _receive(
+    settings: Settings,
+    database: Database,
+    request: BatchRequest,
+    file: BinaryIO,
+    idempotency_key: str | None,
+    *,
+    is_mine: bool,
+) -> Acceptance:
     max_cost = _validate(settings, request, file)
     mark = idempotency.fingerprint([*request.as_json(), _digest(file)])
     answered = None if idempotency_key is None else _earlier(database, idempotency_key, mark)
@@ -89,10 +108,10 @@ def receive(
     return Acceptance(earlier.answer or {}, is_replay=True)
 
 
-def default_template(file: BinaryIO) -> str | None:
+def default_template(file: BinaryIO, phone_column: str | None = None, sheet: str | None = None) -> str | None:
     """For a file that brings its texts: the placeholder of its column `text` or `message`, None without one."""
-    file.seek(0)
-    names = read_header(file.read(upload_store.PIECE_BYTES)).names
+    with as_csv(file, sheet) as plain:
+        names = read_header(plain.read(upload_store.PIECE_BYTES), phone_column).names
     return next((f"{{{{{name}}}}}" for name in ("text", "message") if name in names), None)
 
 
@@ -107,7 +126,7 @@ def _validate(settings: Settings, request: BatchRequest, file: BinaryIO) -> Mone
     beginning = file.read(upload_store.PIECE_BYTES)
     if not beginning.strip():
         raise InvalidFile("The file is empty", code="empty_file", field="file")
-    BatchRows(request.text, read_header(beginning), settings.default_region)
+    BatchRows(request.text, read_header(beginning, request.phone_column), settings.default_region)
     return None if request.max_cost is None else _read_max_cost(request.max_cost)
 
 
@@ -178,6 +197,7 @@ def _write(
         "max_cost_currency": None if max_cost is None else max_cost.currency,
         "on_unknown": request.on_unknown,
         "upload_id": upload_id,
+        "phone_column": request.phone_column,
         "reason": tables.READ_BY_COMMAND if is_mine else None,
         "importer_seen_at": steady(connection, now) if is_mine else None,
         "created_at": now,

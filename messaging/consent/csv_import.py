@@ -1,25 +1,34 @@
-"""Opt-outs that another system knew, from a CSV file: read as a stream, written in chunks."""
+"""Opt-outs that another system knew, from a CSV file: read as a stream, written in chunks.
+
+The service's own export may come back: it has a row for each entry of the ledger, in force or not, and only what is in
+force blocks anybody, by the source that it had.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, BinaryIO, NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
-from messaging.consent.ledger import EVERYTHING, KEYWORD, lock_phones
+from messaging.consent.ledger import CALLBACK, EVERYTHING, KEYWORD, lock_phones, name_of_no_number
 from messaging.forwarding import events
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
 from messaging.storage.database import Database
-from utils.csv_files import LONGEST_HEADER_BYTES, PHONE, Header, read_header, read_rows
-from utils.errors import InvalidInput
+from utils.csv_files import LONGEST_HEADER_BYTES, Header, InvalidFile, fold, read_header, read_rows
+from utils.errors import InvalidInput, InvalidPhone
 from utils.phone_numbers import read_phone
 from utils.sender_ids import sender_key, validate_sender
 
 SOURCE = "import"
+SENDER_ID, IN_FORCE = fold("sender_id"), fold("in_force")
+ACTION, STOP = "action", "stop"
+# What may lift a block depends on its source: START lifts only what STOP has blocked.
+SOURCES = frozenset({KEYWORD, CALLBACK, "refused_406", "report", "operator", "api", SOURCE})
+_TRUE, _FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
 # Small, so that callbacks that come in meanwhile do not wait long for the one writer of SQLite.
 CHUNK = 500
 MOST_NAMED = 100
@@ -40,14 +49,17 @@ class Stop(NamedTuple):
     phone: str
     sender_id: str
     detail: str | None
+    source: str
 
 
 @dataclass(slots=True)
 class Imported:
-    """`refused`: the first rows that could not be used, by line; `refused_count` counts all of them."""
+    """`refused`: the first rows that could not be used, by line; `refused_count` counts all of them. `ended`: rows of a
+    ledger that stop nobody any more."""
 
     added: int = 0
     known: int = 0
+    ended: int = 0
     refused_count: int = 0
     refused: list[dict[str, object]] = field(default_factory=list)
 
@@ -58,7 +70,8 @@ def import_opt_outs(
     default_region: str | None,
     progress: Callable[[], object] = lambda: None,
 ) -> Imported:
-    """The columns: `phone`, and where wanted `sender_id` and `reason`. Harmless to repeat after a break.
+    """The columns: `phone`, and where wanted `sender_id` and `reason`; or those of the export, which are
+    `action` and `in_force` too. Harmless to repeat after a break.
 
     `file` is read twice: nothing is written before all of it is known to be readable, for a quotation mark that is
     never closed hides the rows behind it. `progress` is called after each chunk. Raises InvalidFile.
@@ -66,8 +79,8 @@ def import_opt_outs(
     # A reason in another encoding must not keep a number from being stopped.
     beginning = file.read(LONGEST_HEADER_BYTES).decode("utf-8", "replace").encode()
     header = read_header(beginning)
-    for _ in _rows(file, header):
-        pass
+    for line, cells in _rows(file, header):
+        _require_state(header, line, cells)
     imported = Imported()
     rows = _rows(file, header)
     while chunk := list(islice(rows, CHUNK)):
@@ -82,7 +95,7 @@ def import_opt_outs(
 
 def _rows(file: BinaryIO, header: Header) -> Iterator[Row]:
     file.seek(0)
-    return read_rows(file, header.delimiter, decoding_errors="replace")
+    return read_rows(file, header, decoding_errors="replace")
 
 
 def _readable(
@@ -90,21 +103,72 @@ def _readable(
 ) -> Iterator[Stop]:
     for line, cells in chunk:
         try:
-            yield _stop(header, cells, default_region)
+            stop = _stop(header, cells, default_region)
+            if stop is None:
+                imported.ended += 1
+            else:
+                yield stop
         except InvalidInput as error:
             imported.refused_count += 1
             if len(imported.refused) < MOST_NAMED:
                 imported.refused.append({"line": line, "code": error.code, "message": error.message})
 
 
-def _stop(header: Header, cells: Sequence[str], default_region: str | None) -> Stop:
+def _require_state(header: Header, line: int, cells: Sequence[str]) -> None:
+    """Raises InvalidFile where the file tells of stops that ended, but not which."""
+    if ACTION not in header.names or IN_FORCE in header.names:
+        return
+    action = _row(header, cells).get(ACTION, "")
+    if action.casefold() != STOP:
+        raise InvalidFile(
+            f"Line {line} has the action {action!r}, and without a column `in_force` nobody can tell which stops"
+            " are over: leave the ended ones out, or export with that column",
+            code="missing_column",
+            field="file",
+        )
+
+
+def _row(header: Header, cells: Sequence[str]) -> dict[str, str]:
+    return dict(zip(header.names, (cell.strip() for cell in cells), strict=False))
+
+
+def _stop(header: Header, cells: Sequence[str], default_region: str | None) -> Stop | None:
+    """None where it is one no more."""
     _require_one_row(header, cells)
-    row = dict(zip(header.names, (cell.strip() for cell in cells), strict=False))
-    phone = read_phone(row.get(PHONE, ""), default_region).e164
-    sender_id = row.get("sender_id") or None
+    row = _row(header, cells)
+    if not _is_in_force(row):
+        return None
+    phone = _phone(row, cells[header.phone] if len(cells) > header.phone else "", default_region)
+    sender_id = row.get(SENDER_ID) or None
     validate_sender(sender_id)
-    reason = row.get("reason", "")[:LONGEST_REASON].replace("\0", "\ufffd")
-    return Stop(phone, EVERYTHING if sender_id is None else sender_key(sender_id), reason or None)
+    reason = (row.get("reason") or row.get("detail", ""))[:LONGEST_REASON].replace("\0", "\ufffd")
+    source = row.get("source", "") if ACTION in row else SOURCE
+    return Stop(
+        phone,
+        EVERYTHING if sender_id is None else sender_key(sender_id),
+        reason or None,
+        source if source in SOURCES else SOURCE,
+    )
+
+
+def _is_in_force(row: Mapping[str, str]) -> bool:
+    """Raises InvalidInput for a word that says neither: to guess would text somebody, or stop somebody's texts."""
+    if IN_FORCE not in row:
+        return True
+    said = row[IN_FORCE].casefold()
+    if said not in _TRUE | _FALSE:
+        raise InvalidInput(f"in_force is true or false, not {row[IN_FORCE]!r}", code="invalid_in_force")
+    return said in _TRUE
+
+
+def _phone(row: Mapping[str, str], cell: str, default_region: str | None) -> str:
+    try:
+        return read_phone(cell, default_region).e164
+    except InvalidPhone:
+        # The ledger also blocks what is no number (`MTN`), as the string it is.
+        if ACTION not in row or not cell.strip() or cell.strip().startswith("+"):
+            raise
+        return name_of_no_number(cell.strip())
 
 
 def _require_one_row(header: Header, cells: Sequence[str]) -> None:
@@ -114,8 +178,8 @@ def _require_one_row(header: Header, cells: Sequence[str]) -> None:
             "A cell of this row goes over several lines: is a quotation mark closed too late?",
             code="line_break",
         )
-    if any(cells[len(header.names) :]):
-        raise InvalidInput("This row has more cells than the header", code="extra_cells")
+    if header.has_extra_cells(cells):
+        raise InvalidInput("This row has a cell under no column's name", code="extra_cells")
 
 
 def _record(database: Database, connection: Connection, stops: Sequence[Stop]) -> int:
@@ -124,7 +188,12 @@ def _record(database: Database, connection: Connection, stops: Sequence[Stop]) -
     lock_phones(connection, [phone for phone, _ in wanted])
     phones = {"phones": sorted({phone for phone, _ in wanted})}
     standing = {(row.phone, row.sender_id): row.source for row in connection.execute(_STANDING, phones)}
-    new = [stop for key, stop in wanted.items() if standing.get(key, KEYWORD) == KEYWORD]
+    # One that only its sender may lift replaces one that anybody's START lifts, not the other way round.
+    new = [
+        stop
+        for key, stop in wanted.items()
+        if key not in standing or (standing[key] == KEYWORD and stop.source != KEYWORD)
+    ]
     if new:
         _write(database, connection, new)
     return len(new)
@@ -139,7 +208,7 @@ def _write(database: Database, connection: Connection, new: Sequence[Stop]) -> N
             "action": "stop",
             "scope": "sender" if one.sender_id else "all",
             "sender_id": one.sender_id,
-            "source": SOURCE,
+            "source": one.source,
         }
         for one in new
     ]

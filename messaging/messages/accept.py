@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert
 
 from messaging.messages import idempotency
 from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY, NewMessage, enqueue
-from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings
+from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.errors import EmptyMessage, InvalidInput, InvalidPhone, NoRecipients
@@ -91,6 +91,7 @@ def accept(
     """
     _validate(request)
     recipients = _read(request.to, settings.default_region)
+    warn_of_left_over(recipients.warnings, left_over(request.text))
     with database.write(settled=True) as connection:
         now = database.now(connection)
         if idempotency_key is not None:

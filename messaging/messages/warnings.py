@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,10 @@ from typing import Any
 
 MOST_NAMED = 100
 DOUBTFUL_NUMBER = "doubtful_number"
+UNFILLED_PLACEHOLDER = "unfilled_placeholder"
+_WORDS = r"[^\W\d_][\w .-]{0,40}"
+# As other programs write them. A letter comes first: `[1]` and `<3` are none.
+_LEFT_OVER = re.compile(rf"\{{{{?{_WORDS}\}}?\}}|\(\({_WORDS}\)\)|\[{_WORDS}\]|<{_WORDS}>")
 
 
 @dataclass(slots=True)
@@ -31,6 +36,21 @@ class Warnings:
 
     def as_stored(self) -> str | None:
         return json.dumps(self.in_json(), ensure_ascii=False) if self.counts else None
+
+
+def left_over(text: str) -> list[str]:
+    """What looks like a placeholder that nothing has filled: `{name}`, `((name))`, `[name]`, `<name>`; each once."""
+    return list(dict.fromkeys(_LEFT_OVER.findall(text)))
+
+
+def warn_of_left_over(
+    warnings: Warnings, found: list[str], *, line: int | None = None, to: str | None = None
+) -> None:
+    for one in found:
+        sentence = (
+            f"The text holds {one}, which nothing fills: a placeholder of a file looks like {{{{column}}}}"
+        )
+        warnings.add(UNFILLED_PLACEHOLDER, sentence, line=line, to=to)
 
 
 def read_stored(stored: str | None) -> Mapping[str, Any]:

@@ -64,7 +64,6 @@ def _gauges(database: Database, connection: Connection) -> Iterator[Gauge]:
     for outcome, meaning in (
         ("quarantined", "Callbacks that lack a field they need"),
         ("unapplied", "Callbacks that are stored but could not be applied"),
-        ("received", "Delivery reports that are stored and not applied yet"),
     ):
         number = _count(connection, tables.callbacks, tables.callbacks.c.outcome == outcome)
         yield Gauge(f"sms_{outcome}_callbacks", meaning, {"": number})
@@ -83,6 +82,10 @@ def _gauges(database: Database, connection: Connection) -> Iterator[Gauge]:
     yield Gauge("sms_forward_failed", "Events that FORWARD_URL did not accept in two days", {"": failed})
     paused = _count(connection, tables.forward_state, tables.forward_state.c.paused_at.is_not(None))
     yield Gauge("sms_forward_paused", "Whether forwarding is paused", {"": paused})
+    waiting = _count(connection, tables.callbacks, tables.RECEIVED)
+    yield Gauge(
+        "sms_received_callbacks", "Delivery reports that are stored and not applied yet", {"": waiting}
+    )
     waited = received.oldest_wait(database, connection)
     yield Gauge(
         "sms_oldest_received_seconds",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Row, bindparam, case, select, update
@@ -21,14 +21,32 @@ BURST_SECONDS = 0.1
 URGENT_DEBT_SECONDS = 1.0
 
 
+Buckets = Mapping[str, Row[Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
     requests_per_second: float
     messages_per_second: float
 
 
+def lock(connection: Connection) -> Buckets:
+    """Until the transaction ends nobody else takes tokens, on any machine."""
+    found = {row.name: row for row in connection.execute(_FIND)}
+    for name in sorted({MESSAGES, REQUESTS} - found.keys()):
+        # Filled since long ago: full.
+        full = {"name": name, "tokens_micros": 0, "refilled_at": datetime.fromtimestamp(0, UTC)}
+        insert_or_ignore(connection, tables.rate_buckets, full)
+        found = {row.name: row for row in connection.execute(_FIND)}
+    return found
+
+
 def take(
-    connection: Connection, rates: Rates, posts: Sequence[tuple[int, bool]], now: datetime
+    connection: Connection,
+    locked: Buckets,
+    rates: Rates,
+    posts: Sequence[tuple[int, bool]],
+    now: datetime,
 ) -> list[float]:
     """Seconds to wait before each POST, (message_count, urgent), may leave; 0 means its tokens are taken.
 
@@ -37,7 +55,7 @@ def take(
     """
     now = steady(connection, now)
     per_second = {REQUESTS: rates.requests_per_second, MESSAGES: rates.messages_per_second}
-    buckets = _refilled(connection, per_second, now)
+    buckets = _refilled(connection, locked, per_second, now)
     waits = [_take(buckets, per_second, {REQUESTS: 1, MESSAGES: count}, urgent) for count, urgent in posts]
     if not all(waits):
         _write(connection, buckets, now)
@@ -80,20 +98,14 @@ def _write(connection: Connection, buckets: dict[str, int], now: datetime) -> No
     connection.execute(_SET, {**buckets, "new_refilled_at": now})
 
 
-def _refilled(connection: Connection, per_second: dict[str, float], now: datetime) -> dict[str, int]:
-    found = {row.name: row for row in connection.execute(_FIND)}
-    for name in sorted(per_second.keys() - found.keys()):
-        full = {
-            "name": name,
-            "tokens_micros": int(_capacity(per_second[name]) * MICRO),
-            "refilled_at": now,
-        }
-        insert_or_ignore(connection, tables.rate_buckets, full)
-        found = {row.name: row for row in connection.execute(_FIND)}
+def _refilled(
+    connection: Connection, locked: Buckets, per_second: dict[str, float], now: datetime
+) -> dict[str, int]:
+    refilled = {name: _refill(locked[name], rate, now) for name, rate in per_second.items()}
     # PostgreSQL's clock that was set back: count from here, or nothing would be sent until it has caught up.
-    if any(row.refilled_at > now for row in found.values()):
-        _write(connection, {name: _refill(row, per_second[name], now) for name, row in found.items()}, now)
-    return {name: _refill(found[name], per_second[name], now) for name in per_second}
+    if any(row.refilled_at > now for row in locked.values()):
+        _write(connection, refilled, now)
+    return refilled
 
 
 def _refill(row: Row[Any], rate: float, now: datetime) -> int:

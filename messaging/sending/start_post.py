@@ -26,11 +26,10 @@ from messaging.sending.last_check import (
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.clocks import steady
-from messaging.storage.database import Database, lock_keys
+from messaging.storage.database import Database
 from messaging.storage.retrying import TIMEOUT_SECONDS, with_retries
 from utils.deadlines import boot_clock
 
-TURN = "begin_posting"
 # What forbids a POST was asked at most so long before it leaves, beside the commit itself.
 STALE_SECONDS = 1.0
 
@@ -84,8 +83,8 @@ def begin_posting(
 
 
 def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
-    # One session at a time: two that ask at once would both find that no POST to a person is in flight.
-    lock_keys(connection, [TURN])
+    # First of all, so that one session asks at a time: two would both find that no POST to a person is in flight.
+    buckets = rate_limit.lock(connection)
     # Before the database's clock is read: the lease must not end there sooner than here.
     began_at = boot_clock()
     now = asked[0].database.now(connection)
@@ -104,7 +103,7 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
     posted: list[tuple[timedelta, Posting]] = []
     leaving: set[Key] = set()
     allowed = [_allow(connection, claim, look, leaving) for claim in wanted]
-    waits = _take_tokens(connection, asked, allowed, now)
+    waits = _take_tokens(connection, buckets, asked, allowed, now)
     if boot_clock() - began_at > STALE_SECONDS:
         # It waited for rows that another session held: what was asked before is asked again.
         return [one if isinstance(one, Released) else Wait(0.0) for one in allowed]
@@ -149,13 +148,17 @@ _CLAIMED_AGAIN = (
 
 
 def _take_tokens(
-    connection: Connection, asked: list[_Asked], allowed: list[Claim | Released], now: datetime
+    connection: Connection,
+    buckets: rate_limit.Buckets,
+    asked: list[_Asked],
+    allowed: list[Claim | Released],
+    now: datetime,
 ) -> list[float]:
     """Seconds to wait for each; the rate limit is the account's, so it is the same for all."""
     posts = [(len(one.recipients), one.urgent) for one in allowed if isinstance(one, Claim)]
     if not posts:
         return [0.0] * len(allowed)
-    waits = iter(rate_limit.take(connection, asked[0].rates, posts, now))
+    waits = iter(rate_limit.take(connection, buckets, asked[0].rates, posts, now))
     return [next(waits) if isinstance(one, Claim) else 0.0 for one in allowed]
 
 

@@ -72,8 +72,7 @@ def by_boot_clock(connection: Connection, at: datetime) -> datetime:
     offset: timedelta | None = connection.info.get(_OFFSET)
     if offset is None:
         clocks: Clocks = connection.info[_CLOCKS]
-        clocks.now(connection)
-        offset = connection.info[_OFFSET]
+        offset = clocks.measure(connection, clocks.wall(connection))
     return at + offset
 
 
@@ -96,8 +95,17 @@ class Clocks:
 
     def now(self, connection: Connection) -> datetime:
         wall = self.wall(connection)
-        connection.info[_OFFSET] = self._measure(connection, wall)
+        # PostgreSQL is asked for an idempotency key only: that saves each other transaction the look.
+        connection.info.pop(_OFFSET, None)
+        if connection.dialect.name == "sqlite":
+            self.measure(connection, wall)
         return wall
+
+    def measure(self, connection: Connection, wall: datetime) -> timedelta:
+        """The offset of steady time from the wall clock at `wall`, kept for this transaction."""
+        offset: timedelta = self._measure(connection, wall)
+        connection.info[_OFFSET] = offset
+        return offset
 
     def _measure(self, connection: Connection, wall: datetime) -> timedelta:
         """How far steady time is ahead of the wall clock: one fixed value between two steps."""

@@ -63,6 +63,8 @@ batches = Table(
     Column("on_unknown", String(6), nullable=False, server_default=text("'hold'")),
     # Of a file: where its bytes are, how much of it is rows by now, and when (steady time) an importer was last at it.
     Column("upload_id", String(32)),
+    # What it calls the numbers, where the caller said so.
+    Column("phone_column", Text),
     # What its first line calls the columns: a JSON list.
     Column("file_columns", Text),
     Column("rows_read", Integer, nullable=False, server_default=text("0")),

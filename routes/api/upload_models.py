@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from messaging.batches.upload import BatchRequest
-from routes.api.models import Blank, Money, SendTime, Warned
+from routes.api.models import Blank, Money, SendTime, Text, Warned
 from routes.api.send_models import SendMessages
 from routes.uploads import MULTIPART
 
@@ -27,8 +27,11 @@ class UploadedFile(FileStorage):
 OnUnknown = Literal["hold", "resend", "fail"]
 # Strings that may be absent are "" here: flask-openapi would read a form's `null | string` as JSON, and 20880
 # would come as a number.
-FILE = Field(description="CSV in UTF-8 with a header row, one column of it `phone`; up to 512 MiB")
-TEXT = Field(description="May hold `{{column}}`", examples=["Dear {{name}}, school closes at noon"])
+FILE = Field(description="CSV or .xlsx with a header row, one column of it `phone`; up to 512 MiB")
+TEXT = Field(
+    description="May hold `{{column}}`, and `{{column|default}}` for cells that may be empty",
+    examples=["Dear {{name}}, school closes at noon"],
+)
 SENDER = Field("", description="Instead of AT_SENDER_ID: a shortcode or a registered name")
 
 
@@ -49,6 +52,12 @@ class UploadBatch(BaseModel):
         ' `{"amount": "5000.00", "currency": "KES"}`',
         examples=["KES 5000.00"],
     )
+    phone_column: Annotated[Text | None, Blank] = Field(
+        None, description="The column of the numbers, where it has another name or several may be meant"
+    )
+    sheet: Annotated[Text | None, Blank] = Field(
+        None, description="Of an Excel file; its first one if absent"
+    )
     on_unknown: Annotated[OnUnknown, Blank] = Field(
         "hold", description="When the provider's answer is lost: as in `POST /v1/messages`"
     )
@@ -66,6 +75,8 @@ class UploadBatch(BaseModel):
             self.expires_at,
             self.on_unknown,
             self.max_cost or None,
+            self.phone_column,
+            self.sheet,
         )
 
 
@@ -103,6 +114,11 @@ class Spill(BaseModel):
     suggestion: str | None = Field(description="What to write instead; null where nothing fits")
 
 
+class Sample(BaseModel):
+    to: str
+    text: str = Field(description="Filled in, as its recipient would read it")
+
+
 class QuoteAnswer(Warned):
     recipients: int = Field(
         description="Texts that would be taken, each number and text once, opted out ones included"
@@ -114,6 +130,7 @@ class QuoteAnswer(Warned):
     parts: int = Field(description="Billed pieces of all texts")
     encodings: dict[str, int] = Field(description="Texts by encoding", examples=[{"GSM-7": 480, "UCS-2": 20}])
     spills: list[Spill] = Field(description="The first 100 texts of more than one part")
+    samples: list[Sample] = Field(description="The first three texts")
     estimated_cost: Money | Literal["unknown"] = Field(
         description="From the last price seen for each network; `unknown` where one was never seen,"
         " or where currencies differ"

@@ -17,7 +17,7 @@ from alembic import command
 from alembic.config import Config
 from click.testing import Result
 from flask_openapi.openapi import OpenAPI
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from app import create_app
@@ -456,13 +456,83 @@ def test_opt_outs_are_imported_as_spreadsheets_write_them(
     assert (entry["phone"], entry["detail"]) == (ALICE, "letter")
 
 
-@pytest.mark.parametrize("content", [b"number\n+254711000001\n", b"", "phone\n1\n".encode("utf-16")])
+@pytest.mark.parametrize("content", [b"who\n+254711000001\n", b"", "phone\n1\n".encode("utf-16")])
 def test_a_file_that_is_no_list_of_phones_is_refused(
     sms: Sms, migrated: Database, tmp_path: Path, content: bytes
 ) -> None:
     file = tmp_path / "stops.csv"
     file.write_bytes(content)
     assert error_of(sms("opt-outs", "import", str(file), "--json"))
+
+
+def test_an_export_that_is_imported_elsewhere_gives_the_same_state(
+    sms: Sms, migrated: Database, tmp_path: Path
+) -> None:
+    """A person whose STOP was ended by START was blocked by it."""
+    said = [
+        (ALICE, "all", None, ledger.KEYWORD),
+        ("+254711000002", "sender", "CLINIC", "refused_406"),
+        ("+254711000003", "all", None, ledger.KEYWORD),
+        ("MTN", "all", None, ledger.KEYWORD),
+        ("+2547110000012", "all", None, "api"),
+    ]
+    with migrated.write() as connection:
+        for phone, scope, sender_id, source in said:
+            ledger.record_stop(migrated, connection, phone, scope, sender_id, source, detail="=asked")
+        ledger.record_start(migrated, connection, ALICE, "20880", None)
+    before = standing_blocks(migrated)
+    assert len(before) == 4
+    file = tmp_path / "ledger.csv"
+    file.write_text(sms("opt-outs", "export").stdout, "utf-8")
+    with migrated.write() as connection:
+        connection.execute(delete(tables.suppressions))
+        connection.execute(delete(tables.opt_outs))
+    first = sms("opt-outs", "import", str(file))
+    assert (first.exit_code, first.stdout.partition("\n")[0]) == (0, "4 added, 0 known, 2 ended, 0 refused.")
+    assert standing_blocks(migrated) == before
+    assert parsed(sms("opt-outs", "import", str(file), "--json"))["known"] == 4
+    assert standing_blocks(migrated) == before
+
+
+def standing_blocks(database: Database) -> set[tuple[str, str, str]]:
+    statement = select(tables.suppressions.c.phone, tables.suppressions.c.sender_id, tables.opt_outs.c.source)
+    with database.read() as connection:
+        ours = tables.opt_outs.c.id == tables.suppressions.c.opt_out_id
+        return {
+            (row.phone, row.sender_id, row.source)
+            for row in connection.execute(statement.join(tables.opt_outs, ours))
+        }
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (f"phone,action\n+254711000002,stop\n{ALICE},start\n", "in_force"),
+        (f'phone,action\n+254711000002,stop\n{ALICE},"stop', "never closed"),
+    ],
+)
+def test_a_ledger_that_does_not_tell_what_ended_is_refused_whole_with_its_line(
+    sms: Sms, migrated: Database, tmp_path: Path, content: str, code: str
+) -> None:
+    file = tmp_path / "ledger.csv"
+    file.write_text(content)
+    refusal = error_of(sms("opt-outs", "import", str(file), "--json"))
+    assert "Line 3" in refusal
+    assert code in refusal
+    assert standing_blocks(migrated) == set()
+
+
+def test_opt_outs_are_read_by_the_rules_of_numbers_and_headers(
+    sms: Sms, migrated: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "stops.csv"
+    file.write_text(f"sep=;\nMobile;Sender-ID;in_force\n622000001;;\n'{ALICE};clinic;TRUE\n{ALICE};;maybe\n")
+    done = parsed(sms("opt-outs", "import", str(file), "--json"))
+    assert [(one["line"], one["code"]) for one in done["refused"]] == [
+        (3, "invalid_in_force"),
+        (5, "invalid_in_force"),
+    ]
+    assert standing_blocks(migrated) == {(ALICE, "CLINIC", "import")}
 
 
 def test_an_exported_entry_names_its_evidence(sms: Sms, migrated: Database) -> None:
@@ -580,7 +650,7 @@ def test_a_batch_is_held_and_ended_from_a_shell(sms: Sms, migrated: Database, tm
 
 def test_bulk_of_a_file_that_cannot_be_read_fails(sms: Sms, migrated: Database, tmp_path: Path) -> None:
     file = tmp_path / "people.csv"
-    file.write_text("number\n+254711000001\n")
+    file.write_text("who\n+254711000001\n")
     result = sms("bulk", str(file), "--text", "Hello")
     assert result.exit_code == 1
     assert "`phone`" in result.output
@@ -601,6 +671,14 @@ def test_doubtful_numbers_are_counted_and_named_for_people(
         assert result.exit_code == 0
         assert "1 to look at:\n  line 3, +2547110000012: This number is possible" in result.stderr
     assert "  +2547110000012: This number is possible" in sms("send", "+2547110000012", "Hello").stderr
+
+
+def test_the_column_of_the_numbers_can_be_chosen(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("mobile,tel,text\n12,+254711000009,Hello\n")
+    assert "mobile, tel" in error_of(sms("bulk", str(file)))
+    assert parsed(sms("quote", str(file), "--phone-column", "tel", "--json"))["recipients"] == 1
+    assert parsed(sms("bulk", str(file), "--phone-column", "tel", "--json"))["total"] == 1
 
 
 def test_times_are_read_and_shown_in_the_time_zone_of_the_people(

@@ -11,7 +11,7 @@ from typing import Any
 
 from messaging.messages import accept, idempotency
 from messaging.sending.claim import ClaimLimits
-from messaging.sending.rate_limit import Rates, take
+from messaging.sending.rate_limit import Rates, lock, take
 from messaging.sending.sender import MessageSender
 from messaging.sending.triggers import TriggerSender
 from messaging.storage import migrations
@@ -161,7 +161,7 @@ def take_tokens(barrier: Any, settings: Settings, rates: Rates, count: int, seco
             now = database.now(connection)
             if now.timestamp() > ends_at:
                 break
-            if take(connection, rates, [(count, False)], now) == [0]:
+            if take(connection, lock(connection), rates, [(count, False)], now) == [0]:
                 moments.append(now.timestamp())
     database.close()
     return moments

@@ -21,13 +21,13 @@ ROWS = st.lists(st.lists(CELL, min_size=3, max_size=3), max_size=20)
 
 def rows_of(content: str | bytes) -> list[tuple[int, list[str]]]:
     raw = content.encode() if isinstance(content, str) else content
-    return list(read_rows(io.BytesIO(raw), read_header(raw).delimiter))
+    return list(read_rows(io.BytesIO(raw), read_header(raw)))
 
 
 def chunk_of(content: str, text: str = "Dear {{name}}", region: str | None = None) -> Chunk:
     header = read_header(content.encode())
     reader = BatchRows(text, header, region)
-    return reader.read(read_rows(io.BytesIO(content.encode()), header.delimiter), 1000) or Chunk()
+    return reader.read(read_rows(io.BytesIO(content.encode()), header), 1000) or Chunk()
 
 
 def refused_of(content: str, text: str = "Dear {{name}}") -> list[tuple[int, str, str]]:
@@ -83,6 +83,100 @@ def test_the_separator_is_the_one_that_makes_a_phone_column() -> None:
     assert read_header(b"phone;a,b\n1,2;3").delimiter == ";"
     assert read_header(b"name\tPHONE\n").delimiter == "\t"
     assert read_header(b"phone\n1;2\n").delimiter == ","
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "phone",
+        "Phone Number",
+        "phone_number",
+        "PHONE-NUMBER",
+        "Mobile",
+        "MSISDN",
+        "tel",
+        "Telephone",
+        "number",
+        "Cell",
+    ],
+)
+def test_a_column_of_numbers_is_found_by_what_people_call_it(title: str) -> None:
+    assert read_header(f"name,{title}\n".encode()).phone == 1
+
+
+def test_of_two_columns_that_may_hold_the_numbers_a_person_says_which() -> None:
+    content = "Phone_Number,name,Tel\n+254711000001,Amina,0\n"
+    with pytest.raises(InvalidFile, match="Phone_Number, Tel") as caught:
+        read_header(content.encode())
+    assert caught.value.code == "several_phone_columns"
+    assert read_header(content.encode(), "phone number").phone == 0
+    assert read_header(content.encode(), "TEL").phone == 2
+    assert code_of(lambda: read_header(content.encode(), "fax")) == "missing_phone_column"
+    assert read_header(b"fax,phone\n", "fax").phone == 0
+
+
+@pytest.mark.parametrize("named", ["first name", "First_Name", "FIRST-NAME", " first  name "])
+@pytest.mark.parametrize("title", ["first name", "First_Name", "FIRST-NAME"])
+def test_a_placeholder_finds_its_column_in_any_spelling(title: str, named: str) -> None:
+    chunk = chunk_of(f"phone,{title}\n+254711000001,Amina\n", f"Dear {{{{{named}}}}}")
+    assert [row.text for row in chunk.taken] == ["Dear Amina"]
+
+
+def test_an_accent_may_be_written_in_two_ways() -> None:
+    chunk = chunk_of("phone,pre\u0301nom\n+254711000001,Amina\n", "Cher {{pr\u00e9nom}}")
+    assert [row.text for row in chunk.taken] == ["Cher Amina"]
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"'])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_that_names_the_separator_is_obeyed(first: str, end: str) -> None:
+    content = end.join([first, "phone;a,b", "+254711000001;x,y", "12;z", ""])
+    chunk = chunk_of(content, "{{a,b}}")
+    assert [(row.recipient, row.text) for row in chunk.taken] == [("+254711000001", "x,y")]
+    assert [row.line for row in chunk.refused] == [4]
+
+
+def test_a_default_is_filled_in_where_a_cell_is_empty() -> None:
+    content = "phone,name,town\n+254711000001,,Kisumu\n+254711000002,NULL\n+254711000003,Amina,Nairobi\n"
+    chunk = chunk_of(content, "Dear {{name|friend}} of {{ Town | our town }}")
+    assert [row.text for row in chunk.taken] == [
+        "Dear friend of Kisumu",
+        "Dear friend of our town",
+        "Dear Amina of Nairobi",
+    ]
+    assert chunk_of(content, "Hello{{name|}}").taken[0].text == "Hello"
+    assert [row.line for row in chunk_of(content, "{{name|friend}} {{town}}").refused] == [3]
+    assert [row.code for row in chunk_of(content, "{{name|}}").refused] == ["empty_message"] * 2
+    assert code_of(lambda: chunk_of(content, "{{nmae|friend}}")) == "missing_column"
+
+
+def test_what_looks_like_a_placeholder_and_is_none_is_told_once() -> None:
+    header = read_header(b"phone,name,text\n")
+    reader = BatchRows("{name} ((first name)) [Name] <town> {{name}} [1] <3 f(x) {}", header, None)
+    assert reader.warnings.counts == {"unfilled_placeholder": 4}
+    of_rows = BatchRows("{{text}}", header, None)
+    of_rows.read(
+        iter([(2, ["+254711000001", "", "Dear {name}"]), (3, ["+254711000002", "", "Dear Amina"])]), 10
+    )
+    assert [(one["line"], one["code"]) for one in of_rows.warnings.named] == [(2, "unfilled_placeholder")]
+    assert "{name}" in of_rows.warnings.named[0]["message"]
+
+
+def test_a_filled_cell_under_a_nameless_column_is_an_extra_cell() -> None:
+    """`1,500` became 1: a person would have been asked for KES 1."""
+    chunk = chunk_of(
+        "phone,amount,\n+254711000001,1,500\n+254711000002,700,\n+254711000003,900\n", "KES {{amount}}"
+    )
+    assert [row.text for row in chunk.taken] == ["KES 700", "KES 900"]
+    assert [(row.line, row.code) for row in chunk.refused] == [(2, "extra_cells")]
+    assert refused_of("phone,,amount\n+254711000001,1,500\n", "{{amount}}") == [
+        (2, "+254711000001", "extra_cells")
+    ]
+
+
+def test_an_index_before_the_first_named_column_is_none() -> None:
+    chunk = chunk_of(",phone,name\n0,+254711000001,Amina\n1,+254711000002,Brian\n")
+    assert [row.text for row in chunk.taken] == ["Dear Amina", "Dear Brian"]
 
 
 def test_a_line_number_is_the_one_an_editor_shows() -> None:
@@ -144,7 +238,7 @@ def test_a_file_that_is_not_utf8_is_refused_with_the_line() -> None:
 
 
 def test_a_header_has_to_name_the_phone_column_once() -> None:
-    assert code_of(lambda: read_header(b"number,name\n")) == "missing_phone_column"
+    assert code_of(lambda: read_header(b"who,name\n")) == "missing_phone_column"
     assert code_of(lambda: read_header(b"phone,Phone \n")) == "duplicate_column"
 
 
@@ -206,7 +300,7 @@ def test_a_row_without_end_is_refused_before_it_fills_the_memory(tmp_path: Path,
     tracemalloc.start()
     try:
         with path.open("rb") as file, pytest.raises(InvalidFile) as refused:
-            list(read_rows(file, ","))
+            list(read_rows(file, read_header(b"phone,name\n")))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -217,4 +311,4 @@ def test_a_row_without_end_is_refused_before_it_fills_the_memory(tmp_path: Path,
 def test_a_long_row_is_read_as_long_as_it_ends_in_time() -> None:
     row = ",".join(["+254711000001", *["x" * 50] * 3000])
     file = io.BytesIO(f"phone\n{row}\n{row}\n".encode())
-    assert [line for line, _ in read_rows(file, ",")] == [2, 3]
+    assert [line for line, _ in read_rows(file, read_header(b"phone,name\n"))] == [2, 3]

@@ -14,10 +14,9 @@ from messaging.batches import control, exports, progress
 from messaging.batches.upkeep import BatchUpkeep
 from messaging.messages.views import MessageFilters, list_messages
 from messaging.operations import sweep
-from messaging.sending import due
+from messaging.sending import due, order
 from messaging.storage import tables
 from messaging.storage.database import Database
-from messaging.storage.due_times import due_now
 from tests.support import delivery
 
 ROWS = 4000
@@ -107,11 +106,13 @@ def test_a_claim_reads_no_more_of_a_batch_than_it_takes(large: Database) -> None
     """In the order of the index: a bitmap would be of all that is due, and sorted for each claim."""
     back_off(large)
     with plans(large) as found, large.read() as connection:
-        asked = {**due_now(connection, large.now(connection)), "batch_id": SENDING, "most": 500}
-        assert len(connection.execute(due._DUE_IN_BATCH, asked).all()) == 500
-    (line,) = found
-    assert "ix_messages_bulk" in line
+        asked = {**order.moments(connection, large.now(connection)), "batch_id": SENDING, "most": 500}
+        assert len(connection.execute(due._BATCH.claimable, asked).all()) == 500
+    (line,) = (one for one in found if "ix_messages_bulk" in one)
     assert line.startswith(("SEARCH messages", "->  Index Scan"))
+    # For each row, whether an earlier text to the same person waits.
+    (line,) = (one for one in found if "ix_messages_queued" in one)
+    assert line.startswith(("SEARCH earlier", "->  Index Scan"))
 
 
 def back_off(database: Database) -> None:

@@ -62,6 +62,17 @@ def test_doubtful_numbers_are_counted_and_named(database: Database, settings: Se
     assert quote(database, settings, [ALICE])["warnings"] == []
 
 
+def test_the_first_texts_are_shown_filled_in(database: Database, settings: Settings) -> None:
+    file = io.BytesIO(b"phone,name\n" + b"".join(b"+25471100000%d,N%d\n" % (n, n) for n in range(9)))
+    quoted = quotes.quote_file(settings, database, file, "Dear {{name}}")
+    assert quoted["samples"] == [{"to": f"+25471100000{n}", "text": f"Dear N{n}"} for n in range(3)]
+
+
+def test_a_text_with_an_unfilled_placeholder_is_warned_of(database: Database, settings: Settings) -> None:
+    for text in ("Dear {name}", "Dear {{name}}"):
+        assert quote(database, settings, [ALICE], text)["warning_counts"] == {"unfilled_placeholder": 1}
+
+
 def test_a_price_that_goes_up_and_down_again_is_followed(database: Database, settings: Settings) -> None:
     for cost in ("KES 1.0000", "KES 1.0000", "KES 1.0000", "KES 2.0000", "KES 1.0000"):
         learn(database, ALICE, cost)

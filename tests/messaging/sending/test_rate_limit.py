@@ -23,7 +23,10 @@ HUNDRED_MESSAGES = Rates(100_000, 100)
 
 def take(database: Database, rates: Rates, count: int = 1, *, urgent: bool = False) -> float:
     seconds: float = in_write(
-        database, lambda connection, now: rate_limit.take(connection, rates, [(count, urgent)], now)[0]
+        database,
+        lambda connection, now: rate_limit.take(
+            connection, rate_limit.lock(connection), rates, [(count, urgent)], now
+        )[0],
     )
     return seconds
 

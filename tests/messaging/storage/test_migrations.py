@@ -76,6 +76,7 @@ def definitions(database: Database) -> set[str]:
         "SELECT sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND name NOT LIKE 'alembic%'"
         if database.is_sqlite
         else "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+        " AND tablename NOT LIKE 'huey%'"
     )
     with database.read() as connection:
         found = connection.execute(text(statement)).scalars()

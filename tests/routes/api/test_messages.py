@@ -305,7 +305,7 @@ def test_every_post_stands_in_the_history(caller: Caller, database: Database) ->
 def test_the_api_knows_every_status_and_every_kind_of_callback(app: OpenAPI) -> None:
     assert set(get_args(Status)) == set(statuses.ALL)
     assert set(get_args(CallbackKind)) == {"inbound", "report", "opt_out", "subscription", "fetched"}
-    assert set(get_args(CallbackOutcome)) == {"applied", "quarantined", "unapplied"}
+    assert set(get_args(CallbackOutcome)) == {"received", "applied", "quarantined", "unapplied"}
 
 
 def test_an_unknown_message_is_resent_by_a_person_and_only_once(caller: Caller, database: Database) -> None:

@@ -16,6 +16,7 @@ from messaging.storage import tables
 from messaging.storage.database import Database, utc_now
 from routes.uploads import SLOTS
 from tests.support.web import API_KEY, Caller
+from tests.support.workbooks import workbook
 from utils.money import parse_money
 from utils.provider_answers import RecipientAnswer
 from utils.settings import Settings
@@ -128,6 +129,37 @@ def test_every_row_is_sent_or_stands_in_a_download_with_its_line(
     assert batch["total"] + len(duplicates) + len(refused) == 7
 
 
+def test_the_column_of_the_numbers_can_be_chosen(
+    app: OpenAPI, database: Database, settings: Settings, caller: Caller
+) -> None:
+    content = "mobile,tel,name\n+254711000001,+254711000009,Amina\n"
+    assert error_of(upload(app, content)) == (400, "several_phone_columns")
+    assert error_of(upload(app, content, "/v1/quote", phone_column="fax")) == (400, "missing_phone_column")
+    assert upload(app, content, "/v1/quote", phone_column="Tel").json["recipients"] == 1  # type: ignore[index]
+    upload(app, content, phone_column="Tel")
+    import_all(database, settings)
+    assert [one["to"] for one in caller.messages()] == ["+254711000009"]
+
+
+def test_an_excel_file_is_a_batch_like_any_other(
+    app: OpenAPI, database: Database, settings: Settings, caller: Caller
+) -> None:
+    rows = [["Mobile", "Name"], [254711000001.0, "Élodie"], ["+254711000001/2", "Brian"], ["-", ""]]
+    content = workbook({"Notes": [["nothing"]], "People": rows})
+    assert error_of(upload(app, content)) == (400, "missing_phone_column")
+    assert error_of(upload(app, content, sheet="Other")) == (400, "missing_sheet")
+    quoted: dict[str, Any] = upload(app, content, "/v1/quote", sheet="People").json  # type: ignore[assignment]
+    assert quoted["samples"] == [{"to": "+254711000001", "text": "Dear Élodie, school closes at noon"}]
+    upload(app, content, sheet="People")
+    import_all(database, settings)
+    assert [one["text"] for one in caller.messages()] == ["Dear Élodie, school closes at noon"]
+    refused = rows_of(caller.get("/v1/batches/1/refused.csv"))
+    assert [(row["line"], row["code"], row["Name"]) for row in refused] == [
+        ("3", "two_numbers", "Brian"),
+        ("4", "missing_phone", ""),
+    ]
+
+
 def test_a_very_long_row_is_kept_without_its_cells(
     app: OpenAPI, database: Database, settings: Settings, caller: Caller
 ) -> None:
@@ -164,10 +196,10 @@ def test_what_is_wrong_with_the_whole_file_is_said_before_anything_is_kept(
     app: OpenAPI, database: Database
 ) -> None:
     assert error_of(upload(app, "phone\n+254711000001\n")) == (400, "missing_column")
-    assert error_of(upload(app, "number,name\n1,2\n")) == (400, "missing_phone_column")
+    assert error_of(upload(app, "who,name\n1,2\n")) == (400, "missing_phone_column")
     assert error_of(upload(app, "phone,phone\n1,2\n")) == (400, "duplicate_column")
-    assert error_of(upload(app, "phone,name\n+254711000001,José\n".encode("latin-1"))) == (400, "not_utf8")
-    assert error_of(upload(app, FILE.encode("utf-16"))) == (400, "not_utf8")
+    assert error_of(upload(app, b"phone,name\n+254711000001,Jos\n" + b"\xc3")) == (400, "not_utf8")
+    assert error_of(upload(app, FILE.encode("utf-16")[:-1])) == (400, "not_utf8")
     assert error_of(upload(app, "")) == (400, "empty_file")
     assert error_of(upload(app, text=" ")) == (400, "empty_message")
     assert error_of(upload(app, text="Dear {{name")) == (400, "invalid_placeholder")
