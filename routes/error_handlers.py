@@ -80,7 +80,8 @@ def answer_http_error(error: HTTPException) -> Response:
 
 
 def answer_storage_error(error: Exception) -> Response:
-    logger.error("the database cannot be used", exc_info=error)
+    # Without the traceback: in an outage each request would write its own, and all say the same.
+    logger.error("the database cannot be used", extra={"error": str(error).partition("\n")[0]})
     return answer_service_error(StorageUnavailable())
 
 
