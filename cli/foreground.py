@@ -100,6 +100,7 @@ def _is_taken(host: str, port: int) -> bool:
 
 def _greeting(settings: Settings) -> Iterator[str]:
     yield f"Service      {settings.service_url}"
+    yield f"API          {settings.service_url}/docs"
     if settings.is_offline:
         yield f"Phones       {settings.simulator_url}/  (offline: no text leaves this machine)"
     else:

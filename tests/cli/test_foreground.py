@@ -182,6 +182,7 @@ def test_the_greeting_names_the_service_the_phones_and_the_callback_urls_once(st
     output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     for told in (
         f"Service      http://127.0.0.1:{port}\n",
+        f"API          http://127.0.0.1:{port}/docs\n",
         f"http://127.0.0.1:{simulator_port}/ ",
         f"http://127.0.0.1:{port}/sms/twoway?token=… ",
         f"http://127.0.0.1:{port}/sms/delivery-reports?token=… ",
