@@ -11,6 +11,8 @@ TEST_PROCESSES ?= auto
 IS_OLD = $(shell $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || echo yes)
 LACKS_VENV = $(shell $(PYTHON) -c 'import venv, ensurepip' >/dev/null 2>&1 || echo yes)
 INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes
+# pip writes at length about what it tried; this is the last line.
+UNREACHABLE = "Not installed: see above. Without a network the package index cannot be reached"
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check format format-check lint types migration benchmark torture pins pins-check
@@ -64,10 +66,11 @@ pins-check: $(DEVELOPMENT) ## fail when requirements*.txt no longer follow from 
 $(RUNTIME): requirements.txt
 	$(if $(IS_OLD),$(error Python 3.11 or newer is needed: install it (Debian, Ubuntu: apt install python3.11 python3.11-venv) or name it with PYTHON=python3.11))
 	$(if $(LACKS_VENV),$(error $(PYTHON) lacks venv: install it (Debian, Ubuntu: apt install python3-venv)))
+	@echo "Installing (20 MB, once)…"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	@$(INSTALL) --requirement requirements.txt
+	@$(INSTALL) --requirement requirements.txt || { echo $(UNREACHABLE) >&2; exit 1; }
 	@touch $@
 
 $(DEVELOPMENT): requirements-dev.txt $(RUNTIME)
-	@$(INSTALL) --requirement requirements-dev.txt
+	@$(INSTALL) --requirement requirements-dev.txt || { echo $(UNREACHABLE) >&2; exit 1; }
 	@touch $@

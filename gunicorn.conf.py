@@ -6,7 +6,7 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
-from utils.logs import configure_logging
+from utils.logs import configure_logging, mask_path
 from utils.setting_types import is_loopback, join_host
 from utils.settings import Settings, SettingsError, load_settings
 
@@ -41,7 +41,7 @@ class JsonLogger(Logger):
         self.access_log.info(
             "%s %s",
             environ.get("REQUEST_METHOD"),
-            environ.get("PATH_INFO"),
+            mask_path(environ.get("PATH_INFO", "")),
             extra={
                 "status": status_of(resp),
                 "milliseconds": round(request_time / timedelta(milliseconds=1), 1),

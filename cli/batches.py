@@ -16,16 +16,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from sqlalchemy.exc import SQLAlchemyError
 
+from cli.bulk_preview import lines_of, require_consent
 from cli.context import current_service, read_time, require_own_database, time_zone
 from cli.output import as_json_option, in_words, print_json, print_table, show, show_warnings
 from messaging.batches import control, importer, progress, upload, upload_store
 from messaging.batches import quote as quotes
-from messaging.messages.accept import ON_UNKNOWN
+from messaging.messages.accept import ON_UNKNOWN, validate_times
 from messaging.service import Service
 from utils.errors import AcceptanceUnknown, Conflict, StorageUnavailable
 from utils.local_times import show_local_time
 
 LOOK_SECONDS = 0.5
+# A file of which more is refused is not what its sender thinks it is.
+MOST_REFUSED_SHARE = 0.2
 PHONE_COLUMN = click.option("--phone-column", help="The column of the numbers, where several may be meant.")
 SHEET = click.option("--sheet", help="Of an Excel file; its first one if absent.")
 CSV_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -53,16 +56,35 @@ commands = AppGroup()
 @click.option("--on-unknown", type=click.Choice(ON_UNKNOWN), default="hold", show_default=True)
 @click.option("--idempotency-key", help="The same key and file within a day is one batch.")
 @click.option("--wait", is_flag=True, help="Stay until every message has been sent.")
+@click.option(
+    "--max-refused",
+    type=click.FloatRange(0, 1),
+    default=MOST_REFUSED_SHARE,
+    show_default=True,
+    help="Queue nothing where a larger share of the rows would be refused.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask. Without a terminal nobody is asked either.")
 @as_json_option
-def bulk(file: Path, idempotency_key: str | None, wait: bool, as_json: bool, **fields: Any) -> None:
+def bulk(
+    file: Path,
+    idempotency_key: str | None,
+    wait: bool,
+    max_refused: float,
+    yes: bool,
+    as_json: bool,
+    **fields: Any,
+) -> None:
     """Queue a text to every row of FILE, CSV or .xlsx; the worker sends them.
 
-    Interrupted or killed while it reads the file, it sends none.
+    Shows first what it comes to, and asks. Interrupted or killed while it reads the file, it sends none.
     """
     service = current_service()
     require_own_database(service)
     with file.open("rb") as stream:
         request = _request(stream, fields)
+        found = _look_before(service, stream, request, max_refused)
+        lines = lines_of(service, found, is_personal="{{" in request.text)
+        require_consent(lines, is_agreed=yes, is_silent=as_json)
         answer = upload.receive(
             service.settings, service.database, request, stream, idempotency_key, is_mine=True
         )
@@ -79,6 +101,29 @@ def bulk(file: Path, idempotency_key: str | None, wait: bool, as_json: bool, **f
     # Whoever waits for the end has not got it from a batch that is held.
     failed = ("cancelled", "paused") if wait else ("cancelled",)
     sys.exit(1 if batch["status"] in failed or not batch["total"] else 0)
+
+
+def _look_before(
+    service: Service, stream: BinaryIO, request: upload.BatchRequest, max_refused: float
+) -> dict[str, Any]:
+    """The quote of what is to be sent. Raises InvalidInput where too much of it would be refused.
+
+    A time that cannot be is told before anybody is asked.
+    """
+    with service.database.read() as connection:
+        validate_times(request.send_at, request.expires_at, service.database.now(connection))
+    found = quotes.quote_file(
+        service.settings,
+        service.database,
+        stream,
+        request.text,
+        request.sender_id,
+        request.phone_column,
+        request.sheet,
+    )
+    quotes.require_few_refused(found, max_refused)
+    stream.seek(0)
+    return found
 
 
 @contextmanager

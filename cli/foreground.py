@@ -100,12 +100,17 @@ def _is_taken(host: str, port: int) -> bool:
 
 def _greeting(settings: Settings) -> Iterator[str]:
     yield f"Service      {settings.service_url}"
+    yield f"API          {settings.service_url}/docs"
     if settings.is_offline:
         yield f"Phones       {settings.simulator_url}/  (offline: no text leaves this machine)"
     else:
         yield f"Provider     {settings.provider_host}, account {settings.provider_username}"
     for name, url in settings.callback_urls.items():
-        yield f"Callback     {url}  ({name})"
+        # A terminal is often recorded, and a token lets in whoever reads it.
+        path, _, token = url.partition("?token=")
+        yield f"Callback     {path}{'?token=…' if token else ''}  ({name})"
+    if settings.webhook_tokens:
+        yield "The token is the first of WEBHOOK_TOKENS; `sms doctor` shows the whole URLs."
     yield "Ctrl-C stops all of it."
 
 

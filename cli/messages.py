@@ -11,6 +11,7 @@ from flask.cli import AppGroup
 
 from cli.context import current_database, current_service, require_own_database
 from cli.output import as_json_option, print_json, print_table, show, show_warnings
+from messaging.consent import ledger
 from messaging.messages import accept, unknown_outcomes
 from messaging.messages.views import get_message
 from utils.errors import InvalidInput
@@ -32,10 +33,12 @@ def send(to: str, text: str, sender_id: str | None, idempotency_key: str | None,
     require_own_database(service)
     request = accept.SendRequest([to], text, sender_id, origin="cli")
     with _key_shown(idempotency_key) as key:
-        answer = accept.accept(service.settings, service.database, request, key).body
+        answer = accept.accept(service.settings, service.database, request, key, ledger.suppressed).body
     message = answer["messages"][0]
     show(answer, as_json, f"Message {message['id']} to {message['to']} is {message['status']}.")
     if not as_json:
+        if answer["blocked"]:
+            click.echo("The recipient opted out: it will be blocked, not sent.", err=True)
         show_warnings(answer)
 
 

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 from messaging.messages.idempotency import KeyReused
 from messaging.operations.health import STORAGE_ERRORS
 from messaging.sending.triggers import RecipientsRejected
+from routes.unknown_fields import explain_unknown, fields_of
 from utils import errors
 from utils.errors import InvalidInput, ServiceError, StorageUnavailable
 from utils.logs import request_id
@@ -38,6 +39,7 @@ HTTP_STATUSES: tuple[tuple[type[ServiceError], int], ...] = (
     (errors.ProviderError, 502),
 )
 SENTENCES = {404: "There is no such route here", 405: "This route does not take that method"}
+UNKNOWN_FIELD = "extra_forbidden"
 NO_OBJECT = "The body has to be a JSON object, sent as Content-Type: application/json"
 RETRY_AFTER_SECONDS = {"busy": 2, "storage_unavailable": 10}
 
@@ -78,7 +80,8 @@ def answer_http_error(error: HTTPException) -> Response:
 
 
 def answer_storage_error(error: Exception) -> Response:
-    logger.error("the database cannot be used", exc_info=error)
+    # Without the traceback: in an outage each request would write its own, and all say the same.
+    logger.error("the database cannot be used", extra={"error": str(error).partition("\n")[0]})
     return answer_service_error(StorageUnavailable())
 
 
@@ -90,9 +93,12 @@ def answer_unexpected(error: Exception) -> Response:
 
 def refuse_invalid_request(error: ValidationError) -> Response:
     """flask-openapi's callback: the first thing wrong is named, all are listed. Raises InvalidInput."""
+    told = error.errors(include_url=False, include_input=False, include_context=False)
+    # That `message` is not known explains why `text` is missing, and not the other way round.
+    told.sort(key=lambda one: one["type"] != UNKNOWN_FIELD)
     found = [
-        {"field": ".".join(str(part) for part in one["loc"]), "message": _sentence(one)}
-        for one in error.errors(include_url=False, include_input=False, include_context=False)
+        {"field": ".".join(str(part) for part in one["loc"]), "message": _sentence(one, error.title)}
+        for one in told
     ]
     first = found[0]
     raise InvalidInput(
@@ -103,7 +109,12 @@ def refuse_invalid_request(error: ValidationError) -> Response:
     )
 
 
-def _sentence(error: ErrorDetails) -> str:
+def _sentence(error: ErrorDetails, model_name: str) -> str:
+    name = str(error["loc"][-1]) if error["loc"] else ""
+    if error["type"] == UNKNOWN_FIELD:
+        return explain_unknown(name, fields_of(model_name))
+    if error["type"] == "missing":
+        return f"`{name}` is missing"
     if error["type"] == "model_type":  # its own sentence names a class of ours
         return "A JSON object is needed here" if error["loc"] else NO_OBJECT
     return error["msg"].removeprefix("Value error, ")

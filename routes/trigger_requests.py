@@ -9,9 +9,11 @@ from flask import Request
 
 from messaging.messages.accept import validate_text
 from messaging.sending.triggers import TriggerResult
+from routes.unknown_fields import explain_unknown, likely
 from utils.errors import InvalidInput, InvalidPhone
 from utils.phone_numbers import PhoneNumber, read_query_phone
 
+PARAMETERS = ("phone", "message", "api_key", "idempotency_key")
 DEFAULT_MESSAGE = "Hello from Africa's Talking!"
 
 
@@ -28,6 +30,7 @@ class TriggerRequest:
 
 def read_trigger(request: Request, default_region: str | None) -> TriggerRequest:
     """Raises InvalidInput (missing_phone), InvalidPhone, EmptyMessage."""
+    _refuse_misspelt(request)
     key = request.headers.get("Idempotency-Key") or request.args.get("idempotency_key")
     phones = _read_phones(request.args.getlist("phone"), default_region)
     return TriggerRequest(phones, _read_message(request), key)
@@ -52,6 +55,13 @@ def _sentence(asked: TriggerRequest, result: TriggerResult) -> str:
         if accepted == wanted
         else f"SMS sent to {accepted} of {wanted} recipients"
     )
+
+
+def _refuse_misspelt(request: Request) -> None:
+    """`?text=…` would text the default message. What resembles none of ours (`_=123` of a browser) is let be."""
+    for name in request.args:
+        if name not in PARAMETERS and likely(name, PARAMETERS):
+            raise InvalidInput(explain_unknown(name, PARAMETERS), code="unknown_parameter", field=name[:64])
 
 
 def _read_phones(values: list[str], default_region: str | None) -> list[PhoneNumber]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from utils.logs import JsonLinesHandler, choose_request_id, configure_logging, mask, request_id
+from utils.logs import JsonLinesHandler, choose_request_id, configure_logging, mask, mask_path, request_id
 
 logger = logging.getLogger("service.test")
 
@@ -106,6 +106,10 @@ def test_an_offered_request_id_is_kept_when_it_is_plain(offered: str, is_kept: b
         ("/sms/invoke-bulk-sms?api_key=k&phone=%2B254711000001 502", "/sms/invoke-bulk-sms?… 502"),
         ("connect postgresql://user:word@db/sms", "connect postgresql://…@db/sms"),
         ("failed [SQL: INSERT] [parameters: ('a text', 'x')]\nmore", "failed [SQL: INSERT] [parameters: …]"),
+        ("to +254-711-000-001.", "to …001."),
+        ("to +254.711.000.001, (0711) 000 001", "to …001, …001"),
+        ("to 0711-000-001", "to …001"),
+        ("at 2026-11-29 08:49:34 from 192.168.100.200", "at 2026-11-29 08:49:34 from 192.168.100.200"),
         ("attempt 12345678 took 0.123456789 s", "attempt 12345678 took 0.123456789 s"),
         ("ATXid_7468c9a251f9e9efcc6b2f7ea756a56c", "ATXid_7468c9a251f9e9efcc6b2f7ea756a56c"),
         ("8f14e45f-ceea-467f-a8f6-123456789012", "8f14e45f-ceea-467f-a8f6-123456789012"),
@@ -113,6 +117,29 @@ def test_an_offered_request_id_is_kept_when_it_is_plain(offered: str, is_kept: b
 )
 def test_numbers_queries_and_passwords_are_masked_and_ids_are_not(text: str, masked: str) -> None:
     assert mask(text) == masked
+
+
+@pytest.mark.parametrize(
+    ("path", "masked"),
+    [
+        ("/v1/conversations/254-711-000-001", "/v1/conversations/…001"),
+        ("/v1/conversations/254.711.000.001/read", "/v1/conversations/…001/read"),
+        ("/v1/opt-outs/(0711) 000 001", "/v1/opt-outs/(…001"),
+        ("/v1/opt-outs/+254\xe2\x80\x91711\xe2\x80\x91000\xe2\x80\x91001", "/v1/opt-outs/…001"),
+        ("/v1/messages/12345678/resend", "/v1/messages/12345678/resend"),
+    ],
+)
+def test_no_number_stands_in_the_access_log_however_it_is_written(path: str, masked: str) -> None:
+    assert mask_path(path) == masked
+
+
+def test_what_a_terminal_would_obey_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO")
+    hostile = "\x9b2J\x7f\u2028\u202eevil\u2066\ufeff"
+    logger.info("said %s", hostile)
+    written = capsys.readouterr().err
+    assert not any(one in written for one in "\x9b\x7f\u2028\u202e\u2066\ufeff")
+    assert json.loads(written)["message"] == f"said {hostile}"
 
 
 def test_a_configured_secret_is_blotted_out_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:

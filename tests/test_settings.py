@@ -10,12 +10,19 @@ from utils.settings_model import NO_PROVIDER
 ACCOUNT = {
     "AT_USERNAME": "shop",
     "AT_API_KEY": "atsk_secret",
-    "API_KEYS": "key-one,key-two",
-    "WEBHOOK_TOKENS": "token-one,token-two",
-    "DASHBOARD_PASSWORD": "open sesame",
-    "SECRET_KEY": "signs-cookies",
+    "API_KEYS": "key-one-of-the-shop,key-two-of-the-shop",
+    "WEBHOOK_TOKENS": "token-one-of-the-shop,token-two-of-the-shop",
+    "DASHBOARD_PASSWORD": "open sesame please",
+    "SECRET_KEY": "signs-cookies-of-the-shop",
 }
-SECRETS = ("atsk_secret", "key-one", "key-two", "token-one", "open sesame", "signs-cookies")
+SECRETS = (
+    "atsk_secret",
+    "key-one-of-the-shop",
+    "key-two-of-the-shop",
+    "token-one-of-the-shop",
+    "open sesame please",
+    "signs-cookies-of-the-shop",
+)
 FORWARD_SECRETS = tuple(f"whsec_{letter * 43}=" for letter in "AB")
 
 
@@ -316,3 +323,23 @@ def test_a_child_gets_this_environment_with_its_own_values(monkeypatch: pytest.M
     monkeypatch.setenv("KEPT", "yes")
     given = child_environment({"PORT": "2"})
     assert (given["PORT"], given["KEPT"]) == ("2", "yes")
+
+
+@pytest.mark.parametrize("name", ["API_KEYS", "WEBHOOK_TOKENS", "DASHBOARD_PASSWORD", "SECRET_KEY"])
+def test_on_a_live_account_what_can_be_guessed_is_refused_and_not_shown(name: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings(ACCOUNT | {name: "hunter2-hunter2"})
+    assert refused.value.message.startswith(f"{name} has ")
+    assert "hunter2" not in refused.value.message
+    load_settings(ACCOUNT | {name: "hunter2-hunter2-"})
+    # AT's sandbox spends no money.
+    load_settings(ACCOUNT | {name: "hunter2", "AT_USERNAME": "sandbox"})
+
+
+@pytest.mark.parametrize("name", ["QUEUE_URL", "DATABASE_URL"])
+@pytest.mark.parametrize("url", ["{}://u:pa/ssword@db:port/0", "{}://u:password@[::1/0"])
+def test_a_url_that_no_driver_can_read_is_refused_without_its_password(name: str, url: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings({name: url.format("redis" if name == "QUEUE_URL" else "postgresql")})
+    assert refused.value.message.startswith(f"{name} must be ")
+    assert "pa" not in refused.value.message

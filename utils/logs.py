@@ -27,6 +27,17 @@ TALKATIVE_LOGGERS = ("urllib3", "sqlalchemy", "requests", "asyncio", "huey", "al
 MASKED = "…"
 SHORTEST_SECRET = 6  # a shorter one would blot out ordinary words
 
+# Digits that only a person's way of writing a number keeps apart; a plus or a zero in front tells it from dates and
+# addresses.
+WRITTEN_NUMBER = re.compile(
+    r"(?<![\w.:-])(?:\+|%2[Bb])\d(?:(?:[-. ()]|%20){0,2}\d){8,14}(?!\d)"
+    r"|(?<![\w.:-])\(?0\d{2,3}\)?[-. ]\d{3}[-. ]\d{3,4}(?![\w.:-])"
+)
+# In a path nothing else looks like it. Ids have no more digits.
+NUMBER_IN_PATH = re.compile(r"\+?\d(?:[^\w/]{0,3}\d){8,}")
+LONGEST_PATH = 300
+# What a terminal obeys, or shows in another order or not at all. JSON escapes only those below U+0020.
+CONTROLS = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 PHONE_NUMBER = re.compile(r"(?<![\w.-])(\+|%2[Bb])?\d{9,15}(?![\w-])")
 QUERY_STRING = re.compile(r"\?[^\s\"'<>]*=[^\s\"'<>]*")
 URL_PASSWORD = re.compile(r"(?<=://)[^\s/@]+@")
@@ -74,7 +85,18 @@ def mask(text: str, secrets: Iterable[str] = ()) -> str:
     text = URL_PASSWORD.sub(MASKED + "@", text)
     text = SQL_PARAMETERS.sub(f"[parameters: {MASKED}]", text)
     text = SQL_DETAIL.sub(f"\\1:  {MASKED}\n", text)
-    return PHONE_NUMBER.sub(lambda found: MASKED + found.group()[-3:], text)
+    text = WRITTEN_NUMBER.sub(_last_digits, text)
+    return PHONE_NUMBER.sub(_last_digits, text)
+
+
+def mask_path(path: str) -> str:
+    """A path as WSGI has it (bytes read as Latin-1), for the access log."""
+    text = path.encode("latin-1", "replace").decode("utf-8", "replace")[:LONGEST_PATH]
+    return NUMBER_IN_PATH.sub(_last_digits, text)
+
+
+def _last_digits(found: re.Match[str]) -> str:
+    return MASKED + found.group()[-3:]
 
 
 class RequestIdFilter(logging.Filter):
@@ -100,7 +122,7 @@ class JsonLinesFormatter(logging.Formatter):
         line |= {name: self._clean(value) for name, value in vars(record).items() if _is_ours(name, value)}
         if record.exc_info and record.exc_info[1]:
             line["exception"] = self._clean("".join(traceback.format_exception(record.exc_info[1])))
-        return json.dumps(line, ensure_ascii=False)
+        return CONTROLS.sub(_escaped, json.dumps(line, ensure_ascii=False))
 
     def _clean(self, value: object) -> object:
         if value is None or isinstance(value, bool | int | float):
@@ -110,6 +132,10 @@ class JsonLinesFormatter(logging.Formatter):
         if isinstance(value, list | tuple):
             return [self._clean(entry) for entry in value]
         return mask(str(value), self._secrets)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found.group()):04x}"
 
 
 def _is_ours(name: str, value: object) -> bool:

@@ -85,18 +85,23 @@ def _check_database_url(value: str) -> str:
     scheme, _, rest = value.partition("://")
     if scheme == "sqlite":
         return _check_sqlite(value)
+    wanted = "sqlite:///… or postgresql://…"
     if scheme in POSTGRESQL_SCHEMES and rest:
+        # A driver that cannot read it would quote it, with the password.
+        _split_url(value, wanted)
         return f"postgresql://{rest}"
-    raise ValueError("sqlite:///… or postgresql://…")
+    raise ValueError(wanted)
 
 
 def _check_queue_url(value: str) -> str:
     scheme, _, rest = value.partition("://")
+    wanted = "sqlite:///…, postgresql://… or redis://…"
     if scheme in {"redis", "rediss"} and rest:
+        _split_url(value, wanted)
         return value
     if scheme in {"sqlite", *POSTGRESQL_SCHEMES}:
         return _check_database_url(value)
-    raise ValueError("sqlite:///…, postgresql://… or redis://…")
+    raise ValueError(wanted)
 
 
 def _check_region(value: str) -> str:

@@ -32,6 +32,10 @@ NEEDED_WITH_AN_ACCOUNT = {
     "dashboard_password": "the password of the dashboard",
     "secret_key": "a long random text that signs the dashboard's cookies",
 }
+LISTS = ("api_keys", "webhook_tokens")
+GUESSABLE = (*LISTS, "dashboard_password", "secret_key")
+SHORTEST_SECRET = 16
+SANDBOX = "sandbox"
 WANTED = {
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
@@ -67,6 +71,7 @@ def load_settings(
     problems += _find_unknown(from_file, environment)
     if for_service:
         problems += _find_missing(texts)
+        problems += _find_guessable(texts)
         problems += _find_exposed(texts)
     try:
         settings = Settings.model_validate(texts)
@@ -132,6 +137,25 @@ def _find_missing(texts: Mapping[str, str]) -> list[str]:
     if "forward_url" in texts and "forward_secret" not in texts:
         problems.append(f"FORWARD_SECRET is not set: FORWARD_URL is, so set it to {WANTED_SECRET}")
     return problems
+
+
+def _find_guessable(texts: Mapping[str, str]) -> list[str]:
+    """On a live account. AT's sandbox, whose user name is its own, spends no money."""
+    if texts.get("at_username", SANDBOX) == SANDBOX:
+        return []
+    return [
+        f"{name.upper()} has {'an entry' if name in LISTS else 'a value'} of fewer than {SHORTEST_SECRET}"
+        " characters: make it long and random"
+        for name in GUESSABLE
+        if any(len(one.strip()) < SHORTEST_SECRET for one in _entries(name, texts))
+    ]
+
+
+def _entries(name: str, texts: Mapping[str, str]) -> list[str]:
+    text = texts.get(name)
+    if text is None:
+        return []
+    return [one for one in text.split(",") if one.strip()] if name in LISTS else [text]
 
 
 def _find_exposed(texts: Mapping[str, str]) -> list[str]:

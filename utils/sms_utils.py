@@ -284,7 +284,11 @@ def _connect() -> tuple[Settings, ProviderClient]:
     needed = {"AT_USERNAME": settings.at_username, "AT_API_KEY": settings.at_api_key}
     missing = [name for name, value in needed.items() if value is None]
     if missing:
-        raise MissingCredentials(f"Set {' and '.join(missing)} to send through Africa's Talking")
+        raise MissingCredentials(
+            f"Set {' and '.join(missing)} to send through Africa's Talking; to try it beside `make run`, where"
+            " nothing leaves this machine, set AT_USERNAME=sandbox, AT_API_KEY=offline and"
+            f" AT_BASE_URL={settings.simulator_url}"
+        )
     # By process, for two that share a connection after a fork would read each other's answers.
     key = (os.getpid(), *needed.values(), settings.at_base_url, settings.at_timeout_seconds)
     client = _CLIENTS.get(key)

@@ -45,6 +45,7 @@ from utils.errors import ServiceError
 from utils.logs import configure_logging
 from utils.settings import load_settings
 from worker.lanes import Lanes
+from worker.outages import DATABASE, QUEUE, Outages
 
 TICK_SECONDS = 0.5
 # The engine asks for a sweep each minute; a worker that got none for longer does not wait for it.
@@ -71,6 +72,7 @@ class Worker:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._outages = Outages()
         queue = create_queue(service.settings)
         self._waker = Waker(service.settings)
         service.database.wake = self.wake
@@ -139,14 +141,21 @@ class Worker:
         upkeep = BatchUpkeep(self._service.database)
         while not self._stopping.wait(TICK_SECONDS):
             try:
-                if time.monotonic() >= next_beat:
+                if time.monotonic() >= next_beat or self._outages.is_on(DATABASE):
                     health.beat(self._service.database, worker_name())
+                    self._look_for_the_end()
                     next_beat = time.monotonic() + health.HEARTBEAT_INTERVAL.total_seconds()
                 upkeep.look()
                 if due.has_due(self._service.database):
                     self.wake()
             except SQLAlchemyError:
                 logger.warning("the database cannot be reached", exc_info=True)
+
+    def _look_for_the_end(self) -> None:
+        """A heartbeat is a write: where it is stored, the database is well."""
+        self._outages.end(DATABASE)
+        if self._outages.is_on(QUEUE) and health.queue_problem(self._service.settings.queue_url) is None:
+            self._outages.end(QUEUE)
 
     def sweep_unasked(self) -> None:
         """The minute's work: at the start, and where the engine has not asked for it in time.
@@ -201,6 +210,11 @@ class Worker:
 
         Huey's own handlers interrupt tasks at SIGTERM, or at a second signal; ours only ever ask.
         """
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(self._outages)
+        settings = self._service.settings
+        note = {"worker": worker_name(), "threads": self._lanes.count, "provider": settings.provider_host}
+        logger.info("the worker starts", extra=note)
         self._consumer.start()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, self._stop)
@@ -208,11 +222,13 @@ class Worker:
         while not self._stopping.wait(HEALTH_CHECK_SECONDS):
             self._consumer.check_worker_health()
             self.keep_alive()
+        logger.info("the worker stops: what is under way ends first")
         lanes = [self._threads[self._lane_name(number)] for number in range(self._lanes.count)]
         self._await_posts([*lanes, *(thread for _, thread in self._consumer.worker_threads)])
         # Ticker, importer, sweeper and applier: killed at any point they lose nothing, so nobody waits for them.
         self._threads["answerer"].join()
         self._threads["forwarder"].join(FORWARD_STOP_SECONDS)
+        logger.info("the worker has stopped")
 
     def keep_alive(self) -> None:
         """Starts what does not run. A thread that an error has ended is logged and replaced."""

@@ -76,6 +76,23 @@ def quote_file(
     return quoted | reader.warnings.in_json()
 
 
+def least_seconds(settings: Settings, texts: int, posts: int) -> float:
+    """How long the rate limits make a send of `texts` in `posts` take, AT's own time left out."""
+    return max(texts / settings.at_max_messages_per_second, posts / settings.at_max_requests_per_second)
+
+
+def require_few_refused(found: dict[str, Any], max_refused: float) -> None:
+    """`found`: a quote of a file. `max_refused`: a share of its rows. Raises InvalidInput (too_many_refused)."""
+    refused, rows = found["refused_total"], found["recipients"] + found["refused_total"] + found["duplicates"]
+    if refused > rows * max_refused:
+        raise InvalidInput(
+            f"{refused:,} of {rows:,} rows would be refused, more than the {max_refused:.0%} that max_refused"
+            " allows: nothing was queued",
+            code="too_many_refused",
+            field="max_refused",
+        )
+
+
 @dataclass(slots=True)
 class _Tally:
     recipients: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,6 +30,8 @@ MOST_URGENT = 10
 # Clocks differ, and a request may have waited. Longer ago is a slip, and would send a campaign now.
 LATEST_PAST = timedelta(minutes=5)
 FURTHEST = timedelta(days=366)
+# A connection, phones and a sender id: those of the phones that must not be texted.
+FindBlocked = Callable[[Connection, Sequence[str], str | None], Collection[str]]
 ON_UNKNOWN = ("hold", "resend", "fail")
 
 
@@ -74,9 +76,16 @@ class _Recipients:
 
 
 def accept(
-    settings: Settings, database: Database, request: SendRequest, idempotency_key: str | None = None
+    settings: Settings,
+    database: Database,
+    request: SendRequest,
+    idempotency_key: str | None = None,
+    find_blocked: FindBlocked = lambda _connection, _phones, _sender_id: frozenset(),
 ) -> Acceptance:
     """Everything or nothing, durable when it returns.
+
+    `find_blocked`: the ledger's `suppressed`, for an answer that names who opted out. They are queued all the
+    same: what counts is the moment of the POST.
 
     Raises InvalidInput (EmptyMessage, NoRecipients, NobodyAccepted …), KeyReused.
     """
@@ -92,7 +101,7 @@ def accept(
                 return Acceptance(earlier.answer, is_replay=True)
         # Not before: an answer is given again also when its times have come.
         validate_times(request.send_at, request.expires_at, now)
-        body = _write(settings, database, connection, request, recipients, now)
+        body = _write(settings, database, connection, request, recipients, now, find_blocked)
         if idempotency_key is not None:
             idempotency.finish(connection, ROUTE, idempotency_key, body)
     return Acceptance(body)
@@ -175,6 +184,7 @@ def _write(
     request: SendRequest,
     recipients: _Recipients,
     now: datetime,
+    find_blocked: FindBlocked,
 ) -> dict[str, Any]:
     sender_id = request.sender_id or settings.at_sender_id
     batch_id = _write_batch(database, connection, request, recipients, sender_id, now)
@@ -197,11 +207,13 @@ def _write(
         for phone in recipients.phones
     ]
     ids = enqueue(database, connection, new)
+    suppressed = find_blocked(connection, recipients.phones, sender_id)
     return {
         "batch_id": batch_id,
         "accepted": len(new),
         "refused": recipients.refused,
         "duplicates": recipients.duplicates,
+        "blocked": [phone for phone in recipients.phones if phone in suppressed],
         **recipients.warnings.in_json(),
         "messages": [
             {"id": message_id, "to": phone, "status": "queued"}

@@ -53,6 +53,8 @@ def current(connection: Connection) -> Pauses:
 
 def pause(connection: Connection, name: str, reason: str, detail: str | None, now: datetime) -> None:
     """Keeps the first reason: it is the one that began the pause."""
+    if name not in current(connection).names:
+        logger.warning("sending is paused", extra={"pause": name, "reason": reason})
     row = {
         "name": name,
         "reason": reason,
@@ -70,6 +72,7 @@ def resume(connection: Connection, name: str | None = None) -> int:
     )
     lifted = connection.execute(statement).rowcount
     if lifted:
+        logger.info("sending is resumed", extra={"pause": name or "all", "lifted": lifted})
         wake_after_commit(connection)
     return lifted
 
@@ -116,5 +119,4 @@ def probe(database: Database, provider: ProviderClient) -> bool:
         resume(connection, ACCOUNT)
         # There may be money, and too little: one message finds out, not a full POST of every thread each minute.
         circuit_breaker.half_open(connection, database.now(connection))
-    logger.info("sending resumed")
     return True

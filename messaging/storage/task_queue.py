@@ -108,7 +108,7 @@ def require_queue_tables(settings: Settings) -> None:
                 raise NoQueueTables
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What a driver says, without a password that it quotes."""
     return mask(str(error).partition("\n")[0])
 

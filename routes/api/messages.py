@@ -9,6 +9,7 @@ from flask import Response
 from flask_openapi.models.tag import Tag
 
 from messaging.callbacks.views import list_callbacks
+from messaging.consent import ledger
 from messaging.messages import accept
 from messaging.messages.views import MessageFilters, get_message, list_messages
 from routes.api.common import DEFAULT_LIMIT, answer_send, create_blueprint, read_phone_field
@@ -57,7 +58,9 @@ def send_messages(body: SendMessages, header: IdempotencyHeader) -> tuple[Respon
     """Queues one text to one or many recipients. Durable when it answers."""
     service = current_service()
     return answer_send(
-        accept.accept(service.settings, service.database, body.as_request(), header.idempotency_key)
+        accept.accept(
+            service.settings, service.database, body.as_request(), header.idempotency_key, ledger.suppressed
+        )
     )
 
 

@@ -67,6 +67,9 @@ class AcceptedSend(Warned):
     accepted: int = Field(description="How many messages were queued")
     refused: list[RefusedRecipient]
     duplicates: int = Field(description="Recipients named more than once; each is sent to once")
+    blocked: list[str] = Field(
+        description="Of the accepted: those who opted out. They are not texted unless that is lifted before"
+    )
     messages: list[QueuedMessage]
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from app import create_app
+from cli import bulk_preview
 from messaging import statuses
 from messaging.batches import control, importer, progress
 from messaging.consent import ledger
@@ -79,8 +80,8 @@ def app(settings: Settings) -> Iterator[OpenAPI]:
 
 @pytest.fixture
 def sms(app: OpenAPI) -> Sms:
-    def call(*arguments: str) -> Result:
-        return app.test_cli_runner().invoke(args=["sms", *arguments])
+    def call(*arguments: str, typed: str | None = None) -> Result:
+        return app.test_cli_runner().invoke(args=["sms", *arguments], input=typed)
 
     return call
 
@@ -550,11 +551,48 @@ def test_an_opt_out_of_no_phone_is_refused(sms: Sms, migrated: Database) -> None
 def test_bulk_makes_a_file_into_a_batch(sms: Sms, migrated: Database, tmp_path: Path) -> None:
     file = tmp_path / "people.csv"
     file.write_text("phone,name\n+254711000001,Amina\n+254711000001,Amina\n12,Nobody\n")
-    result = sms("bulk", str(file), "--text", "Dear {{name}}", "--name", "Fees")
+    result = sms("bulk", str(file), "--text", "Dear {{name}}", "--name", "Fees", "--max-refused", "0.5")
     assert result.exit_code == 0, result.output
+    assert "1 to send, 1 rows refused, 1 duplicates, 0 opted out" in result.output
+    assert "First, to +254711000001: Dear Amina" in result.output
     assert "Batch 1: 1 messages, 1 rows refused, 1 duplicates; sending." in result.output
     with migrated.read() as connection:
         assert connection.execute(select(tables.messages.c.text)).scalars().all() == ["Dear Amina"]
+
+
+def test_bulk_queues_nothing_where_more_is_refused_than_may_be(
+    sms: Sms, migrated: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n+254711000002\n+254711000003\n12\n")
+    told = error_of(sms("bulk", str(file), "--text", "Hello"))
+    assert "1 of 4 rows would be refused, more than the 20%" in told
+    with migrated.read() as connection:
+        assert connection.execute(select(tables.batches.c.id)).all() == []
+    assert sms("bulk", str(file), "--text", "Hello", "--max-refused", "0.25").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "batches"), [((), "n\n", 0), ((), "\n", 0), ((), "y\n", 1), (("--yes",), "", 1)]
+)
+def test_bulk_asks_whoever_can_answer(
+    sms: Sms,
+    migrated: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    answer: str,
+    batches: int,
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n")
+    # click's runner puts a stream of its own in place of standard input.
+    monkeypatch.setattr(bulk_preview, "is_terminal", lambda: True)
+    result = sms("bulk", str(file), "--text", "Hello", *options, typed=answer)
+    assert ("Send?" in result.output) is (not options)
+    assert (result.exit_code == 0) is bool(batches)
+    with migrated.read() as connection:
+        assert len(connection.execute(select(tables.batches.c.id)).all()) == batches
 
 
 def test_bulk_sends_the_texts_that_a_file_brings(sms: Sms, migrated: Database, tmp_path: Path) -> None:

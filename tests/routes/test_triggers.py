@@ -106,6 +106,9 @@ BAD_QUERIES = [
     ("phone=254711000001&message=", "empty_message"),
     ("phone=254711000001&message=%20%0A", "empty_message"),
     (f"phone=254711000001&message={'a' * 1601}", "text_too_long"),
+    ("phone=254711000001&text=Hello", "unknown_parameter"),
+    ("phone=254711000001&mesage=Hello", "unknown_parameter"),
+    ("to=254711000001&message=Hello", "unknown_parameter"),
     ("phone=254711000001&message=a%00b", "invalid_input"),
     (f"phone=254711000001&idempotency_key={'k' * 300}", "invalid_input"),
 ]

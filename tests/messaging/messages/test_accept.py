@@ -36,6 +36,7 @@ def test_an_accepted_request_is_rows_in_the_queue(settings: Settings, database: 
         "accepted": 2,
         "refused": [],
         "duplicates": 0,
+        "blocked": [],
         "warnings": [],
         "warning_counts": {},
         "messages": [{"id": row.id, "to": row.recipient, "status": "queued"} for row in rows],

@@ -27,6 +27,7 @@ def test_one_text_to_one_person_is_queued(caller: Caller) -> None:
         "accepted": 1,
         "refused": [],
         "duplicates": 0,
+        "blocked": [],
         "warnings": [],
         "warning_counts": {},
         "messages": [{"id": message_id, "to": ALICE, "status": "queued"}],
@@ -39,6 +40,37 @@ def test_a_text_is_kept_and_measured_in_its_composed_form(caller: Caller) -> Non
     message = caller.message(answer.json["messages"][0]["id"])
     assert (message["text"], message["estimated_parts"]) == ("café " * 20, 1)
     assert message["sender_id"] == "O'Brien"
+
+
+def test_who_opted_out_is_named_at_once(caller: Caller) -> None:
+    caller.callback("/sms/opt-out", {"phoneNumber": BOB})
+    assert send(caller, to=[ALICE, BOB]).json["blocked"] == [BOB]
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "sentence"),
+    [
+        ({"to": ALICE, "message": "Hello"}, "message", "`message` is not known here: did you mean `text`?"),
+        ({"phone": ALICE, "text": "Hello"}, "phone", "`phone` is not known here: did you mean `to`?"),
+        ({"to": ALICE, "text": "x", "senderId": "A"}, "senderId", "did you mean `sender_id`?"),
+        ({"to": ALICE, "text": "x", "send-at": "A"}, "send-at", "did you mean `send_at`?"),
+        ({"to": ALICE, "text": "x", "zzz": "A"}, "zzz", "`zzz` is not known here, only to, text, sender_id"),
+        ({"to": ALICE}, "text", "`text` is missing"),
+    ],
+)
+def test_an_unknown_field_is_named_with_the_likely_one(
+    caller: Caller, body: dict[str, str], field: str, sentence: str
+) -> None:
+    answer = caller.post("/v1/messages", body)
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["error"]["field"]) == (400, field)
+    assert sentence in answer.json["error"]["message"]
+
+
+def test_an_unknown_query_parameter_is_named_with_the_likely_one(caller: Caller) -> None:
+    answer = caller.get("/v1/messages?phone=254711000001")
+    assert answer.json is not None
+    assert answer.json["error"]["message"] == "`phone` is not known here: did you mean `to`?"
 
 
 def test_a_doubtful_number_is_sent_to_and_named(caller: Caller) -> None:

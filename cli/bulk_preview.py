@@ -1,0 +1,59 @@
+"""What `sms bulk` shows before anything is queued, and the question it asks where somebody can answer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from cli.output import in_words
+from messaging.batches import quote as quotes
+from messaging.service import Service
+from utils.errors import Conflict
+
+NOT_SENT = "Nothing was queued"
+
+
+def require_consent(lines: Sequence[str], *, is_agreed: bool, is_silent: bool) -> None:
+    """Raises Conflict where the answer is no.
+
+    Without a terminal on standard input, as under cron, nobody could answer: that is a yes. `is_silent`: then nothing
+    is shown, for a program reads along.
+    """
+    asks = not is_agreed and is_terminal()
+    if asks or not is_silent:
+        for line in lines:
+            click.echo(line, err=True)
+    if not asks:
+        return
+    if not click.confirm("Send?", default=False, err=True):
+        raise Conflict(NOT_SENT)
+
+
+def lines_of(service: Service, found: dict[str, Any], *, is_personal: bool) -> list[str]:
+    """`found`: a quote. `is_personal`: each row has a text of its own."""
+    going = found["recipients"] - found["opted_out"]
+    posts = going if is_personal else -(-going // service.settings.at_max_recipients)
+    seconds = quotes.least_seconds(service.settings, going, posts)
+    cost = in_words(found["estimated_cost"]) or "unknown"
+    lines = [
+        f"{going:,} to send, {found['refused_total']:,} rows refused, {found['duplicates']:,} duplicates,"
+        f" {found['opted_out']:,} opted out",
+        f"{found['parts']:,} parts, estimated cost {cost}, {_duration(seconds)} at the least",
+    ]
+    if found["samples"]:
+        first = found["samples"][0]
+        lines.append(f"First, to {first['to']}: {first['text']}")
+    return lines
+
+
+def is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
