@@ -204,7 +204,8 @@ def _take_share(
             rows = _without_rest(rows, wanted.recipients_per_post)
     due.rows += rows
     due.posts += _posts(rows, wanted.recipients_per_post)
-    due.is_more |= found > len(rows)
+    # What was read, and fills more POSTs than this lane makes, stays queued too.
+    due.is_more |= found > len(rows) or due.posts > wanted.posts
 
 
 def _total(connection: Connection, source: _Source, asked: Mapping[str, Any], most: int) -> int:

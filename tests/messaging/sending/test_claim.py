@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from messaging.sending import circuit_breaker, due, pauses
+from messaging.sending import claim as claims
 from messaging.sending.claim import Claim, ClaimLimits
 from messaging.storage import tables
 from messaging.storage.database import Database, utc_now
@@ -149,6 +150,20 @@ def test_of_equal_priority_what_was_due_first_goes_first(database: Database) -> 
     for minutes in (1, 3, 2):
         queue(database, phone(minutes), text=str(minutes), due_at=now - timedelta(minutes=minutes))
     assert [one.text for one in claim(database)] == ["3", "2", "1"]
+
+
+def test_rows_that_a_claim_read_but_cannot_post_are_left_for_other_lanes(database: Database) -> None:
+    """Few people to each text: many more POSTs than one lane makes at a time."""
+    batch_id = new_batch(database)
+    for number in range(10):
+        queue(database, *phones(3, first=3 * number), text=f"Text {number}", batch_id=batch_id, priority=5)
+    limits = ClaimLimits(500, LEASE, posts=4, lanes=16)
+    left = []
+    for _ in range(3):
+        with database.write() as connection:
+            taken = claims.take(database, connection, WORKER, limits, database.now(connection))
+        left.append((len(taken.claims), taken.is_more))
+    assert left == [(4, True), (4, True), (2, False)]
 
 
 def test_every_batch_gets_a_share(database: Database) -> None:
