@@ -26,8 +26,10 @@ def make_private_folder(folder: Path) -> None:
 
 def make_private(path: Path) -> None:
     """Creates the file where it is missing: made by SQLite it would be open to all for a moment."""
+    # Only where it is missing (O_EXCL). To open and close a file frees all locks that this process has on it: then
+    # any other process, the last one by its own lights, takes SQLite's log away at its end, and commits are lost.
     with suppress(OSError):  # SQLite itself explains better why it cannot be had
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
     for file in _files_of(path):
         _mend(file, FILE_MODE)
 

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from datetime import timedelta
@@ -40,6 +43,23 @@ def test_a_write_is_one_transaction(database: Database) -> None:
 def test_a_read_sees_what_was_committed_before_it(database: Database) -> None:
     add_counter(database, "a")
     assert count(database, tables.counters) == 1
+
+
+def test_a_command_that_ends_leaves_a_running_process_its_log(empty_sqlite: Path, tmp_path: Path) -> None:
+    """SQLite takes its log away with the last connection, which it knows by the locks of all processes."""
+    path = shutil.copy(empty_sqlite, tmp_path / "sms.db")
+    look = (
+        f"import sqlite3; c = sqlite3.connect({str(path)!r}); print(*c.execute('SELECT name FROM counters'))"
+    )
+    command = [sys.executable, "-c", f"{look}; c.close()"]
+    database = Database(f"sqlite:///{path}")
+    with database.engine.connect(), database.engine.connect():
+        add_counter(database, "a")
+    subprocess.run(command, check=True, timeout=TIMEOUT_SECONDS)
+    add_counter(database, "b")
+    found = subprocess.run(command, check=True, timeout=TIMEOUT_SECONDS, capture_output=True, text=True)
+    database.close()
+    assert found.stdout.split() == ["('a',)", "('b',)"]
 
 
 def test_a_commit_that_asked_for_it_wakes_the_worker_once_and_afterwards(database: Database) -> None:
