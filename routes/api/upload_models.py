@@ -58,6 +58,14 @@ class UploadBatch(BaseModel):
     sheet: Annotated[Text | None, Blank] = Field(
         None, description="Of an Excel file; its first one if absent"
     )
+    max_refused: Annotated[float | None, Blank] = Field(
+        None,
+        ge=0,
+        le=1,
+        description="A share: where more of the rows are refused, nothing is sent and the batch is cancelled,"
+        " `too_many_refused`",
+        examples=[0.2],
+    )
     on_unknown: Annotated[OnUnknown, Blank] = Field(
         "hold", description="When the provider's answer is lost: as in `POST /v1/messages`"
     )
@@ -76,6 +84,7 @@ class UploadBatch(BaseModel):
             self.on_unknown,
             self.max_cost or None,
             self.phone_column,
+            self.max_refused,
             self.sheet,
         )
 
