@@ -27,7 +27,7 @@ from cli.output import (
     show_warnings,
     waiting_sentence,
 )
-from messaging.batches import control, importer, progress, upload, upload_store
+from messaging.batches import control, importer, local_numbers, progress, upload, upload_store
 from messaging.batches import quote as quotes
 from messaging.messages.accept import ON_UNKNOWN, validate_times
 from messaging.service import Service
@@ -270,7 +270,16 @@ def _sentence(batch: dict[str, Any], is_replay: bool) -> str:
 
 
 def _show_quote(found: dict[str, Any]) -> None:
-    lists = ("refused", "spills", "encodings", "estimated_costs", "samples", "warnings", "warning_counts")
+    lists = (
+        "refused",
+        "spills",
+        "encodings",
+        "estimated_costs",
+        "samples",
+        "with_region",
+        "warnings",
+        "warning_counts",
+    )
     rows = [(name, value) for name, value in found.items() if name not in lists]
     print_table(("", ""), [*rows, *found["encodings"].items()])
     for name, columns in (
@@ -281,4 +290,6 @@ def _show_quote(found: dict[str, Any]) -> None:
         if found[name]:
             click.echo()
             print_table(columns, ([in_words(one[column]) for column in columns] for one in found[name]))
+    if hint := local_numbers.sentence(found["with_region"]):
+        click.echo(f"{hint}.", err=True)
     show_warnings(found)

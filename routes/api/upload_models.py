@@ -128,12 +128,20 @@ class Sample(BaseModel):
     text: str = Field(description="Filled in, as its recipient would read it")
 
 
+class RegionHint(BaseModel):
+    region: str = Field(examples=["KE"])
+    taken: int
+
+
 class QuoteAnswer(Warned):
     recipients: int = Field(
         description="Texts that would be taken, each number and text once, opted out ones included"
     )
     refused: list[QuoteRefusal] = Field(description="The first 10,000")
     refused_total: int
+    with_region: list[RegionHint] = Field(
+        description="Where DEFAULT_REGION is not set: how many of `refused` each of three would let in"
+    )
     opted_out: int = Field(description="How many of them would be blocked; nothing below counts them")
     duplicates: int
     parts: int = Field(description="Billed pieces of all texts")
