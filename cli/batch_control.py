@@ -9,7 +9,15 @@ import click
 from flask.cli import AppGroup
 
 from cli.context import current_database
-from cli.output import as_json_option, in_words, print_json, print_table, show, show_warnings
+from cli.output import (
+    as_json_option,
+    in_words,
+    print_json,
+    print_table,
+    show,
+    show_warnings,
+    waiting_sentence,
+)
 from messaging.batches import bill as bills
 from messaging.batches import control, exports, progress
 
@@ -97,8 +105,10 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    lists = dict.fromkeys(("counts", "costs", "warnings", "warning_counts"))
+    lists = dict.fromkeys(("counts", "costs", "warnings", "warning_counts", "waiting"))
     _print(found | lists | found["counts"])
+    if found.get("waiting"):
+        click.echo(waiting_sentence(found).strip())
     show_warnings(found)
 
 

@@ -18,8 +18,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cli.bulk_preview import lines_of, require_consent
 from cli.context import current_service, read_time, require_own_database, time_zone
-from cli.output import as_json_option, in_words, print_json, print_table, show, show_warnings
-from messaging.batches import control, importer, progress, upload, upload_store
+from cli.output import (
+    as_json_option,
+    in_words,
+    print_json,
+    print_table,
+    show,
+    show_warnings,
+    waiting_sentence,
+)
+from messaging.batches import control, importer, local_numbers, progress, upload, upload_store
 from messaging.batches import quote as quotes
 from messaging.messages.accept import ON_UNKNOWN, validate_times
 from messaging.service import Service
@@ -55,7 +63,7 @@ commands = AppGroup()
 @click.option("--max-cost", metavar="MONEY", help="Pause before passing it, like 'KES 5000'.")
 @click.option("--on-unknown", type=click.Choice(ON_UNKNOWN), default="hold", show_default=True)
 @click.option("--idempotency-key", help="The same key and file within a day is one batch.")
-@click.option("--wait", is_flag=True, help="Stay until every message has been sent.")
+@click.option("--wait", is_flag=True, help="Stay until every message has been sent, or waits for a clock.")
 @click.option(
     "--max-refused",
     type=click.FloatRange(0, 1),
@@ -95,7 +103,7 @@ def bulk(
         if wait:
             _wait(service, batch_id, as_json)
         batch = progress.get_batch(service.database, batch_id)
-    show(batch, as_json, _sentence(batch, answer.is_replay))
+    show(batch, as_json, _sentence(batch, answer.is_replay) + waiting_sentence(batch))
     if not as_json:
         show_warnings(batch)
     # Whoever waits for the end has not got it from a batch that is held.
@@ -233,7 +241,7 @@ def _watch(service: Service, batch_id: int, is_silent: bool) -> None:
         for speed in progress.watch(service.database, batch_id):
             rate = "" if speed.per_second is None else f"{speed.per_second:,.0f}/s"
             bar.update(task, completed=speed.settled, total=speed.total, description=speed.status, rate=rate)
-            if speed.status == "paused":
+            if speed.status == "paused" or speed.waiting:
                 return
             if not speed.is_over:
                 time.sleep(LOOK_SECONDS)
@@ -262,7 +270,16 @@ def _sentence(batch: dict[str, Any], is_replay: bool) -> str:
 
 
 def _show_quote(found: dict[str, Any]) -> None:
-    lists = ("refused", "spills", "encodings", "estimated_costs", "samples", "warnings", "warning_counts")
+    lists = (
+        "refused",
+        "spills",
+        "encodings",
+        "estimated_costs",
+        "samples",
+        "with_region",
+        "warnings",
+        "warning_counts",
+    )
     rows = [(name, value) for name, value in found.items() if name not in lists]
     print_table(("", ""), [*rows, *found["encodings"].items()])
     for name, columns in (
@@ -273,4 +290,6 @@ def _show_quote(found: dict[str, Any]) -> None:
         if found[name]:
             click.echo()
             print_table(columns, ([in_words(one[column]) for column in columns] for one in found[name]))
+    if hint := local_numbers.sentence(found["with_region"]):
+        click.echo(f"{hint}.", err=True)
     show_warnings(found)

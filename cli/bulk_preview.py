@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cli.output import in_words
+from messaging.batches import local_numbers
 from messaging.batches import quote as quotes
 from messaging.service import Service
 from utils.errors import Conflict
@@ -46,7 +47,8 @@ def lines_of(service: Service, found: dict[str, Any], *, is_personal: bool) -> l
     if found["samples"]:
         first = found["samples"][0]
         lines.append(f"First, to {first['to']}: {first['text']}")
-    return lines
+    hint = local_numbers.sentence(found["with_region"])
+    return [*lines, f"{hint}."] if hint else lines
 
 
 def is_terminal() -> bool:

@@ -62,6 +62,15 @@ def show_warnings(found: dict[str, Any]) -> None:
         click.echo(f"  … and {total - len(found['warnings'])} more", err=True)
 
 
+def waiting_sentence(batch: dict[str, Any]) -> str:
+    """Why nothing of a batch moves, and until when; empty where it does."""
+    waiting = batch.get("waiting")
+    if not waiting:
+        return ""
+    why = f" ({waiting['reason']})" if waiting["reason"] else ""
+    return f" {waiting['messages']} wait until {show_local_time(waiting['until'], time_zone())}{why}."
+
+
 def print_csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(names)
@@ -69,6 +78,8 @@ def print_csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def in_words(value: object) -> str:
+    if isinstance(value, dict) and not {"amount", "currency"} >= set(value):
+        return ", ".join(f"{name} {one}" for name, one in value.items() if one is not None)
     if isinstance(value, dict):
         return " ".join(str(part) for part in reversed(value.values()) if part is not None)
     return "" if value is None else str(value)

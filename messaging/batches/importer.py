@@ -70,6 +70,9 @@ class ImportProgress:
 Report = Callable[[ImportProgress], None]
 
 
+TOO_MANY_REFUSED = "too_many_refused"
+
+
 class Overtaken(Exception):
     """Another importer has this batch, or a person cancelled it: nothing of this chunk was written."""
 
@@ -165,8 +168,19 @@ def _import_rows(
     if stopping():
         _let_go(database, batch.id)
         return False
-    _finish(database, batch, done)
+    if _has_too_many_refused(database, batch, done):
+        _give_up(database, batch.id, TOO_MANY_REFUSED)
+    else:
+        _finish(database, batch, done)
     return True
+
+
+def _has_too_many_refused(database: Database, batch: Any, done: int) -> bool:
+    if batch.max_refused is None:
+        return False
+    with database.read() as connection:
+        statement = select(tables.batches.c.refused).where(tables.batches.c.id == batch.id)
+        return bool(connection.execute(statement).scalar_one() > done * batch.max_refused)
 
 
 def _write_chunk(

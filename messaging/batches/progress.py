@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, exists, func, select
 
 from messaging import statuses
+from messaging.messages.accept import MOST_URGENT
+from messaging.messages.queue import BATCH_PRIORITY
 from messaging.messages.warnings import read_stored
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -34,7 +37,40 @@ _SUMS = (
 def get_batch(database: Database, batch_id: int) -> dict[str, Any]:
     """`GET /v1/batches/{id}`. Raises NotFound."""
     with database.read() as connection:
-        return batch_in_json(connection, require_batch(connection, batch_id))
+        batch = require_batch(connection, batch_id)
+        found = batch_in_json(connection, batch)
+        waiting = None if batch.status != "sending" else _waiting(connection, batch, database.now(connection))
+    return found if waiting is None else found | {"waiting": waiting.in_json()}
+
+
+class Waiting(NamedTuple):
+    """All that is left waits for a clock. `reason`: `do_not_disturb`, `sending_window`; None: a time of its own."""
+
+    messages: int
+    reason: str | None
+    until: datetime
+
+    def in_json(self) -> dict[str, Any]:
+        return {"messages": self.messages, "reason": self.reason, "until": rfc3339(self.until)}
+
+
+def _waiting(connection: Connection, batch: Row[Any], now: datetime) -> Waiting | None:
+    """By the row that is due first, in the order of an index: where even that waits, all do."""
+    of_batch = [tables.messages.c.batch_id == batch.id]
+    if batch.total > MOST_URGENT:
+        of_batch.append(tables.messages.c.priority == BATCH_PRIORITY)
+    first = connection.execute(
+        select(tables.messages.c.due_at, tables.messages.c.due_by_wall, tables.messages.c.reason)
+        .where(tables.messages.c.status == statuses.QUEUED, *of_batch)
+        .order_by(tables.messages.c.due_at)
+        .limit(1)
+    ).one_or_none()
+    if first is None or not first.due_by_wall or first.due_at <= now:
+        return None
+    is_leaving = select(exists().where(tables.messages.c.status == statuses.SENDING, *of_batch))
+    if connection.execute(is_leaving).scalar_one():
+        return None
+    return Waiting(_open_messages(connection, batch.id), first.reason, first.due_at)
 
 
 def require_batch(connection: Connection, batch_id: int, *, lock: bool = False) -> Row[Any]:
@@ -121,6 +157,7 @@ class Speed:
     settled: int
     per_second: float | None
     seconds_left: float | None
+    waiting: Waiting | None = None
 
     @property
     def is_over(self) -> bool:
@@ -138,18 +175,20 @@ def watch(database: Database, batch_id: int) -> Iterator[Speed]:
             batch = require_batch(connection, batch_id)
             # Never below 0: rows may have come in between the two looks.
             settled = max(0, batch.total - _open_messages(connection, batch_id))
+            is_sending = batch.status == "sending"
+            waiting = _waiting(connection, batch, database.now(connection)) if is_sending else None
         if settled_at_start is None:
             settled_at_start = settled
-        speed = _speed(batch, settled, settled - settled_at_start, monotonic() - began_at)
+        speed = _speed(batch, settled, settled - settled_at_start, monotonic() - began_at, waiting)
         yield speed
         if speed.is_over:
             return
 
 
-def _speed(batch: Row[Any], settled: int, since_start: int, seconds: float) -> Speed:
+def _speed(batch: Row[Any], settled: int, since_start: int, seconds: float, waiting: Waiting | None) -> Speed:
     per_second = since_start / seconds if since_start > 0 and seconds > 0 else None
     left = None if per_second is None else (batch.total - settled) / per_second
-    return Speed(batch.status, batch.reason, batch.total, settled, per_second, left)
+    return Speed(batch.status, batch.reason, batch.total, settled, per_second, left, waiting)
 
 
 def _open_messages(connection: Connection, batch_id: int) -> int:

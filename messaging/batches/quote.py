@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, BinaryIO
 
-from messaging.batches import upload_store
+from messaging.batches import local_numbers, upload_store
 from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow, is_new, number_key
 from messaging.consent import ledger
 from messaging.costs.prices import PriceBook, prefix_of
@@ -52,7 +52,8 @@ def quote_messages(
     warnings = Warnings()
     warn_of_left_over(warnings, left_over(text))
     chunks = _typed(to, text, settings.default_region, warnings)
-    return _quote(database, sender_id or settings.at_sender_id, chunks) | warnings.in_json()
+    quoted = _quote(database, sender_id or settings.at_sender_id, chunks)
+    return _with_regions(quoted, settings) | warnings.in_json()
 
 
 def quote_file(
@@ -73,7 +74,11 @@ def quote_file(
         plain.seek(0)
         chunks = reader.chunks(read_rows(plain, header), ROWS_AT_ONCE)
         quoted = _quote(database, sender_id or settings.at_sender_id, chunks)
-    return quoted | reader.warnings.in_json()
+    return _with_regions(quoted, settings) | reader.warnings.in_json()
+
+
+def _with_regions(quoted: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    return quoted | {"with_region": local_numbers.by_region(quoted["refused"], settings.default_region)}
 
 
 def least_seconds(settings: Settings, texts: int, posts: int) -> float:
@@ -87,7 +92,7 @@ def require_few_refused(found: dict[str, Any], max_refused: float) -> None:
     if refused > rows * max_refused:
         raise InvalidInput(
             f"{refused:,} of {rows:,} rows would be refused, more than the {max_refused:.0%} that max_refused"
-            " allows: nothing was queued",
+            f" allows: nothing was queued. {local_numbers.sentence(found['with_region'])}".rstrip(". "),
             code="too_many_refused",
             field="max_refused",
         )

@@ -50,6 +50,7 @@ class BatchRequest:
     on_unknown: str = "hold"
     max_cost: str | None = None
     phone_column: str | None = None
+    max_refused: float | None = None
     # Of a workbook. It is no part of the request's mark: another sheet has another content.
     sheet: str | None = None
 
@@ -57,6 +58,7 @@ class BatchRequest:
         times = [None if at is None else at.isoformat() for at in (self.send_at, self.expires_at)]
         # Only where it is given: a key of before it existed still fits its request.
         chosen = [] if self.phone_column is None else [self.phone_column]
+        chosen += [] if self.max_refused is None else [f"max_refused {self.max_refused}"]
         return [self.text, self.sender_id, self.name, *times, self.on_unknown, self.max_cost, *chosen]
 
 
@@ -198,6 +200,7 @@ def _write(
         "on_unknown": request.on_unknown,
         "upload_id": upload_id,
         "phone_column": request.phone_column,
+        "max_refused": request.max_refused,
         "reason": tables.READ_BY_COMMAND if is_mine else None,
         "importer_seen_at": steady(connection, now) if is_mine else None,
         "created_at": now,

@@ -37,14 +37,15 @@ def _posts(connection: Connection, attempt_ids: set[int]) -> list[_Entry]:
     statement = select(tables.attempts).where(
         tables.attempts.c.id.in_(attempt_ids), tables.attempts.c.posting_at.is_not(None)
     )
+    statement = statement.order_by(tables.attempts.c.posting_at, tables.attempts.c.id)
     return [
         _entry(
             row.posting_at,
             statuses.SENDING,
             TRIGGER_ORIGIN if row.is_trigger else "worker",
-            f"posted to the provider, attempt {row.id}",
+            f"posted to the provider, try {number} (attempt id {row.id})",
         )
-        for row in connection.execute(statement)
+        for number, row in enumerate(connection.execute(statement), 1)
     ]
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -65,6 +66,8 @@ batches = Table(
     Column("upload_id", String(32)),
     # What it calls the numbers, where the caller said so.
     Column("phone_column", Text),
+    # The share of its rows beyond which nothing of it is sent; null: no limit.
+    Column("max_refused", Float),
     # What its first line calls the columns: a JSON list.
     Column("file_columns", Text),
     Column("rows_read", Integer, nullable=False, server_default=text("0")),

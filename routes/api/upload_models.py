@@ -58,6 +58,14 @@ class UploadBatch(BaseModel):
     sheet: Annotated[Text | None, Blank] = Field(
         None, description="Of an Excel file; its first one if absent"
     )
+    max_refused: Annotated[float | None, Blank] = Field(
+        None,
+        ge=0,
+        le=1,
+        description="A share: where more of the rows are refused, nothing is sent and the batch is cancelled,"
+        " `too_many_refused`",
+        examples=[0.2],
+    )
     on_unknown: Annotated[OnUnknown, Blank] = Field(
         "hold", description="When the provider's answer is lost: as in `POST /v1/messages`"
     )
@@ -76,6 +84,7 @@ class UploadBatch(BaseModel):
             self.on_unknown,
             self.max_cost or None,
             self.phone_column,
+            self.max_refused,
             self.sheet,
         )
 
@@ -119,12 +128,20 @@ class Sample(BaseModel):
     text: str = Field(description="Filled in, as its recipient would read it")
 
 
+class RegionHint(BaseModel):
+    region: str = Field(examples=["KE"])
+    taken: int
+
+
 class QuoteAnswer(Warned):
     recipients: int = Field(
         description="Texts that would be taken, each number and text once, opted out ones included"
     )
     refused: list[QuoteRefusal] = Field(description="The first 10,000")
     refused_total: int
+    with_region: list[RegionHint] = Field(
+        description="Where DEFAULT_REGION is not set: how many of `refused` each of three would let in"
+    )
     opted_out: int = Field(description="How many of them would be blocked; nothing below counts them")
     duplicates: int
     parts: int = Field(description="Billed pieces of all texts")

@@ -670,7 +670,7 @@ def test_bulk_that_waits_fails_where_its_batch_is_held(
 def test_a_batch_is_held_and_ended_from_a_shell(sms: Sms, migrated: Database, tmp_path: Path) -> None:
     file = tmp_path / "people.csv"
     file.write_text("phone\n+254711000001\n12\n")
-    sms("bulk", str(file), "--text", "Hello")
+    sms("bulk", str(file), "--text", "Hello", "--max-refused", "0.5")
     assert sms("batch", "pause", "1").stdout == "Batch 1 is paused.\n"
     assert sms("batch", "resume", "1").stdout == "Batch 1 is sending.\n"
     assert "1 messages will not be sent; 0 were sent already" in sms("batch", "cancel", "1").stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from messaging import statuses
 from messaging.batches import control, progress
@@ -17,6 +18,7 @@ from messaging.storage.database import Database
 from tests.support import delivery
 from tests.support.delivery import Clock
 from utils.errors import Conflict, NotFound
+from utils.json_shapes import rfc3339
 
 pytest_plugins = ["tests.support.delivery_fixtures"]
 
@@ -199,6 +201,32 @@ def test_costs_in_two_currencies_are_not_added(database: Database) -> None:
     batch = get_batch(database, batch_id)
     assert batch["cost"] is None
     assert [cost["currency"] for cost in batch["costs"]] == ["KES", "UGX"]
+
+
+def test_a_batch_of_which_all_that_is_left_waits_for_a_clock_says_until_when(database: Database) -> None:
+    later = delivery.in_write(database, lambda _connection, now: now + timedelta(hours=9))
+    batch_id = delivery.new_batch(database, 2)
+    delivery.queue(database, delivery.phone(1), batch_id=batch_id, priority=5)
+    delivery.queue(database, delivery.phone(2), batch_id=batch_id, priority=5, due_at=later)
+    assert "waiting" not in get_batch(database, batch_id)
+    assert next(watch(database, batch_id)).waiting is None
+
+    delivery.claim_one(database)
+    assert "waiting" not in get_batch(database, batch_id)  # one is on its way
+    with database.write() as connection:
+        connection.execute(
+            update(tables.messages).where(tables.messages.c.status == "sending").values(status="accepted")
+        )
+        connection.execute(
+            update(tables.messages)
+            .where(tables.messages.c.status == "queued")
+            .values(reason="do_not_disturb")
+        )
+    waiting = get_batch(database, batch_id)["waiting"]
+    assert waiting == {"messages": 1, "reason": "do_not_disturb", "until": rfc3339(later)}
+    seen = next(watch(database, batch_id)).waiting
+    assert seen is not None
+    assert seen.until == later
 
 
 def test_watching_a_batch_ends_with_it(database: Database) -> None:

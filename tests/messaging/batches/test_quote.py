@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import delete
 
 from messaging.batches import quote as quotes
+from messaging.batches.local_numbers import sentence
 from messaging.consent import ledger
 from messaging.costs import prices
 from messaging.storage import tables
@@ -31,6 +32,21 @@ def quote(database: Database, settings: Settings, to: list[str], text: str = "He
 
 def cost_of(quoted: Any) -> Any:
     return quoted["estimated_cost"]
+
+
+def test_local_numbers_are_counted_by_the_region_that_would_take_them(
+    database: Database, settings: Settings
+) -> None:
+    local = [f"07110000{number:02}" for number in range(20)]
+    found = quote(database, settings, [ALICE, *local, "not a number"])
+    assert (found["recipients"], found["refused_total"]) == (1, 21)
+    assert {"region": "KE", "taken": 20} in found["with_region"]
+    assert "DEFAULT_REGION is not set: of the refused numbers 20 would be taken with" in sentence(
+        found["with_region"]
+    )
+    there = settings.model_copy(update={"default_region": "KE"})
+    assert quote(database, there, [ALICE, *local])["with_region"] == []
+    assert sentence([]) == ""
 
 
 def test_a_cost_is_unknown_until_a_price_was_seen(database: Database, settings: Settings) -> None:

@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Boolean, Column, Integer, LargeBinary, Table, event, insert, inspect, text
+from sqlalchemy import Boolean, Column, Float, Integer, LargeBinary, Table, event, insert, inspect, text
 from sqlalchemy.types import SmallInteger
 
 from messaging.operations.health import require_migrated
@@ -48,6 +48,8 @@ def revisions() -> list[str]:
 def value_for(column: Column[Any]) -> Any:
     if column.foreign_keys:
         return 1
+    if isinstance(column.type, Float):
+        return 0.5
     if isinstance(column.type, UtcDateTime):
         return utc_now()
     if isinstance(column.type, Boolean):

@@ -4,6 +4,7 @@ import csv
 import io
 from typing import Any
 
+import pytest
 from flask_openapi.openapi import OpenAPI
 from sqlalchemy import func, select, update
 from urllib3.filepost import encode_multipart_formdata
@@ -139,6 +140,34 @@ def test_the_column_of_the_numbers_can_be_chosen(
     upload(app, content, phone_column="Tel")
     import_all(database, settings)
     assert [one["to"] for one in caller.messages()] == ["+254711000009"]
+
+
+@pytest.mark.parametrize(
+    ("max_refused", "status", "reason", "sent"),
+    [("0.2", "cancelled", "too_many_refused", 0), ("0.25", "sending", None, 3), ("", "sending", None, 3)],
+)
+def test_of_a_file_with_too_many_refused_rows_nothing_is_sent(
+    app: OpenAPI,
+    database: Database,
+    settings: Settings,
+    caller: Caller,
+    max_refused: str,
+    status: str,
+    reason: str | None,
+    sent: int,
+) -> None:
+    rows = "".join(f"+25471100000{number},Ann\n" for number in (1, 2, 3))
+    assert upload(app, f"phone,name\n{rows}12,Bob\n", max_refused=max_refused).status_code == 202
+    import_all(database, settings)
+    batch: dict[str, Any] = caller.get("/v1/batches/1").json  # type: ignore[assignment]
+    assert (batch["status"], batch.get("reason")) == (status, reason)
+    assert [one["status"] for one in caller.messages()].count("queued") == sent
+    assert len(rows_of(caller.get("/v1/batches/1/refused.csv"))) == 1
+
+
+@pytest.mark.parametrize("share", ["20", "-1", "NaN", "many"])
+def test_a_share_of_refused_rows_lies_between_nothing_and_all(app: OpenAPI, share: str) -> None:
+    assert error_of(upload(app, max_refused=share)) == (400, "invalid_request")
 
 
 def test_an_excel_file_is_a_batch_like_any_other(
