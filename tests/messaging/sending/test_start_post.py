@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Connection
@@ -14,7 +14,7 @@ from messaging.sending.claim import Claim, ClaimLimits
 from messaging.sending.last_check import Released
 from messaging.sending.rate_limit import Rates
 from messaging.sending.start_post import Posting, Wait
-from messaging.storage import tables
+from messaging.storage import group_commit, tables
 from messaging.storage.database import Database, utc_now
 from messaging.storage.retrying import with_retries
 from tests.support.databases import opened
@@ -289,6 +289,34 @@ def test_threads_that_ask_at_once_each_get_the_turn_of_their_own_claim(database:
     assert [attempt(database, one.attempt_id).state for one in claimed] == [
         "posting" if one is not claimed[2] else "released" for one in claimed
     ]
+
+
+def test_a_group_of_full_posts_asks_about_no_more_people_than_a_second_is_enough_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All lanes in one group took longer than what was asked may be old: each try was stale, for ever."""
+    queue_batch(database, phones(800))
+    claimed = claim(database, recipients=100)
+    assert len(claimed) == 8
+    monkeypatch.setattr(group_commit, "HEAVIEST_GROUP", 300)
+    sizes: list[int] = []
+    find_alive = last_check.find_alive
+
+    def note_and_find(connection: Connection, wanted: Sequence[Claim], now: datetime) -> Set[int]:
+        sizes.append(sum(len(one.recipients) for one in wanted))
+        return find_alive(connection, wanted, now)
+
+    monkeypatch.setattr(start_post, "find_alive", note_and_find)
+    database.group_commit._turn.acquire()
+    threads = [threading.Thread(target=begin_posting, args=(database, one)) for one in claimed]
+    for thread in threads:
+        thread.start()
+    threads[-1].join(0.3)
+    database.group_commit._turn.release()
+    for thread in threads:
+        thread.join(20)
+    assert max(sizes) <= 300
+    assert {row.state for row in every(database, tables.attempts)} == {"posting"}
 
 
 def test_a_mark_of_which_nobody_knows_whether_it_was_committed_is_made_again(database: Database) -> None:
