@@ -109,10 +109,10 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
     posted: list[tuple[timedelta, Posting]] = []
     leaving: set[Key] = set()
     allowed = [_allow(connection, claim, look, leaving) for claim in wanted]
-    waits = _take_tokens(connection, buckets, asked, allowed, now)
     if boot_clock() - began_at > STALE_SECONDS:
         # It waited for rows that another session held: what was asked before is asked again.
         return [one if isinstance(one, Released) else Wait(0.0) for one in allowed]
+    waits = _take_tokens(connection, buckets, asked, allowed, now)
     for one, claim_or_no, wait in zip(asked, allowed, waits, strict=True):
         if isinstance(claim_or_no, Released):
             turns.append(claim_or_no)

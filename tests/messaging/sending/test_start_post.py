@@ -374,6 +374,18 @@ def test_what_was_asked_long_before_its_turn_for_the_rate_limit_is_asked_again(
     assert list(begin_posting(database, waiting).claim.recipients) == [phone(2)]
 
 
+def test_what_is_asked_again_has_taken_nothing_of_the_rate_limit(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue_batch(database, phones(2))
+    (waiting,) = claim_due(database)
+    with monkeypatch.context() as late:
+        late.setattr(start_post, "STALE_SECONDS", -1.0)
+        assert begin(database, waiting, SLOW) == Wait(0.0)
+    # The one POST of this second.
+    assert isinstance(begin(database, waiting, SLOW), Posting)
+
+
 def claim_due(database: Database) -> list[Claim]:
     return claims.claim_due(database, WORKER, ClaimLimits(500, LEASE)).claims
 
