@@ -146,7 +146,7 @@ class Worker:
                     self._look_for_the_end()
                     next_beat = time.monotonic() + health.HEARTBEAT_INTERVAL.total_seconds()
                 upkeep.look()
-                if due.has_due(self._service.database):
+                if due.has_due(self._service.database, self._sender.looks):
                     self.wake()
             except SQLAlchemyError:
                 logger.warning("the database cannot be reached", exc_info=True)

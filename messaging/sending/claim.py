@@ -20,7 +20,7 @@ from messaging.costs.budgets import Budget, open_budgets, pause_used_up
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.messages.status_events import settle
 from messaging.sending import circuit_breaker, pauses
-from messaging.sending.due import DueRow, Wanted, find_due
+from messaging.sending.due import DueRow, LongLooks, Wanted, find_due
 from messaging.sending.sending_hours import NO_WINDOWS, SendingWindows
 from messaging.storage import tables
 from messaging.storage.bulk import as_array, as_json_rows, one_of
@@ -78,13 +78,14 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class ClaimLimits:
-    """`posts`: how many one claim prepares. `lanes`: how many threads share what is due."""
+    """`posts`: how many one claim prepares. `lanes`: how many threads share what is due, and what they found."""
 
     recipients_per_post: int
     lease: timedelta
     posts: int = MOST_POSTS
     lanes: int = 1
     windows: SendingWindows = NO_WINDOWS
+    looks: LongLooks = field(default_factory=LongLooks)
 
 
 def claim_due(database: Database, worker: str, limits: ClaimLimits, *, urgent_only: bool = False) -> Taken:
@@ -110,7 +111,7 @@ def take(
         return Taken([])
     if circuit.is_half_open:
         limits = replace(limits, recipients_per_post=1, posts=1)
-    wanted = Wanted(limits.recipients_per_post, limits.posts, limits.lanes, urgent_only)
+    wanted = Wanted(limits.recipients_per_post, limits.posts, limits.lanes, urgent_only, limits.looks)
     due = find_due(connection, now, paused, wanted)
     rows = due.rows
     sendable = _in_their_window(connection, _sendable(connection, rows, now), limits.windows, now)

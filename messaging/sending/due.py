@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,29 @@ URGENT_PRIORITIES = (0, 1)
 MOST_ROWS = 2000
 # So many rows tell whether texts are shared.
 FIRST_LOOK = 8
+# Where so many rows of a batch are due and a look finds fewer than it wanted, most wait for other texts to the same
+# people, and it has read them all: 50,000 take SQLite 0.25 s under its write lock, PostgreSQL 0.8 s.
+MANY_ROWS = 5000
+LONG_LOOK_SECONDS = 0.1
+RESTS_FOR_ITS_LOOK = 10
+LONGEST_REST_SECONDS = 30.0
+
+
+class LongLooks:
+    """The batches that are left out for a while, because nearly all of their rows wait. Shared by threads."""
+
+    def __init__(self) -> None:
+        self._ends: dict[int, float] = {}
+
+    def awake(self, batch_ids: list[int]) -> list[int]:
+        now = time.monotonic()
+        return [one for one in batch_ids if self._ends.get(one, now) <= now]
+
+    def rest(self, batch_id: int, seconds: float) -> None:
+        """After a look that took so long."""
+        now = time.monotonic()
+        ends = {one: end for one, end in self._ends.copy().items() if end > now}
+        self._ends = ends | {batch_id: now + min(seconds * RESTS_FOR_ITS_LOOK, LONGEST_REST_SECONDS)}
 
 
 class DueRow(NamedTuple):
@@ -82,16 +106,20 @@ def has_urgent(database: Database) -> bool:
         return bool(connection.execute(_IS_URGENT_DUE, asked).scalar())
 
 
-def has_due(database: Database) -> bool:
+def has_due(database: Database, looks: LongLooks | None = None) -> bool:
     """The same for everything: whether a claim would find a row, pauses aside."""
     if has_urgent(database):
         return True
+    looks = looks or LongLooks()
     with database.read() as connection:
         asked = order.moments(connection, database.now(connection)) | {"most": 1}
-        return any(
-            connection.execute(_BATCH.claimable, {**asked, "batch_id": batch_id}).first()
-            for batch_id in _sending_batches(connection, pauses.Pauses(frozenset()))
-        )
+        for batch_id in looks.awake(_sending_batches(connection, pauses.Pauses(frozenset()))):
+            began_at = time.monotonic()
+            of_batch = {**asked, "batch_id": batch_id}
+            if connection.execute(_BATCH.claimable, of_batch).first() is not None:
+                return True
+            _rest_if_long(connection, of_batch, looks, time.monotonic() - began_at)
+    return False
 
 
 _MOST = bindparam("most", type_=Integer())
@@ -143,6 +171,7 @@ class Wanted:
     posts: int
     lanes: int
     urgent_only: bool = False
+    looks: LongLooks = field(default_factory=LongLooks)
 
     def most_rows(self, posts: int) -> int:
         return min(self.recipients_per_post * posts, max(MOST_ROWS, self.recipients_per_post))
@@ -167,8 +196,11 @@ def find_due(connection: Connection, now: datetime, paused: pauses.Pauses, wante
             _take_share(connection, _URGENT[priority], paused, wanted, asked, due)
     if wanted.urgent_only:
         return due
-    for batch_id in _sending_batches(connection, paused):
-        _take_share(connection, _BATCH, paused, wanted, {**asked, "batch_id": batch_id}, due)
+    for batch_id in wanted.looks.awake(_sending_batches(connection, paused)):
+        began_at = time.monotonic()
+        of_batch = {**asked, "batch_id": batch_id}
+        if not _take_share(connection, _BATCH, paused, wanted, of_batch, due):
+            _rest_if_long(connection, of_batch, wanted.looks, time.monotonic() - began_at)
         if due.is_more:
             break
     return due
@@ -181,36 +213,46 @@ def _take_share(
     wanted: Wanted,
     asked: Mapping[str, Any],
     due: Due,
-) -> None:
-    """Adds rows to `due`, as far as it has room."""
+) -> bool:
+    """Adds rows to `due`, as far as it has room. Whether there were as many as it asked for."""
     posts = wanted.posts - due.posts
     if posts <= 0:
         due.is_more = True
-        return
+        return True
     most_rows = wanted.most_rows(posts)
     most = min(most_rows, max(posts, FIRST_LOOK))
     rows = _take(connection, source.claimable, paused, most, asked)
     is_own_text = len({row.text for row in rows}) > len(rows) // 2
     needed = wanted.lanes * (posts if is_own_text else most_rows)
-    found = len(rows) if len(rows) < most else _total(connection, source, asked, needed)
+    found_all = len(rows) == most
+    found = _total(connection, source, asked, needed) if found_all else len(rows)
     share = math.ceil(found / wanted.lanes)
     if is_own_text:
         rows = rows[: min(share, posts)]
     else:
         share = min(max(share, wanted.recipients_per_post), most_rows)
-        is_whole = len(rows) < most or share <= most
-        rows = rows[:share] if is_whole else _take(connection, source.claimable, paused, share, asked)
+        if found_all and share > most:
+            rows = _take(connection, source.claimable, paused, share, asked)
+            found_all = len(rows) == share
+        rows = rows[:share]
         if found > share:
             rows = _without_rest(rows, wanted.recipients_per_post)
     due.rows += rows
     due.posts += _posts(rows, wanted.recipients_per_post)
     # What was read, and fills more POSTs than this lane makes, stays queued too.
     due.is_more |= found > len(rows) or due.posts > wanted.posts
+    return found_all
 
 
 def _total(connection: Connection, source: _Source, asked: Mapping[str, Any], most: int) -> int:
     found: int = connection.execute(source.total, {**asked, "most": most + 1}).scalar_one()
     return found
+
+
+def _rest_if_long(connection: Connection, asked: Mapping[str, Any], looks: LongLooks, seconds: float) -> None:
+    """A look that only a busy database made long is followed by the next one at once."""
+    if seconds > LONG_LOOK_SECONDS and _total(connection, _BATCH, asked, MANY_ROWS) > MANY_ROWS:
+        looks.rest(asked["batch_id"], seconds)
 
 
 def _posts(rows: list[DueRow], recipients_per_post: int) -> int:

@@ -59,11 +59,13 @@ class MessageSender:
         self._lease = timedelta(seconds=settings.at_timeout_seconds) + claims.LEASE_AFTER_TIMEOUT
         self._next_urgent_look = 0.0
         self._seconds_per_post = USUAL_SECONDS_PER_POST
+        self.looks = due.LongLooks()
         self._limits = ClaimLimits(
             settings.at_max_recipients,
             self._lease,
             lanes=settings.worker_concurrency,
             windows=SendingWindows.of(settings.sender_classes),
+            looks=self.looks,
         )
         self._rates = Rates(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
 

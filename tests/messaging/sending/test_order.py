@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.support.delivery import (
     begin_posting,
     change,
     claim,
+    claim_as,
     claim_one,
     every,
     message,
@@ -187,3 +189,44 @@ def test_one_person_with_many_rows_in_a_batch_does_not_hide_the_others(database:
     taken = claim(database)
     assert {recipient for one in taken for recipient in one.recipients} == {phone(1), *phones(3, first=2)}
     assert sum(len(one.recipients) for one in taken) == 4
+
+
+def test_a_batch_of_which_all_rows_wait_is_not_read_to_its_end_by_every_claim(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches to the same people: each claim that looked at the second one first read all of it, for nothing."""
+    monkeypatch.setattr(due, "LONG_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(due, "MANY_ROWS", 0)
+    monkeypatch.setattr(due, "RESTS_FOR_ITS_LOOK", 1e9)
+    queue_batch(database, phones(40), text="first")
+    second = queue_batch(database, phones(40), text="second")
+    looks: list[int] = []
+    take_share = due._take_share
+
+    def note_and_take(*arguments: Any) -> bool:
+        looks.append(arguments[-2].get("batch_id"))
+        return take_share(*arguments)
+
+    monkeypatch.setattr(due, "_take_share", note_and_take)
+    limits = ClaimLimits(1, LEASE, posts=1)
+    for _ in range(30):
+        assert texts(claim_as(database, WORKER, limits)) == ["first"]
+    assert looks.count(second) <= 1
+
+
+def test_a_batch_that_rested_is_looked_at_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(due, "LONG_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(due, "MANY_ROWS", 0)
+    monkeypatch.setattr(due, "LONGEST_REST_SECONDS", 0.2)
+    monkeypatch.setattr(due, "RESTS_FOR_ITS_LOOK", 1e9)
+    first = queue(database, phone(1), text="first", batch_id=new_batch(database), priority=5)[0]
+    limits = ClaimLimits(500, LEASE)
+    assert texts(claim_as(database, WORKER, limits)) == ["first"]
+    queue_batch(database, [phone(1)], text="second")
+    assert claim_as(database, WORKER, limits) == []
+    change(database, tables.messages, first, status="accepted")
+    assert not due.has_due(database, limits.looks)
+    assert due.has_due(database)
+    time.sleep(0.2)
+    assert due.has_due(database, limits.looks)
+    assert texts(claim_as(database, WORKER, limits)) == ["second"]

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Connection
@@ -14,7 +14,7 @@ from messaging.sending.claim import Claim, ClaimLimits
 from messaging.sending.last_check import Released
 from messaging.sending.rate_limit import Rates
 from messaging.sending.start_post import Posting, Wait
-from messaging.storage import tables
+from messaging.storage import group_commit, tables
 from messaging.storage.database import Database, utc_now
 from messaging.storage.retrying import with_retries
 from tests.support.databases import opened
@@ -292,6 +292,34 @@ def test_threads_that_ask_at_once_each_get_the_turn_of_their_own_claim(database:
     ]
 
 
+def test_a_group_of_full_posts_asks_about_no_more_people_than_a_second_is_enough_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All lanes in one group took longer than what was asked may be old: each try was stale, for ever."""
+    queue_batch(database, phones(800))
+    claimed = claim(database, recipients=100)
+    assert len(claimed) == 8
+    monkeypatch.setattr(group_commit, "HEAVIEST_GROUP", 300)
+    sizes: list[int] = []
+    find_alive = last_check.find_alive
+
+    def note_and_find(connection: Connection, wanted: Sequence[Claim], now: datetime) -> Set[int]:
+        sizes.append(sum(len(one.recipients) for one in wanted))
+        return find_alive(connection, wanted, now)
+
+    monkeypatch.setattr(start_post, "find_alive", note_and_find)
+    database.group_commit._turn.acquire()
+    threads = [threading.Thread(target=begin_posting, args=(database, one)) for one in claimed]
+    for thread in threads:
+        thread.start()
+    threads[-1].join(0.3)
+    database.group_commit._turn.release()
+    for thread in threads:
+        thread.join(20)
+    assert max(sizes) <= 300
+    assert {row.state for row in every(database, tables.attempts)} == {"posting"}
+
+
 def test_a_mark_of_which_nobody_knows_whether_it_was_committed_is_made_again(database: Database) -> None:
     """The session broke at the commit. Whoever asked knows that nothing left: no text becomes unknown for it."""
     for number in range(2):
@@ -346,6 +374,18 @@ def test_what_was_asked_long_before_its_turn_for_the_rate_limit_is_asked_again(
     assert attempt(database, waiting.attempt_id).state == "claimed"
     opt_out(database, phone(1))
     assert list(begin_posting(database, waiting).claim.recipients) == [phone(2)]
+
+
+def test_what_is_asked_again_has_taken_nothing_of_the_rate_limit(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue_batch(database, phones(2))
+    (waiting,) = claim_due(database)
+    with monkeypatch.context() as late:
+        late.setattr(start_post, "STALE_SECONDS", -1.0)
+        assert begin(database, waiting, SLOW) == Wait(0.0)
+    # The one POST of this second.
+    assert isinstance(begin(database, waiting, SLOW), Posting)
 
 
 def claim_due(database: Database) -> list[Claim]:
