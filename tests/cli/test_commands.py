@@ -119,6 +119,7 @@ COMMANDS = [
     ("resume",),
     ("replay",),
     ("audit",),
+    ("backup",),
     ("batch",),
     ("bulk",),
     ("doctor",),
