@@ -13,18 +13,22 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import delete, text
+from sqlalchemy import URL, delete, text
 
+from messaging.messages.accept import Acceptance, SendRequest, accept
 from messaging.operations import backup, health
 from messaging.operations.backup import back_up, verify
 from messaging.storage import postgresql_dump, sqlite_copy, tables
 from messaging.storage.database import Database
 from tests.support.databases import SERVER_URL
-from tests.support.delivery import begin_posting, claim_one, count, phones, queue, queue_batch
+from tests.support.delivery import Clock, begin_posting, claim_one, count, phones, queue, queue_batch
 from utils.errors import BackupFailed
 from utils.setting_types import REPOSITORY
+from utils.settings import Settings
 
 TIMEOUT_SECONDS = 20.0
+# A copy that waits for the writer to rest ends here.
+MOST_BATCHES = 3000
 
 
 @pytest.fixture
@@ -39,14 +43,15 @@ def files(folder: Path) -> list[str]:
 
 
 @contextmanager
-def writing(database: Database) -> Iterator[list[int]]:
-    """Somebody who goes on queueing batches of three. The ids of those that are committed."""
-    committed: list[int] = []
+def writing(database: Database, settings: Settings) -> Iterator[list[Acceptance]]:
+    """Somebody who goes on sending to three people, each time in one transaction. What was accepted so far."""
+    committed: list[Acceptance] = []
+    request = SendRequest(tuple(phones(3)), "Hello")
     has_begun, has_ended = threading.Event(), threading.Event()
 
     def write() -> None:
-        while not has_ended.is_set():
-            committed.append(queue_batch(database, phones(3)))
+        while not has_ended.is_set() and len(committed) < MOST_BATCHES:
+            committed.append(accept(settings, database, request))
             has_begun.set()
 
     thread = threading.Thread(target=write)
@@ -78,16 +83,16 @@ def test_a_copy_is_one_private_file_that_holds_all(database: Database, target: P
 
 
 def test_a_writer_goes_on_and_the_copy_is_of_one_moment(
-    database: Database, target: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, settings: Settings, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each page by itself, so that many commits fall between the first and the last."""
     monkeypatch.setattr(sqlite_copy, "PAGES_PER_STEP", 1)
     queue(database, *phones(300))
-    with writing(database) as batches:
+    with writing(database, settings) as batches:
         before = len(batches)
         made = back_up(database, target)
         after = len(batches) + 1
-    assert after > before + 2
+    assert before + 2 < after < MOST_BATCHES
     assert made.verdict.problems == {}
     assert made.verdict.messages is not None
     assert 300 + 3 * before <= made.verdict.messages <= 300 + 3 * after
@@ -95,6 +100,8 @@ def test_a_writer_goes_on_and_the_copy_is_of_one_moment(
 
 
 def test_what_was_under_way_is_not_late_in_a_copy_of_that_moment(database: Database, target: Path) -> None:
+    """As if the copy were an hour old, and all leases in it long over."""
+    Clock(database).step(hours=-1)
     queue(database, *phones(1))
     begin_posting(database, claim_one(database))
     health.beat(database, "worker")
@@ -156,9 +163,12 @@ def test_a_file_that_is_missing_is_told(database: Database, target: Path) -> Non
     assert files(target.parent) == []
 
 
-def test_a_folder_that_is_missing_is_told(database: Database, target: Path) -> None:
+@pytest.mark.parametrize("folder", ["missing", "/proc"])
+def test_a_folder_that_is_missing_or_cannot_be_written_is_told(
+    database: Database, target: Path, folder: str
+) -> None:
     with pytest.raises(BackupFailed, match="No such file"):
-        back_up(database, target.parent / "missing" / "sms.backup")
+        back_up(database, target.parent / folder / "sms.backup")
 
 
 def test_a_device_or_a_folder_is_not_replaced(database: Database, target: Path) -> None:
@@ -302,6 +312,25 @@ class TestPostgresql:
         verify(database, target)
         assert len(set(seen[-1]) - set(before)) == 1
         assert set(databases_of_drills()) <= set(before)
+
+    def test_a_dump_with_foreign_bytes_does_not_take_the_place_of_an_older_one(
+        self, database: Database, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        queue(database, *phones(300))
+        made = back_up(database, target)
+        dump = postgresql_dump.dump
+
+        def dump_badly(url: URL, path: Path, snapshot: str) -> None:
+            dump(url, path, snapshot)
+            content = path.read_bytes()
+            # The list of contents comes first and stays as it is; these are packed rows.
+            place = content.rindex(b"\x78\x9c") + 2
+            path.write_bytes(content[:place] + b"\x55" * (len(content) - place))
+
+        monkeypatch.setattr(postgresql_dump, "dump", dump_badly)
+        with pytest.raises(BackupFailed, match="cannot be read to its end"):
+            back_up(database, target)
+        assert verify(database, target) == made
 
     def test_programs_that_are_missing_are_named(
         self, database: Database, target: Path, monkeypatch: pytest.MonkeyPatch
