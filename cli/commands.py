@@ -14,6 +14,7 @@ from utils.errors import ServiceError
 # A command imports only its own module: importing all of them takes a second.
 MODULES = {
     "audit": "cli.operations",
+    "backup": "cli.backup",
     "batch": "cli.batch_control",
     "bulk": "cli.batches",
     "close": "cli.messages",

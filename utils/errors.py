@@ -16,6 +16,7 @@
         TooSlow                              too_slow
       StorageUnavailable                     storage_unavailable
       AcceptanceUnknown                      acceptance_unknown
+      BackupFailed                           backup_failed
       ProviderError                          talking to Africa's Talking
         ProviderUnreachable                  provider_unavailable   not_sent   retryable
         ProviderThrottled                    provider_unavailable   not_sent   retryable
@@ -133,6 +134,11 @@ class AcceptanceUnknown(ServiceError):
 
     code = "acceptance_unknown"
     sentence = "The request may have been accepted; repeat only with the same Idempotency-Key"
+
+
+class BackupFailed(ServiceError):
+    code = "backup_failed"
+    sentence = "The backup could not be made"
 
 
 class ProviderError(ServiceError):

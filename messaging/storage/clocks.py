@@ -178,6 +178,13 @@ class Clocks:
         insert_or_ignore(connection, tables.clock_anchors, row)
 
 
+class ClocksOfCopy(Clocks):
+    """Of a backup. It is read at any later time, so its steady time is where its last heartbeat saw it."""
+
+    def _find_anchor(self, connection: Connection) -> None:  # noqa: ARG002
+        return None
+
+
 def last_step(connection: Connection) -> Step | None:
     """The last time that the wall clock was set by more than a minute, seen by any machine."""
     seen = _LATEST.where(tables.clock_anchors.c.stepped_at.is_not(None))

@@ -120,6 +120,7 @@ COMMANDS = [
     ("resume",),
     ("replay",),
     ("audit",),
+    ("backup",),
     ("batch",),
     ("bulk",),
     ("doctor",),
