@@ -18,7 +18,7 @@ from utils.phone_cleaning import EMPTY_SIGNS, is_empty_cell
 from utils.phone_metadata import region_if_plainly_valid
 from utils.phone_numbers import read_phone
 from utils.segments import measure
-from utils.texts import as_text
+from utils.texts import as_text, compose, is_blank
 
 LONGEST_VALUE_KEPT = 100
 # Of a row as JSON: ten thousand of them are 40 MB at most.
@@ -198,7 +198,8 @@ class BatchRows:
         return filled
 
     def _measured(self, text: str) -> tuple[str, int]:
-        if not text.strip():
+        text = compose(text)
+        if is_blank(text):
             raise RowRefusal("The text is empty once it is filled in", code="empty_message")
         if len(text) > LONGEST_TEXT:
             sentence = f"The text has {len(text)} characters; at most {LONGEST_TEXT} can be sent"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ from messaging.consent import ledger
 from messaging.conversations import replies
 from messaging.conversations.replies import FAILED, HELD, QUEUED, WAITING, Outcome, Reply
 from messaging.storage import tables
+from messaging.storage.bulk import one_of
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
 from messaging.storage.time_ranges import within
@@ -38,6 +40,13 @@ class InboundFilters:
     until: datetime | None = None
 
 
+_ANSWERS = (
+    select(tables.messages.c.inbound_id, tables.messages.c.status)
+    .where(one_of(tables.messages.c.recipient, "phones"), one_of(tables.messages.c.inbound_id, "ids"))
+    .order_by(tables.messages.c.id)
+)
+
+
 def list_inbound(
     database: Database, filters: InboundFilters, cursor: str | None = None, limit: int = 50
 ) -> dict[str, Any]:
@@ -51,7 +60,25 @@ def list_inbound(
             select(tables.inbound_messages).where(*conditions).order_by(tables.inbound_messages.c.id.desc())
         )
         rows = connection.execute(statement.limit(limit + 1)).all()
-    return page([inbound_in_json(row) for row in rows], limit)
+        answered = reply_statuses(connection, rows)
+    return page([inbound_in_json(row) | {"reply": reply_of(row, answered)} for row in rows], limit)
+
+
+def reply_statuses(connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, str]:
+    """What became of the answers that were queued, by inbound id; of several texts the last counts."""
+    queued = [row for row in rows if row.reply_outcome == QUEUED]
+    if not queued:
+        return {}
+    # By recipient, for of that there is an index.
+    found = connection.execute(
+        _ANSWERS, {"phones": [row.sender for row in queued], "ids": [row.id for row in queued]}
+    )
+    return {row.inbound_id: row.status for row in found}
+
+
+def reply_of(row: Row[Any], answered: Mapping[int, str]) -> str | None:
+    outcome: str | None = row.reply_outcome
+    return answered.get(row.id, outcome)
 
 
 def _conditions(connection: Connection, filters: InboundFilters) -> list[ColumnElement[bool] | TextClause]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from heapq import merge
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Table, func, select
 
 from messaging.conversations import threads
+from messaging.conversations.inbound_views import reply_of, reply_statuses
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.database import Database
@@ -48,7 +49,8 @@ def list_conversations(
         sent = _by_id(
             connection, tables.messages, [row.last_message_id for row in rows if row.last_message_id]
         )
-    items = [_conversation(row, inbound, sent) for row in rows]
+        answered = reply_statuses(connection, list(inbound.values()))
+    items = [_conversation(row, inbound, sent, answered) for row in rows]
     return page(items, limit, by="last_inbound_id")
 
 
@@ -57,8 +59,10 @@ def _by_id(connection: Connection, table: Table, ids: Sequence[int]) -> dict[int
     return {row.id: row for row in found}
 
 
-def _conversation(row: Row[Any], inbound: dict[int, Row[Any]], sent: dict[int, Row[Any]]) -> dict[str, Any]:
-    lines = [_their_line(inbound[row.last_inbound_id])] if row.last_inbound_id in inbound else []
+def _conversation(
+    row: Row[Any], inbound: dict[int, Row[Any]], sent: dict[int, Row[Any]], answered: Mapping[int, str]
+) -> dict[str, Any]:
+    lines = [_their_line(inbound[row.last_inbound_id], answered)] if row.last_inbound_id in inbound else []
     if row.last_message_id in sent:
         lines.append(_our_line(sent[row.last_message_id]))
     return {
@@ -84,9 +88,12 @@ def get_conversation(
         theirs = _latest(
             connection, tables.inbound_messages, tables.inbound_messages.c.sender, phone, theirs_before, limit
         )
+        answered = reply_statuses(connection, theirs)
         ours = _latest(connection, tables.messages, tables.messages.c.recipient, phone, ours_before, limit)
     # Greedy, so that each row of texts keeps the order of its ids, which the cursor goes by.
-    lines = list(merge(map(_our_line, ours), map(_their_line, theirs), key=_order, reverse=True))
+    lines = list(
+        merge(map(_our_line, ours), (_their_line(one, answered) for one in theirs), key=_order, reverse=True)
+    )
     shown = lines[:limit]
     next_cursor = None
     if len(lines) > limit:
@@ -113,7 +120,7 @@ def _order(line: _Line) -> tuple[datetime, bool, int]:
     return line[:3]
 
 
-def _their_line(row: Row[Any]) -> _Line:
+def _their_line(row: Row[Any], answered: Mapping[int, str]) -> _Line:
     shown = {
         "direction": "in",
         "id": row.id,
@@ -122,7 +129,7 @@ def _their_line(row: Row[Any]) -> _Line:
         "number": row.recipient,
         "meaning": row.meaning,
         "possible_opt_out": row.possible_opt_out,
-        "reply": row.reply_outcome,
+        "reply": reply_of(row, answered),
         "provider_date": row.provider_date,
     }
     return _Line(row.received_at, False, row.id, shown)

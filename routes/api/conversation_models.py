@@ -62,7 +62,8 @@ class InboundItem(BaseModel):
     received_at: str = Field(json_schema_extra={"format": "date-time"})
     callback_id: int | None = Field(description="The raw body in the journal")
     reply: str | None = Field(
-        description="What became of its answer; the filter of this name lists the words"
+        description="What became of its answer: the status of the text that was queued, as messages have it;"
+        " else a word that the filter of this name lists"
     )
     reply_tries: int = Field(description="How often a reply handler was given it")
     reply_error: str | None = Field(description="Why the handler failed")

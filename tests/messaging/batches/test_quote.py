@@ -49,6 +49,13 @@ def test_local_numbers_are_counted_by_the_region_that_would_take_them(
     assert sentence([]) == ""
 
 
+def test_what_a_file_fills_in_is_measured_as_it_is_sent(database: Database, settings: Settings) -> None:
+    rows = f"{ALICE},Ame\u0301lie\n{BOB},\u200b\n"
+    found = quotes.quote_file(settings, database, io.BytesIO(f"phone,name\n{rows}".encode()), "{{name}}")
+    assert found["samples"] == [{"to": ALICE, "text": "Amélie"}]
+    assert (found["encodings"], found["refused_total"]) == ({"GSM-7": 1, "UCS-2": 0}, 1)
+
+
 def test_a_cost_is_unknown_until_a_price_was_seen(database: Database, settings: Settings) -> None:
     assert cost_of(quote(database, settings, [ALICE])) == "unknown"
     learn(database, ALICE, "KES 1.6000", text="x" * 161)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from flask_openapi.openapi import OpenAPI
-from sqlalchemy import select
+from sqlalchemy import select, update
 from werkzeug.test import TestResponse
 
 from messaging.storage import tables
@@ -179,3 +179,17 @@ def test_false_is_not_the_inbound_id_0(caller: Caller, call: Any, up_to: bool) -
     answer = call("POST", f"/conversations/{ALICE}/read", {"up_to": up_to})
     assert (answer.status_code, answer.json["error"]["field"]) == (400, "up_to")
     assert call("GET", f"/conversations/{ALICE}").json["unread"] == 1
+
+
+def test_the_answer_to_a_text_has_the_status_of_its_message(
+    caller: Caller, call: Any, database: Database
+) -> None:
+    hear(caller, 0)
+    seen = [call("GET", "/inbound").json["items"][0]["reply"]]
+    with database.write() as connection:
+        connection.execute(update(tables.messages).values(status="delivered"))
+    seen.append(call("GET", "/inbound").json["items"][0]["reply"])
+    lines = call("GET", f"/conversations/{ALICE}").json["items"]
+    seen += [line["reply"] for line in lines if line["direction"] == "in"]
+    assert seen == ["queued", "delivered", "delivered"]
+    assert len(call("GET", "/inbound?reply=queued").json["items"]) == 1
