@@ -179,10 +179,11 @@ class Clocks:
 
 
 class ClocksOfCopy(Clocks):
-    """Of a backup. It is read at any later time, so its steady time is where its last heartbeat saw it."""
+    """Of a backup, which is read at any later time: the clocks are as far apart as its last heartbeat saw them."""
 
-    def _find_anchor(self, connection: Connection) -> None:  # noqa: ARG002
-        return None
+    def _measure(self, connection: Connection, wall: datetime) -> timedelta:  # noqa: ARG002
+        last = connection.execute(_LATEST).one_or_none()
+        return timedelta() if last is None else last.seen_steady_at - last.seen_wall_at
 
 
 def last_step(connection: Connection) -> Step | None:

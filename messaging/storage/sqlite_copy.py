@@ -29,8 +29,8 @@ def copy_sqlite(source: Path, target: Path) -> None:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
         reader.backup(writer, pages=PAGES_PER_STEP, progress=_rest)
-    # Another connection: the pages of the source have made it a file with a log.
-    with closing(_open_target(target)) as writer:
+    # By another connection: the pages of the source have made the copy a file with a log of its own.
+    with closing(sqlite3.connect(target, isolation_level=None)) as writer:
         writer.execute("PRAGMA journal_mode=DELETE")
 
 

@@ -99,9 +99,16 @@ def test_a_writer_goes_on_and_the_copy_is_of_one_moment(
     assert verify(database, target) == made
 
 
-def test_what_was_under_way_is_not_late_in_a_copy_of_that_moment(database: Database, target: Path) -> None:
-    """As if the copy were an hour old, and all leases in it long over."""
-    Clock(database).step(hours=-1)
+@pytest.mark.parametrize("is_set", [False, True], ids=["an old copy", "the clock was set since"])
+def test_what_was_under_way_is_not_late_in_a_copy_of_that_moment(
+    database: Database, target: Path, is_set: bool
+) -> None:
+    """As if the copy were an hour old, and all leases in it long over; or made while the clock was an hour fast."""
+    clock = Clock(database)
+    if is_set:
+        clock.set_wall(hours=1)
+    else:
+        clock.step(hours=-1)
     queue(database, *phones(1))
     begin_posting(database, claim_one(database))
     health.beat(database, "worker")
@@ -253,6 +260,11 @@ class TestSqlite:
                 with pytest.raises(BackupFailed, match="is the database itself"):
                     action(database, name)
         assert count(database, tables.messages) == 1
+
+    def test_a_copy_needs_no_log_beside_it(self, database: Database, target: Path) -> None:
+        back_up(database, target)
+        # The file's format for writing and for reading: 1 is a rollback journal, 2 a write-ahead log.
+        assert target.read_bytes()[18:20] == b"\x01\x01"
 
     def test_a_database_that_somebody_else_uses_is_not_replaced(
         self, database: Database, target: Path
