@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import resource
+import secrets
 import sqlite3
 import stat
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 from sqlalchemy import URL, delete, text
 
 from messaging.messages.accept import Acceptance, SendRequest, accept
@@ -343,6 +345,20 @@ class TestPostgresql:
         with pytest.raises(BackupFailed, match="cannot be read to its end"):
             back_up(database, target)
         assert verify(database, target) == made
+
+    def test_a_user_who_may_not_make_a_database_is_told(self, database: Database, target: Path) -> None:
+        back_up(database, target)
+        role = f"sms_test_{secrets.token_hex(4)}"
+        with psycopg.connect(SERVER_URL, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+            try:
+                restricted = Database(
+                    database.engine.url.set(username=role).render_as_string(hide_password=False)
+                )
+                with pytest.raises(BackupFailed, match="permission denied to create database"):
+                    verify(restricted, target)
+            finally:
+                connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
     def test_programs_that_are_missing_are_named(
         self, database: Database, target: Path, monkeypatch: pytest.MonkeyPatch
