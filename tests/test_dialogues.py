@@ -13,6 +13,9 @@ import pytest
 from tests.support.databases import KINDS, empty_database
 from tests.support.stack import SHORTCODE, Stack, eventually
 
+# The reply shows what became of its message, which a worker sends meanwhile.
+ON_ITS_WAY = ("queued", "sending", "accepted", "delivered")
+
 pytestmark = pytest.mark.processes
 
 OTHER_NUMBER = "40404"
@@ -115,7 +118,7 @@ def texts(stack: Stack, phone: str, count: int) -> list[str]:
 
 @pytest.mark.parametrize("text", ["BAL 7", "balance 7", " ＢＡＬ, 7"])
 def test_a_keyword_is_answered_by_its_handler(stack: Stack, phone: str, text: str) -> None:
-    assert write(stack, phone, text)["reply"] == "queued"
+    assert write(stack, phone, text)["reply"] in ON_ITS_WAY
     assert texts(stack, phone, 1) == ["Balance of 7: KES 100"]
 
 
@@ -134,7 +137,7 @@ def test_a_text_that_no_handler_takes_gets_the_template(stack: Stack, phone: str
 def test_a_handler_that_raises_is_tried_again_and_answers_once(stack: Stack, phone: str) -> None:
     (stack.folder / "tried").unlink(missing_ok=True)
     shown = write(stack, phone, "oncebad")
-    assert (shown["reply"], shown["reply_tries"]) == ("queued", 2)
+    assert (shown["reply"] in ON_ITS_WAY, shown["reply_tries"]) == (True, 2)
     assert texts(stack, phone, 1) == ["better now"]
 
 
@@ -163,7 +166,7 @@ def test_stop_in_any_language_is_confirmed_once_and_ends_everything(
     stack: Stack, phone: str, word: str, confirmed: str
 ) -> None:
     shown = write(stack, phone, word)
-    assert (shown["meaning"], shown["reply"]) == ("stop", "queued")
+    assert (shown["meaning"], shown["reply"] in ON_ITS_WAY) == ("stop", True)
     (text,) = texts(stack, phone, 1)
     assert confirmed in text
 
@@ -180,7 +183,7 @@ def test_stop_with_more_behind_it_is_no_stop_and_no_echo(stack: Stack, phone: st
         True,
         "possible_opt_out",
     )
-    assert write(stack, phone, "hello")["reply"] == "queued"
+    assert write(stack, phone, "hello")["reply"] in ON_ITS_WAY
     assert texts(stack, phone, 1) == ['This is a response to: "hello"']
 
 
@@ -193,7 +196,7 @@ def test_a_text_after_stop_is_neither_answered_nor_a_way_back(stack: Stack, phon
 
 def test_start_undoes_stop_and_is_confirmed_once(stack: Stack, phone: str) -> None:
     write(stack, phone, "STOP")
-    assert write(stack, phone, "anza")["reply"] == "queued"
+    assert write(stack, phone, "anza")["reply"] in ON_ITS_WAY
     write(stack, phone, "BAL 2")
     assert [text[:20] for text in texts(stack, phone, 3)] == [
         "You will get no more",
@@ -301,14 +304,14 @@ def test_a_stop_in_the_scope_of_one_number_leaves_the_other_alone(
     kind: str, tmp_path: Path, phone: str
 ) -> None:
     with started(kind, tmp_path, STOP_SCOPE="sender") as stack:
-        assert write(stack, phone, "STOP", to=OTHER_NUMBER)["reply"] == "queued"
+        assert write(stack, phone, "STOP", to=OTHER_NUMBER)["reply"] in ON_ITS_WAY
         assert write(stack, phone, "BAL 1", to=OTHER_NUMBER)["reply"] == "opted_out"
-        assert write(stack, phone, "BAL 2")["reply"] == "queued"
+        assert write(stack, phone, "BAL 2")["reply"] in ON_ITS_WAY
         # A START to the other number lifts nothing here, so it is an ordinary text there.
-        assert write(stack, phone, "START")["reply"] == "queued"
+        assert write(stack, phone, "START")["reply"] in ON_ITS_WAY
         assert write(stack, phone, "BAL 3", to=OTHER_NUMBER)["reply"] == "opted_out"
-        assert write(stack, phone, "START", to=OTHER_NUMBER)["reply"] == "queued"
-        assert write(stack, phone, "BAL 4", to=OTHER_NUMBER)["reply"] == "queued"
+        assert write(stack, phone, "START", to=OTHER_NUMBER)["reply"] in ON_ITS_WAY
+        assert write(stack, phone, "BAL 4", to=OTHER_NUMBER)["reply"] in ON_ITS_WAY
         texts(stack, phone, 5)
         assert sorted(item["from"] for item in stack.ledger(phone)) == [SHORTCODE] * 2 + [OTHER_NUMBER] * 3
 
@@ -323,5 +326,5 @@ def test_a_worker_killed_while_a_handler_runs_loses_no_text_and_answers_none_twi
         stack.kill("worker")
         stack.start("worker")
         shown = settled(stack, phone, sent["id"])
-        assert (shown["reply"], shown["reply_tries"]) == ("queued", 2)
+        assert (shown["reply"] in ON_ITS_WAY, shown["reply_tries"]) == (True, 2)
         assert texts(stack, phone, 1) == ["slow but sure"]

@@ -308,12 +308,13 @@ def test_a_group_of_full_posts_asks_about_no_more_people_than_a_second_is_enough
         return find_alive(connection, wanted, now)
 
     monkeypatch.setattr(start_post, "find_alive", note_and_find)
-    database.group_commit._turn.acquire()
+    turn = database.group_commit._queue_of(start_post._begin_postings).turn
+    turn.acquire()
     threads = [threading.Thread(target=begin_posting, args=(database, one)) for one in claimed]
     for thread in threads:
         thread.start()
     threads[-1].join(0.3)
-    database.group_commit._turn.release()
+    turn.release()
     for thread in threads:
         thread.join(20)
     assert max(sizes) <= 300
