@@ -26,7 +26,8 @@ from utils.settings import Settings
 # 500 take 119 + 27 µs each on PostgreSQL where 8 take 119 + 137; larger groups gain nothing, and other writers wait.
 GROUP = 500
 
-PATIENCE = timedelta(seconds=10)
+# A store that refuses a group for so long is not in passing trouble: it may be one body that it refuses.
+TRIED_TOGETHER_FOR = timedelta(seconds=10)
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def _apply(database: Database, settings: Settings, rows: Sequence[Row[Any]]) -> 
         return _apply_group(database, settings, rows)
     except DBAPIError:
         with database.read() as connection:
-            if database.now(connection) - rows[0].received_at < PATIENCE:
+            if database.now(connection) - rows[0].received_at < TRIED_TOGETHER_FOR:
                 raise
     logger.warning("reports are applied one by one: the store refuses them together")
     return sum(_apply_alone(database, settings, row) for row in rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -45,6 +45,8 @@ class Look:
     paused: pauses.Pauses
     is_half_open: bool
     now: datetime
+    # To whom another POST of the same group of writes leaves: the rows do not show that yet. `allow` adds to it.
+    leaving: set[Key] = field(default_factory=set)
 
 
 def allow(connection: Connection, claim: Claim, look: Look) -> Claim | Released:
@@ -53,20 +55,17 @@ def allow(connection: Connection, claim: Claim, look: Look) -> Claim | Released:
     if reason := _forbidden(claim, look):
         release(connection, claim.attempt_id)
         return Released(reason)
-    if claim.attempt_id in look.unchanged:
-        return claim
-    claim = _still_wanted(connection, claim, look.now)
+    if claim.attempt_id not in look.unchanged:
+        claim = _still_wanted(connection, claim, look.now)
+    claim = _without_overlap(connection, claim, look.leaving)
     if not claim.recipients:
         release(connection, claim.attempt_id)
         return Released("nobody_left")
     return claim
 
 
-def without_overlap(connection: Connection, claim: Claim, leaving: set[Key]) -> Claim:
-    """Without those to whom another POST of the same group of writes leaves: the rows do not show that yet.
-
-    A trigger always goes. `leaving` is added to.
-    """
+def _without_overlap(connection: Connection, claim: Claim, leaving: set[Key]) -> Claim:
+    """A trigger always goes."""
     twice = [] if claim.is_trigger else [one for one in claim.recipients if (claim.sender_id, one) in leaving]
     if twice:
         connection.execute(_QUEUE_AGAIN, {"ids": [claim.recipients[one] for one in twice]})

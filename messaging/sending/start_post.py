@@ -13,15 +13,12 @@ from messaging.sending import circuit_breaker, pauses, rate_limit
 from messaging.sending.claim import Claim
 from messaging.sending.last_check import (
     IS_SENDING,
-    Key,
     Look,
     Released,
     allow,
     find_alive,
     find_unchanged,
     let_go,
-    release,
-    without_overlap,
 )
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
@@ -107,8 +104,7 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
     )
     turns: list[Turn] = []
     posted: list[tuple[timedelta, Posting]] = []
-    leaving: set[Key] = set()
-    allowed = [_allow(connection, claim, look, leaving) for claim in wanted]
+    allowed = [allow(connection, claim, look) for claim in wanted]
     if boot_clock() - began_at > STALE_SECONDS:
         # It waited for rows that another session held: what was asked before is asked again.
         return [one if isinstance(one, Released) else Wait(0.0) for one in allowed]
@@ -124,16 +120,6 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
             posted.append((one.lease, posting))
     _mark(connection, posted, now)
     return turns
-
-
-def _allow(connection: Connection, claim: Claim, look: Look, leaving: set[Key]) -> Claim | Released:
-    found = allow(connection, claim, look)
-    if isinstance(found, Claim):
-        found = without_overlap(connection, found, leaving)
-        if not found.recipients:
-            release(connection, claim.attempt_id)
-            return Released("nobody_left")
-    return found
 
 
 def _take_back(connection: Connection, attempt_ids: list[int], now: datetime) -> None:

@@ -139,7 +139,7 @@ def test_trouble_of_the_store_is_waited_for_but_not_for_ever(
     with pytest.raises(OperationalError):
         apply_received(database, settings)
     assert outcomes(database) == ["received"] * 4
-    move_time(database, tables.callbacks, "received_at", received.PATIENCE)
+    move_time(database, tables.callbacks, "received_at", received.TRIED_TOGETHER_FOR)
     assert apply_received(database, settings) == 3
     assert outcomes(database) == ["unapplied", "applied", "applied", "applied"]
     assert {message(database, one).status for one in ids} == {"delivered"}
