@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from utils.errors import StorageUnavailable
+from utils.errors import AcceptanceUnknown, StorageUnavailable
 
 LOOK_SECONDS = 0.5
 
@@ -41,7 +41,8 @@ class Lanes:
                 continue
             try:
                 self._send()
-            except (SQLAlchemyError, StorageUnavailable):
+            except (SQLAlchemyError, StorageUnavailable, AcceptanceUnknown):
+                # The rows of a claim of which nobody knows come back with the end of its lease.
                 logger.warning("nothing is sent: no database", exc_info=True)
 
     def _wait(self) -> bool:

@@ -12,13 +12,19 @@ from typing import NamedTuple
 import psycopg
 import redis
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from messaging.operations.health import STORAGE_ERRORS
+from messaging.storage.retrying import is_passing
 from messaging.storage.task_queue import first_line
-from utils.errors import StorageUnavailable
 
 DATABASE, QUEUE = "database", "task queue"
-QUEUE_ERRORS = (psycopg.OperationalError, redis.ConnectionError, redis.TimeoutError, sqlite3.OperationalError)
+# Of the errors that a queue may raise, those that pass.
+QUEUE_IS_AWAY = (
+    psycopg.OperationalError,
+    redis.ConnectionError,
+    redis.TimeoutError,
+    sqlite3.OperationalError,
+)
 # A thread may find a dead connection in the pool a moment after another has been served.
 QUIET_SECONDS = 1.0
 
@@ -79,8 +85,8 @@ class Outages(logging.Filter):
 
 def _store_of(error: BaseException | None) -> str | None:
     """None for any other error, which keeps its traceback."""
-    if isinstance(error, (*STORAGE_ERRORS, StorageUnavailable)):
+    if isinstance(error, PoolTimeout) or (isinstance(error, Exception) and is_passing(error)):
         return DATABASE
-    if isinstance(error, QUEUE_ERRORS) and not isinstance(error, SQLAlchemyError):
+    if isinstance(error, QUEUE_IS_AWAY) and not isinstance(error, SQLAlchemyError):
         return QUEUE
     return None

@@ -24,6 +24,7 @@ from messaging.storage import migrations, tables
 from messaging.storage.bulk import insert_for
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database
+from messaging.storage.task_queue import QUEUE_ERRORS
 from utils.errors import ServiceError, StorageUnavailable
 from utils.private_files import make_private
 from utils.setting_types import sqlite_path
@@ -34,7 +35,6 @@ ALIVE_WITHIN = timedelta(seconds=30)
 QUEUE_TIMEOUT_SECONDS = 2
 # An unreachable server, a full or read-only disk, a lock that never came free, a pool with nothing to lend.
 STORAGE_ERRORS: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeout)
-QUEUE_ERRORS = (sqlite3.Error, psycopg.Error, redis.RedisError, OSError)
 
 logger = logging.getLogger(__name__)
 Check = Callable[[], str | None]

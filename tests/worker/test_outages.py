@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,13 @@ def test_of_an_outage_one_line_is_kept_without_its_traceback() -> None:
 
 def test_an_error_that_is_no_outage_keeps_its_traceback() -> None:
     outages = Outages()
-    for error in (IntegrityError("INSERT", {}, Exception("duplicate")), ValueError("ours")):
+    broken = sqlite3.OperationalError("no such table: messages")
+    broken.sqlite_errorcode = sqlite3.SQLITE_ERROR
+    for error in (
+        IntegrityError("INSERT", {}, Exception("duplicate")),
+        OperationalError("SELECT 1 FROM messages", {}, broken),
+        ValueError("ours"),
+    ):
         kept = record(error)
         assert outages.filter(kept)
         assert kept.exc_info is not None

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import threading
 import time
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -34,6 +34,7 @@ from tests.support.delivery import (
     queue_batch,
     statuses_of,
 )
+from tests.support.group_commits import in_one_group
 
 pytest_plugins = ["tests.support.delivery_fixtures"]
 
@@ -149,16 +150,8 @@ def test_two_that_begin_in_one_group_do_not_both_leave(database: Database) -> No
     bulk = claim_one(database)
     queue(database, phone(1), text="urgent")
     both = [bulk, claim_one(database)]
-    found: list[object] = []
-    turn = database.group_commit._queue_of(start_post._begin_postings).turn
-    turn.acquire()
-    threads = [threading.Thread(target=lambda one=one: found.append(begin(database, one))) for one in both]
-    for thread in threads:
-        thread.start()
-    threads[-1].join(0.3)
-    turn.release()
-    for thread in threads:
-        thread.join(20)
+    calls = [partial(begin, database, one) for one in both]
+    found = in_one_group(database.group_commit, start_post._begin_postings, calls)
     assert sorted(type(one).__name__ for one in found) == ["Posting", "Released"]
     assert [isinstance(one, Posting) for one in found].count(True) == 1
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import Connection
@@ -40,6 +40,7 @@ from tests.support.delivery import (
     statuses_of,
     sweep_leases,
 )
+from tests.support.group_commits import in_one_group
 from tests.support.postgresql_proxy import AFTER, BEFORE, NEVER, PostgresqlProxy
 from utils.deadlines import boot_clock
 
@@ -267,21 +268,9 @@ def test_threads_that_ask_at_once_each_get_the_turn_of_their_own_claim(database:
         queue(database, phone(number), text=f"Dear {number}")
     claimed = claim(database)
     change(database, tables.attempts, claimed[2].attempt_id, state="released")
-    turns: dict[int, object] = {}
-    turn = database.group_commit._queue_of(start_post._begin_postings).turn
-    turn.acquire()
-    threads = [
-        threading.Thread(target=lambda one=one: turns.update({one.attempt_id: begin(database, one)}))
-        for one in claimed
-    ]
-    for thread in threads:
-        thread.start()
-    threads[-1].join(0.3)
-    turn.release()
-    for thread in threads:
-        thread.join(20)
-    for one in claimed:
-        turn = turns[one.attempt_id]
+    calls = [partial(begin, database, one) for one in claimed]
+    turns = in_one_group(database.group_commit, start_post._begin_postings, calls)
+    for one, turn in zip(claimed, turns, strict=True):
         if one is claimed[2]:
             assert turn == Released("lease_ended")
         else:
@@ -308,15 +297,8 @@ def test_a_group_of_full_posts_asks_about_no_more_people_than_a_second_is_enough
         return find_alive(connection, wanted, now)
 
     monkeypatch.setattr(start_post, "find_alive", note_and_find)
-    turn = database.group_commit._queue_of(start_post._begin_postings).turn
-    turn.acquire()
-    threads = [threading.Thread(target=begin_posting, args=(database, one)) for one in claimed]
-    for thread in threads:
-        thread.start()
-    threads[-1].join(0.3)
-    turn.release()
-    for thread in threads:
-        thread.join(20)
+    calls = [partial(begin_posting, database, one) for one in claimed]
+    in_one_group(database.group_commit, start_post._begin_postings, calls)
     assert max(sizes) <= 300
     assert {row.state for row in every(database, tables.attempts)} == {"posting"}
 
@@ -337,18 +319,8 @@ def test_a_mark_of_which_nobody_knows_whether_it_was_committed_is_made_again(dat
             raise ConnectionError
 
     database.group_commit._write = write_and_break
-    turn = database.group_commit._queue_of(start_post._begin_postings).turn
-    turn.acquire()
-    turns: list[Posting] = []
-    threads = [
-        threading.Thread(target=lambda one=one: turns.append(begin_posting(database, one))) for one in claimed
-    ]
-    for thread in threads:
-        thread.start()
-    threads[-1].join(0.3)
-    turn.release()
-    for thread in threads:
-        thread.join(20)
+    calls = [partial(begin_posting, database, one) for one in claimed]
+    turns = in_one_group(database.group_commit, start_post._begin_postings, calls)
     assert sorted(turn.claim.attempt_id for turn in turns) == [one.attempt_id for one in claimed]
     assert {row.state for row in every(database, tables.attempts)} == {"posting"}
     assert [begin(database, one) for one in claimed] == [Released("lease_ended")] * 2

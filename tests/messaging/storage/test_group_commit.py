@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -13,8 +12,7 @@ from messaging.storage import tables
 from messaging.storage.database import Database
 from messaging.storage.group_commit import HEAVIEST_GROUP, GroupCommit
 from tests.support.delivery import count, every
-
-TIMEOUT_SECONDS = 20.0
+from tests.support.group_commits import at_once, in_one_group
 
 
 class Bad(Exception):
@@ -29,36 +27,13 @@ def write_counters(connection: Connection, names: Sequence[str]) -> list[str]:
     return [f"{name} is written" for name in names]
 
 
-def at_once(calls: Sequence[Callable[[], Any]], hold: threading.Lock | None = None) -> list[Any]:
-    """What each call came to, in threads that all wait before the first of them commits."""
-    found: list[Any] = [None] * len(calls)
-
-    def run(place: int) -> None:
-        try:
-            found[place] = calls[place]()
-        except Exception as error:  # noqa: BLE001  (the test looks at it)
-            found[place] = error
-
-    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    if hold is not None:
-        threads[-1].join(0.3)
-        hold.release()
-    for thread in threads:
-        thread.join(TIMEOUT_SECONDS)
-    return found
-
-
 @pytest.fixture
 def crowd(database: Database) -> Callable[..., list[Any]]:
     """Submits from as many threads at once, all of which find the turn taken."""
 
     def submit(*items: Any, work: Any = write_counters, **options: Any) -> list[Any]:
-        turn = database.group_commit._queue_of(work).turn
-        turn.acquire()
         calls = [lambda item=item: database.group_commit.submit(work, item, **options) for item in items]
-        return at_once(calls, turn)
+        return in_one_group(database.group_commit, work, calls)
 
     return submit
 
@@ -160,10 +135,8 @@ def test_a_commit_of_which_nobody_knows_is_tried_again_alone(database: Database)
         return is_new
 
     groups = GroupCommit(Breaks)
-    turn = groups._queue_of(once).turn
-    turn.acquire()
     calls = [lambda name=name: groups.submit(once, name) for name in ("a", "b")]
-    assert at_once(calls, turn) == [False, False]
+    assert in_one_group(groups, once, calls) == [False, False]
     assert count(database, tables.counters) == 2
 
 
