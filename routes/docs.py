@@ -1,19 +1,35 @@
-"""The OpenAPI document, and the same for people."""
+"""The OpenAPI document, and a page on which a person reads it and tries a call."""
 
 from __future__ import annotations
 
+import inspect
+import re
+from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any, cast
 
-from flask import Blueprint, current_app, redirect, render_template, url_for
+from flask import Blueprint, Flask, current_app, redirect, render_template, url_for
 from flask_openapi.openapi import OpenAPI
 from markupsafe import Markup, escape
 from werkzeug.wrappers import Response
 
-from routes.docs_page import describe_other_routes, describe_specification
-
 CALLERS = "Anyone: it tells what the service can do, nothing of what it did."
+UNTOLD = frozenset({"HEAD", "OPTIONS"})
 
-docs_bp = Blueprint("docs", __name__)
+docs_bp = Blueprint(
+    "docs",
+    __name__,
+    # Swagger UI as its package brings it: served from here, so the page asks no other host.
+    static_folder=str(files("flask_openapi_swagger") / "templates" / "swagger"),
+    static_url_path="/docs/swagger",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OtherRoute:
+    method: str
+    path: str
+    summary: str
 
 
 @docs_bp.app_template_filter()
@@ -35,9 +51,8 @@ def show_start() -> Response:
 def show_docs() -> str:
     """This page."""
     specification = _specification()
-    sections = describe_specification(specification)
     others = describe_other_routes(current_app, specification)
-    return render_template("docs.html", info=specification["info"], sections=sections, others=others)
+    return render_template("docs.html", info=specification["info"], others=others)
 
 
 @docs_bp.get("/v1/openapi.json")
@@ -46,5 +61,24 @@ def show_specification() -> dict[str, Any]:
     return _specification()
 
 
+def describe_other_routes(app: Flask, specification: dict[str, Any]) -> list[OtherRoute]:
+    """What is served but not part of the JSON API, described by the docstring of each view."""
+    rules = sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule)
+    return [
+        OtherRoute(method, _in_braces(rule.rule), _docstring(app.view_functions[rule.endpoint]))
+        for rule in rules
+        for method in sorted((rule.methods or set()) - UNTOLD)
+        if not rule.endpoint.endswith("static") and _in_braces(rule.rule) not in specification["paths"]
+    ]
+
+
 def _specification() -> dict[str, Any]:
     return cast(OpenAPI, current_app).api_doc
+
+
+def _in_braces(rule: str) -> str:
+    return re.sub(r"<(?:[^<>:]+:)?([^<>]+)>", r"{\1}", rule)
+
+
+def _docstring(view: object) -> str:
+    return " ".join((inspect.getdoc(view) or "").split())

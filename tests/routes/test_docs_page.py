@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import jsonschema_rs
@@ -11,7 +12,7 @@ import schemathesis
 from flask_openapi.openapi import OpenAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 from schemathesis.checks import (
     content_type_conformance,
     not_a_server_error,
@@ -22,10 +23,11 @@ from schemathesis.core.result import Ok
 
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.storage.database import Database
-from routes.docs_page import describe_specification
 from tests.support.web import API_KEY, Caller
 from utils.setting_types import REPOSITORY
 
+# Of the elements found.
+IDS = "found => found.map(one => one.id)"
 VENDOR = REPOSITORY / "routes" / "static" / "vendor"
 CHECKS = (
     not_a_server_error,
@@ -100,34 +102,20 @@ def call_with_anything(cases: SearchStrategy[Any]) -> None:
     call()
 
 
-def test_the_page_tells_every_route_and_every_field(app: OpenAPI) -> None:
+def test_the_page_tells_every_route_outside_the_document(app: OpenAPI) -> None:
     page = app.test_client().get("/docs").text
+    told = specification(app)["paths"]
     for rule in app.url_map.iter_rules():
-        if rule.endpoint != "static":
+        if not rule.endpoint.endswith("static") and in_braces(rule.rule) not in told:
             assert in_braces(rule.rule) in page
-    for field in ("items[].cost.amount", "history[].source", "error.code", "batch_id", "next_cursor"):
-        assert f"<code>{field}</code>" in page
 
 
-def test_the_page_holds_no_script_and_no_inline_style(app: OpenAPI) -> None:
+def test_the_page_holds_no_inline_script_or_style_and_asks_no_other_host(app: OpenAPI) -> None:
     page = app.test_client().get("/docs").text
-    assert "<script" not in page
+    assert not re.search(r"<script[^>]*>[^<]", page)
     assert "<style" not in page
     assert not re.search(r"\s(style|on\w+)=", page)
     assert not re.search(r"(href|src)=\"(https?:)?//", page)
-
-
-def test_what_the_document_says_is_text_on_the_page(app: OpenAPI) -> None:
-    document = specification(app)
-    hostile = '<img src=x onerror="alert(1)">'
-    operation = document["paths"]["/v1/messages"]["get"]
-    operation["summary"] = operation["parameters"][0]["description"] = f"{hostile} `{hostile}`"
-    with app.test_request_context("/docs"):
-        shown = app.jinja_env.get_template("docs.html").render(
-            info=document["info"], sections=describe_specification(document), others=[]
-        )
-    assert "<img" not in shown
-    assert "&lt;img" in shown
 
 
 def test_the_start_leads_to_the_documentation(app: OpenAPI) -> None:
@@ -143,20 +131,52 @@ def test_vendored_files_are_the_ones_that_were_taken() -> None:
         assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest
 
 
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_a_phone_and_breaks_no_rule_of_its_own(
-    served: str, scheme: Literal["light", "dark"]
+    served: str, browser: Browser, scheme: Literal["light", "dark"]
 ) -> None:
     complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
-        page.on("console", lambda message: complaints.append(message.text))
-        page.goto(f"{served}/docs")
-        width = page.evaluate("document.documentElement.scrollWidth")
-        background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
-        browser.close()
+    page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("request", lambda request: complaints.extend([request.url] * (not is_ours(request.url, served))))
+    page.goto(f"{served}/docs")
+    page.locator(".opblock").first.wait_for()
+    width = page.evaluate("document.documentElement.scrollWidth")
+    background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert complaints == []
     assert width <= 360
     assert (background == "rgb(255, 255, 255)") is (scheme == "light")
+
+
+def is_ours(url: str, served: str) -> bool:
+    return url.startswith((served, "data:"))
+
+
+@pytest.mark.browser
+def test_a_call_is_tried_from_the_page(served: str, browser: Browser, app: OpenAPI) -> None:
+    page = browser.new_page()
+    page.goto(f"{served}/docs")
+    page.locator(".opblock").first.wait_for()
+    shown = {one.removeprefix("operations-") for one in page.locator(".opblock").evaluate_all(IDS)}
+    operations = [one for item in specification(app)["paths"].values() for one in item.values()]
+    assert {one.rsplit("-", 1)[-1] for one in shown} == {one["operationId"] for one in operations}
+    page.get_by_role("button", name="Authorize").click()
+    page.get_by_label("Value").fill(API_KEY)
+    page.locator(".auth-btn-wrapper").get_by_role("button", name="Apply credentials").click()
+    page.get_by_role("button", name="Close").first.click()
+    queue = page.locator(".opblock-post", has=page.get_by_text("/v1/messages", exact=True))
+    queue.locator("button").first.click()
+    queue.get_by_role("button", name="Try it out").click()
+    queue.locator("textarea.body-param__text").fill('{"to": "+254711000001", "text": "Tried from the page"}')
+    queue.get_by_role("button", name="Execute").click()
+    answered = queue.locator(".live-responses-table .response-col_status").nth(1)
+    assert answered.inner_text().startswith("202")
