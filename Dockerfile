@@ -13,7 +13,7 @@ RUN python -m compileall -q . && install --directory --owner=sms --group=sms --m
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER sms
 EXPOSE 8000
-# Not /readyz: that one asks for a worker too, and a web process is not to be replaced because a worker is.
+# Not /readyz: a web process is not to be replaced because its database is away.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 # gunicorn fails on an empty WEB_CONCURRENCY, which a copied `.env.example` holds.

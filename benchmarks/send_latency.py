@@ -125,7 +125,7 @@ def _running_service(database_url: str, folder: Path) -> Iterator[Stack]:
         }
         ready: dict[str, Callable[[], bool]] = {
             "simulator": lambda: service.answers(f"{simulator_url}/_simulator/ledger"),
-            "web": lambda: service.answers(f"{web_url}/readyz"),
+            "web": lambda: service.answers(f"{web_url}/healthz?worker=1"),
         }
         for name, is_ready in ready.items():
             wait_for(is_ready, f"the start of {name}", processes[name], logs[name])

@@ -10,6 +10,7 @@ from flask.cli import AppGroup, ScriptInfo
 from sqlalchemy.exc import SQLAlchemyError
 
 from utils.errors import ServiceError
+from utils.version import VERSION
 
 # A command imports only its own module: importing all of them takes a second.
 MODULES = {
@@ -59,4 +60,7 @@ class SmsGroup(AppGroup):
             raise click.ClickException(explained.message) from None
 
 
-sms = SmsGroup("sms", help="Run and look after the SMS service.")
+@click.group(cls=SmsGroup, help="Run and look after the SMS service.")
+@click.version_option(VERSION, prog_name="SMS service")
+def sms() -> None:
+    """Only the commands do anything."""

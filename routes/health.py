@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response, current_app, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from messaging.operations.health import OK, oldest_report_seconds, readiness
+from messaging.operations.health import OK, oldest_report_seconds, readiness, worker_problem
 from messaging.operations.metrics import Gauge, Gauges
 from routes.guards import REFUSED_CALLBACKS, requires_api_key
 from routes.service import current_service
+from utils.version import VERSION
 
 CALLERS = "`/healthz` and `/readyz`: anyone. `/metrics`: holders of an API key, once there are keys."
 GAUGES = "sms_gauges"
@@ -21,22 +22,27 @@ health_bp = Blueprint("health", __name__)
 
 
 @health_bp.get("/healthz")
-def show_alive() -> dict[str, str]:
-    """Alive: the process answers."""
-    return {"status": OK}
+def show_alive() -> tuple[dict[str, str], int]:
+    """Alive: the process answers. With `?worker=1` the whole service: 503 where no worker was seen lately."""
+    said = {"status": OK, "version": VERSION}
+    if "worker" in request.args:
+        said["worker"] = worker_problem(current_service().database) or OK
+    return said, 200 if said.get("worker", OK) == OK else 503
 
 
 @health_bp.get("/readyz")
 def show_ready() -> tuple[dict[str, object], int]:
-    """Ready: database, queue, worker and inbox are well; 503 says which is not.
+    """Ready: this process can take callbacks and store them; 503 says what keeps it from that.
 
-    The age of the oldest report that is not applied yet is told and decides nothing.
+    The queue, the worker and the age of the oldest report that is not applied yet are told and decide nothing.
     """
-    checks = readiness(current_service())
-    is_ready = all(said == OK for said in checks.values())
-    said: dict[str, object] = {"status": "ready" if is_ready else "not ready", "checks": checks}
-    said["oldest_report_seconds"] = oldest_report_seconds(current_service())
-    return said, 200 if is_ready else 503
+    found = readiness(current_service())
+    said: dict[str, object] = {
+        "status": "ready" if found.can_store else "not ready",
+        "checks": found.checks,
+        "oldest_report_seconds": oldest_report_seconds(current_service()),
+    }
+    return said, 200 if found.can_store else 503
 
 
 @health_bp.get("/metrics")

@@ -37,6 +37,7 @@ from routes.uploads import prepare_uploads
 from routes.whole_bodies import require_whole_bodies
 from utils.logs import choose_request_id, configure_logging, request_id
 from utils.settings import Settings
+from utils.version import VERSION
 
 ROUTES = Path(__file__).resolve().parent
 LARGEST_BODY_BYTES = 2 * 1024 * 1024
@@ -84,7 +85,7 @@ def build_web_app(settings: Settings) -> OpenAPI:
 def _create_flask(settings: Settings) -> OpenAPI:
     app = OpenAPI(
         __name__,
-        info=Info(title="SMS service", version="1", description=DESCRIPTION),
+        info=Info(title="SMS service", version=VERSION, description=DESCRIPTION),
         security_schemes={"key": SecurityScheme(type="http", scheme="bearer")},
         doc_ui=False,
         validation_error_status=400,

@@ -23,6 +23,7 @@ from tests.support.databases import opened
 from tests.support.real_processes import offline_environment
 from utils.setting_types import REPOSITORY
 from utils.settings import Settings
+from utils.version import VERSION
 
 NOT_IN_THE_IMAGE = {".env", "compose.env", "instance", ".git", ".venv", "tests"}
 # Of the image's own shell; what they do is read by people.
@@ -222,6 +223,8 @@ def test_the_project_says_what_it_is() -> None:
     project = tools["project"]
     assert (REPOSITORY / project["readme"]).exists()
     assert project["license"] == "MIT"
+    assert project["version"] == VERSION
+    assert f"## {VERSION}" in text("CHANGELOG.md")
     assert [name for name in project["license-files"] if not text(name).startswith("MIT License")] == []
     oldest = project["requires-python"].removeprefix(">=")
     assert tools["tool"]["mypy"]["python_version"] == oldest

@@ -63,7 +63,7 @@ def test_texts_leave_though_the_clock_was_set_back(
     machine_clock.set(hours=-5)
     send(stack, "+254711000012")
     leaves(stack, "+254711000012")
-    eventually(lambda: stack.get("/readyz").status_code == 200, "the worker is seen", SECONDS)
+    eventually(lambda: stack.get("/healthz?worker=1").status_code == 200, "the worker is seen", SECONDS)
     if database_url.startswith("sqlite"):
         eventually(lambda: "-10800" in stack.log("worker"), "the second step is logged", SECONDS)
         assert stack.log("worker").count("the clock was set") == 2

@@ -81,7 +81,7 @@ def _is_ready(port: int) -> bool:
     """Web and worker: it says so only once a worker was seen."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
     with closing(connection):
-        connection.request("GET", "/readyz")
+        connection.request("GET", "/healthz?worker=1")
         return connection.getresponse().status == 200
 
 

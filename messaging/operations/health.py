@@ -9,6 +9,7 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -66,15 +67,26 @@ def explain_storage_error(database: Database, error: SQLAlchemyError) -> Service
     return StorageUnavailable(f"The database cannot be used: {_first_line(error)}")
 
 
-def readiness(service: Service) -> dict[str, str]:
-    """What each part says: `ok`, or what is wrong with it."""
-    checks: dict[str, Check] = {
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """`checks`: what each part says, `ok` or what is wrong with it. `can_store`: callbacks can be taken here."""
+
+    checks: dict[str, str]
+    can_store: bool
+
+
+def readiness(service: Service) -> Readiness:
+    """A queue that is down and a worker that stopped delay texts; they keep no process from taking callbacks."""
+    needed: dict[str, Check] = {
         "database": partial(_database_problem, service.database),
-        "queue": partial(queue_problem, service.settings.queue_url),
-        "worker": partial(_worker_problem, service.database),
         "inbox": partial(_inbox_problem, service),
     }
-    return {name: check() or OK for name, check in checks.items()}
+    told: dict[str, Check] = {
+        "queue": partial(queue_problem, service.settings.queue_url),
+        "worker": partial(worker_problem, service.database),
+    }
+    checks = {name: check() or OK for name, check in (needed | told).items()}
+    return Readiness(checks, all(checks[name] == OK for name in needed))
 
 
 def _database_problem(database: Database) -> str | None:
@@ -115,7 +127,8 @@ def _reach_queue(url: str) -> None:
             client.ping()
 
 
-def _worker_problem(database: Database) -> str | None:
+def worker_problem(database: Database) -> str | None:
+    """None where a worker was seen lately."""
     try:
         is_alive = is_worker_alive(database)
     except SQLAlchemyError:

@@ -38,7 +38,7 @@ def queue() -> Iterator[redis.Redis]:
 def stage(tmp_path: Path, queue: redis.Redis) -> Iterator[Scene]:
     with scene("sqlite", tmp_path, {"QUEUE_URL": REDIS_URL}) as found:
         found.stack.start("worker")
-        eventually(lambda: found.stack.get("/readyz").ok, "the service is ready")
+        eventually(lambda: found.stack.get("/healthz?worker=1").ok, "web and worker are there")
         yield found
 
 

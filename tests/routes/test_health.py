@@ -15,6 +15,7 @@ from messaging.storage.database import Database
 from tests.routes.conftest import MakeApp
 from tests.support.callback_rows import move_time
 from tests.support.web import Caller
+from utils.version import VERSION
 
 
 def samples(caller: Caller) -> dict[str, float]:
@@ -28,15 +29,25 @@ def samples(caller: Caller) -> dict[str, float]:
 
 def test_alive_asks_nothing_of_anybody(app: OpenAPI) -> None:
     answer = app.test_client().get("/healthz")
-    assert (answer.status_code, answer.json) == (200, {"status": "ok"})
+    assert (answer.status_code, answer.json) == (200, {"status": "ok", "version": VERSION})
 
 
-def test_ready_once_a_worker_was_seen(caller: Caller, database: Database) -> None:
+def test_the_whole_service_is_well_once_a_worker_was_seen(caller: Caller, database: Database) -> None:
+    before = caller.get("/healthz?worker=1")
+    health.beat(database, "worker-1")
+    after = caller.get("/healthz?worker=1")
+
+    assert (before.status_code, after.status_code) == (503, 200)
+    assert before.json is not None
+    assert "none seen" in before.json["worker"]
+
+
+def test_a_worker_that_stopped_is_told_and_takes_no_callback_away(caller: Caller, database: Database) -> None:
     before = caller.get("/readyz")
     health.beat(database, "worker-1")
     after = caller.get("/readyz")
 
-    assert before.status_code == 503
+    assert before.status_code == 200
     assert before.json is not None
     assert "none seen" in before.json["checks"]["worker"]
     assert after.status_code == 200
@@ -52,7 +63,7 @@ def test_a_worker_that_fell_silent_is_told(caller: Caller, database: Database) -
     with database.write() as connection:
         long_ago = database.now(connection) - 2 * health.ALIVE_WITHIN
         connection.execute(update(tables.heartbeats).values(seen_at=long_ago))
-    assert caller.get("/readyz").status_code == 503
+    assert caller.get("/healthz?worker=1").status_code == 503
 
 
 def test_a_dead_inbox_thread_is_told(app: OpenAPI, caller: Caller, database: Database) -> None:
@@ -75,7 +86,7 @@ def test_a_queue_that_does_not_answer_is_told(
 ) -> None:
     health.beat(database, "worker-1")
     answer = Caller(make_app(queue_url=queue_url.format(folder=tmp_path))).get("/readyz")
-    assert answer.status_code == 503
+    assert answer.status_code == 200
     assert answer.json is not None
     assert answer.json["checks"]["queue"] == "cannot be reached"
 

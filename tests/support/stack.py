@@ -143,7 +143,7 @@ class Stack:
 
     def wait_until_ready(self) -> None:
         eventually(lambda: self._answers(f"{self.simulator_url}/_simulator/ledger"), "the simulator answers")
-        eventually(lambda: self._answers(f"{self.web_url}/readyz"), "the service is ready")
+        eventually(lambda: self._answers(f"{self.web_url}/healthz?worker=1"), "web and worker are there")
 
     def _answers(self, url: str) -> bool:
         try:
