@@ -32,7 +32,7 @@ CONNECTIONS = 8
 HISTORY = 10_000
 WARM_UP, IDLE_REPORTS = 500, 4000
 # More than come in the time; where they end early, the rest of the intake counts for nothing.
-REPORTS = 20_000 + MOST_ROWS // 10
+REPORTS = 20_000 + MOST_ROWS // 4
 FORM = "application/x-www-form-urlencoded"
 PATH = f"/sms/delivery-reports?token={TOKEN}"
 BEFORE, DURING, AFTER = "idle, before", "during the intake", "idle, after"
