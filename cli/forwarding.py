@@ -31,8 +31,8 @@ def show_forwarding_status(state: str | None, limit: int, as_json: bool) -> None
         print_json(found)
     else:
         names = ("id", "type", "state", "attempts", "http_status", "last_error", "created_at")
-        standing = {name: value for name, value in found.items() if name not in ("items", "next_cursor")}
-        print_table(("", ""), ((name, value) for name, value in standing.items() if value is not None))
+        receiver = {name: value for name, value in found.items() if name not in ("items", "next_cursor")}
+        print_table(("", ""), ((name, value) for name, value in receiver.items() if value is not None))
         print_table(names, ([item[name] for name in names] for item in found["items"]))
     sys.exit(1 if found["state"] in (views.PAUSED, views.FAILING) else 0)
 

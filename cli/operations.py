@@ -9,7 +9,7 @@ from dataclasses import asdict
 import click
 from flask.cli import AppGroup
 
-from cli.context import current_database, current_service, read_time, require_own_database
+from cli.context import current_database, current_service, read_time, require_own_database, time_zone
 from cli.foreground import run_foreground
 from cli.output import as_json_option, print_json, print_table, show
 from messaging.callbacks import fetch_inbound
@@ -19,6 +19,7 @@ from messaging.operations.audit import audit
 from messaging.operations.doctor import examine
 from messaging.sending import pauses
 from messaging.storage import migrations
+from utils.local_times import show_local_times
 
 commands = AppGroup()
 
@@ -102,7 +103,10 @@ def doctor(as_json: bool) -> None:
     if as_json:
         print_json([{"part": one.part, "ok": one.is_well, "says": one.says} for one in findings])
     else:
-        print_table(("", "", ""), ((one.part, "ok" if one.is_well else "ACT", one.says) for one in findings))
+        zone = time_zone()
+        says = [show_local_times(one.says, zone) for one in findings]
+        words = ("ok" if one.is_well else "ACT" for one in findings)
+        print_table(("", "", ""), zip((one.part for one in findings), words, says, strict=True))
     sys.exit(0 if all(one.is_well for one in findings) else 1)
 
 

@@ -88,7 +88,7 @@ def export_opt_outs(as_json: bool) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @as_json_option
 def import_opt_outs(file: Path, as_json: bool) -> None:
-    """Stop texting everyone in FILE, a CSV with the column phone and, where wanted, sender_id and reason.
+    """Stop texting everyone in FILE, CSV or .xlsx with the column phone and, where wanted, sender_id and reason.
 
     The export comes back as it was: only entries in force stop anybody.
     """

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from cli.context import time_zone
+from utils.csv_files import BYTE_ORDER_MARK
 from utils.local_times import show_local_time
 from utils.spreadsheets import harmless_cell
 
@@ -72,6 +73,7 @@ def waiting_sentence(batch: dict[str, Any]) -> str:
 
 
 def print_csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    sys.stdout.write(BYTE_ORDER_MARK)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(names)
     writer.writerows([harmless_cell(in_words(value)) for value in row] for row in rows)

@@ -130,7 +130,7 @@ def test_serving_an_unmigrated_database_is_refused_in_one_line(serve: object, ne
 
 @pytest.mark.processes
 @pytest.mark.parametrize("serve", SERVERS)
-def test_the_simulator_is_refused_the_books_of_an_account(serve: object, foreign_database: str) -> None:
+def test_the_simulator_is_refused_the_records_of_an_account(serve: object, foreign_database: str) -> None:
     assert callable(serve)
     outcome = serve(DATABASE_URL=foreign_database, AT_BASE_URL="http://127.0.0.1:1")
     assert outcome.returncode == 3
@@ -139,7 +139,7 @@ def test_the_simulator_is_refused_the_books_of_an_account(serve: object, foreign
 
 
 @pytest.mark.processes
-def test_make_run_is_refused_the_books_of_an_account_in_one_line(foreign_database: str) -> None:
+def test_make_run_is_refused_the_records_of_an_account_in_one_line(foreign_database: str) -> None:
     outcome = run("-m", "flask", "--app", "app", "sms", "start", DATABASE_URL=foreign_database)
     assert outcome.returncode == 1
     (line,) = own_lines(outcome.stderr)

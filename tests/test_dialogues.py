@@ -294,7 +294,7 @@ def stack_headers(stack: Stack) -> dict[str, str]:
     return {"Authorization": f"Bearer {stack.environment['API_KEYS']}"}
 
 
-def test_the_books_are_right_after_all_that(stack: Stack) -> None:
+def test_the_records_are_right_after_all_that(stack: Stack) -> None:
     audited = stack.get("/v1/audit").json()
     assert audited["problems"] == []
 

@@ -275,7 +275,6 @@ def test_the_queue_lies_beside_the_database_and_is_not_shared_by_two() -> None:
 def test_postgresql_gets_the_driver_and_more_than_the_one_web_process_of_sqlite() -> None:
     settings = load_settings({"DATABASE_URL": "postgresql://u@db/sms"})
     assert settings.sqlalchemy_url == "postgresql+psycopg://u@db/sms"
-    assert not settings.database_is_sqlite
     assert settings.web_concurrency >= 1
     assert load_settings({"WEB_CONCURRENCY": "3"}).web_concurrency == 3
 

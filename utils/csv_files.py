@@ -14,6 +14,8 @@ from typing import BinaryIO
 from utils.errors import InvalidInput
 
 PHONE = "phone"
+# Before what people download: without it Excel takes UTF-8 for another encoding.
+BYTE_ORDER_MARK = "\ufeff"
 # What people write above a column of phone numbers, as `fold` writes it.
 PHONE_NAMES = frozenset(
     {

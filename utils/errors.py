@@ -31,6 +31,8 @@ Which HTTP status an error becomes is the routes' business.
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
+from utils import reasons
+
 Outcome = Literal["not_sent", "unknown"]
 Pause = Literal["account", "sender"]
 
@@ -100,7 +102,7 @@ class Forbidden(ServiceError):
 
 
 class OptedOut(Forbidden):
-    code = "opted_out"
+    code = reasons.OPTED_OUT
     sentence = "The recipient opted out"
 
 

@@ -33,7 +33,14 @@ def read_local_time(text: str, zone: ZoneInfo) -> datetime:
 
 def show_local_time(rfc3339: str, zone: ZoneInfo) -> str:
     """`2026-11-24 11:00:00 Africa/Nairobi`. What is no time of ours stays as it is."""
-    if not _RFC3339.fullmatch(rfc3339):
-        return rfc3339
-    moment = datetime.fromisoformat(rfc3339).astimezone(zone)
-    return f"{moment:%Y-%m-%d %H:%M:%S} {zone.key}"
+    return show_local_times(rfc3339, zone) if _RFC3339.fullmatch(rfc3339) else rfc3339
+
+
+def show_local_times(sentence: str, zone: ZoneInfo) -> str:
+    """The same for the times in a sentence of ours. Not for what others wrote: a text is shown as it was sent."""
+
+    def local(found: re.Match[str]) -> str:
+        moment = datetime.fromisoformat(found[0]).astimezone(zone)
+        return f"{moment:%Y-%m-%d %H:%M:%S} {zone.key}"
+
+    return _RFC3339.sub(local, sentence)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from utils import reasons
 from utils.errors import (
     CredentialsRefused,
     OutcomeUnknown,
@@ -63,7 +64,6 @@ class RecipientAnswer(NamedTuple):
     parts: int | None = None
     pauses: Pause | None = None
     suppresses: bool = False
-    reschedules: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def _explain_status(reply: Reply) -> ProviderError:
     if status == 429:
         return ProviderThrottled(reason="throttled", retry_after=reply.retry_after)
     if status == 409:
-        return ProviderRefused(reason="do_not_disturb", retryable=True, retry_after=reply.retry_after)
+        return ProviderRefused(reason=reasons.DO_NOT_DISTURB, retryable=True, retry_after=reply.retry_after)
     if status in _MOVED:
         return ProviderRefused(
             "The provider's address redirects elsewhere: set AT_BASE_URL to the final one",
@@ -191,7 +191,6 @@ def _read_recipient(number: str, entry: Raw) -> RecipientAnswer:
         _parts(entry.get("messageParts")),
         status.pauses,
         status.suppresses,
-        status.reschedules,
     )
 
 

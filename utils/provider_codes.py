@@ -8,6 +8,7 @@ came and its outcome is unknown, never refused. Names compare without regard to 
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from utils import reasons
 from utils.errors import Pause
 
 RecipientOutcome = Literal["accepted", "rejected", "not_sent", "unknown"]
@@ -80,7 +81,7 @@ STATUS_CODES: Final[dict[int, StatusCode]] = {
     406: StatusCode(
         "UserInBlackList",
         "rejected",
-        "opted_out",
+        reasons.OPTED_OUT,
         "Recipient opted out",
         "Only the recipient can lift this: on Safaricom by dialling *456*9#",
         suppresses=True,
@@ -96,7 +97,7 @@ STATUS_CODES: Final[dict[int, StatusCode]] = {
     409: StatusCode(
         "DoNotDisturbRejection",
         "not_sent",
-        "do_not_disturb",
+        reasons.DO_NOT_DISTURB,
         "Recipient's network takes no promotional messages at this hour",
         "It is tried again after 08:00 in Lagos",
         reschedules=True,
@@ -195,7 +196,7 @@ _REASONS: Final = (
     ),
     FailureReason(
         "UserInBlackList",
-        "opted_out",
+        reasons.OPTED_OUT,
         "The recipient opted out at the network",
         "Only the recipient can lift this: on Safaricom by dialling *456*9#",
         is_opt_out=True,
@@ -227,7 +228,7 @@ _REASONS: Final = (
     ),
     FailureReason(
         "DoNotDisturbRejection",
-        "do_not_disturb",
+        reasons.DO_NOT_DISTURB,
         "The recipient's network takes no promotional messages, or not at this hour",
         "Send between 08:00 and 20:00 in Lagos, or from a transactional sender id",
     ),
@@ -283,6 +284,10 @@ NETWORK_CODES: Final[dict[str, Network]] = {
     # The sandbox's own network; one real sandbox report carried 63902 instead.
     "99999": Network("Athena (sandbox)", ""),
 }
+
+
+# Reasons with which a text waits for an hour of the day instead of a backoff.
+RESCHEDULED: Final = frozenset(entry.reason for entry in STATUS_CODES.values() if entry.reschedules)
 
 
 def find_status(code: object, word: object) -> StatusCode:

@@ -129,13 +129,6 @@ def gsm7_alternative(character: str) -> str | None:
     return plain if plain and plain != character and not _NOT_GSM.search(plain) else None
 
 
-def suggest_gsm7(text: str) -> str | None:
-    """The text in GSM-7 characters only, nearest in look; None where a character has no counterpart there."""
-    composed = unicodedata.normalize("NFC", text)
-    written = [gsm7_alternative(character) for character in composed]
-    return None if None in written else "".join(filter(None, written))
-
-
 def _measure_with_pairs(
     text: str,
     encoding: Encoding,

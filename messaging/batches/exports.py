@@ -19,13 +19,12 @@ from messaging.batches.progress import require_batch
 from messaging.batches.rows import DUPLICATE
 from messaging.storage import tables
 from messaging.storage.database import Database
-from utils.csv_files import fold
+from utils.csv_files import BYTE_ORDER_MARK, fold
 from utils.json_shapes import rfc3339
 from utils.money import in_units
 from utils.spreadsheets import harmless_cell
 
 WINDOW = 2000
-BYTE_ORDER_MARK = "\ufeff"
 MESSAGE_COLUMNS = (
     "id",
     "to",

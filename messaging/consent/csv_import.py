@@ -1,4 +1,4 @@
-"""Opt-outs that another system knew, from a CSV file: read as a stream, written in chunks.
+"""Opt-outs that another system knew, from a CSV or Excel file: read as a stream, written in chunks.
 
 The service's own export may come back: it has a row for each entry of the ledger, in force or not, and only what is in
 force blocks anybody, by the source that it had.
@@ -22,6 +22,7 @@ from utils.csv_files import LONGEST_HEADER_BYTES, Header, InvalidFile, fold, rea
 from utils.errors import InvalidInput, InvalidPhone
 from utils.phone_numbers import read_phone
 from utils.sender_ids import sender_key, validate_sender
+from utils.uploaded_files import as_csv
 
 SOURCE = "import"
 SENDER_ID, IN_FORCE = fold("sender_id"), fold("in_force")
@@ -36,7 +37,7 @@ LONGEST_REASON = 500
 
 Row = tuple[int, list[str]]
 
-_STANDING = (
+_BLOCKS = (
     select(tables.suppressions.c.phone, tables.suppressions.c.sender_id, tables.opt_outs.c.source)
     .join(tables.opt_outs, tables.opt_outs.c.id == tables.suppressions.c.opt_out_id)
     .where(one_of(tables.suppressions.c.phone, "phones"))
@@ -76,21 +77,28 @@ def import_opt_outs(
     `file` is read twice: nothing is written before all of it is known to be readable, for a quotation mark that is
     never closed hides the rows behind it. `progress` is called after each chunk. Raises InvalidFile.
     """
+    with as_csv(file) as readable:
+        header = _header_of(readable)
+        imported = Imported()
+        rows = _rows(readable, header)
+        while chunk := list(islice(rows, CHUNK)):
+            stops = list(_readable(chunk, header, default_region, imported))
+            with database.write(settled=True) as connection:
+                added = _record(database, connection, stops)
+            imported.added += added
+            imported.known += len(stops) - added
+            progress()
+    return imported
+
+
+def _header_of(file: BinaryIO) -> Header:
+    """Once all rows are known to be readable. Raises InvalidFile."""
     # A reason in another encoding must not keep a number from being stopped.
     beginning = file.read(LONGEST_HEADER_BYTES).decode("utf-8", "replace").encode()
     header = read_header(beginning)
     for line, cells in _rows(file, header):
         _require_state(header, line, cells)
-    imported = Imported()
-    rows = _rows(file, header)
-    while chunk := list(islice(rows, CHUNK)):
-        stops = list(_readable(chunk, header, default_region, imported))
-        with database.write(settled=True) as connection:
-            added = _record(database, connection, stops)
-        imported.added += added
-        imported.known += len(stops) - added
-        progress()
-    return imported
+    return header
 
 
 def _rows(file: BinaryIO, header: Header) -> Iterator[Row]:
@@ -187,12 +195,12 @@ def _record(database: Database, connection: Connection, stops: Sequence[Stop]) -
     wanted = {(one.phone, one.sender_id): one for one in stops}
     lock_phones(connection, [phone for phone, _ in wanted])
     phones = {"phones": sorted({phone for phone, _ in wanted})}
-    standing = {(row.phone, row.sender_id): row.source for row in connection.execute(_STANDING, phones)}
+    blocks = {(row.phone, row.sender_id): row.source for row in connection.execute(_BLOCKS, phones)}
     # One that only its sender may lift replaces one that anybody's START lifts, not the other way round.
     new = [
         stop
         for key, stop in wanted.items()
-        if key not in standing or (standing[key] == KEYWORD and stop.source != KEYWORD)
+        if key not in blocks or (blocks[key] == KEYWORD and stop.source != KEYWORD)
     ]
     if new:
         _write(database, connection, new)

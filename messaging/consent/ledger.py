@@ -77,15 +77,15 @@ def record_stop(
     """
     key = EVERYTHING if scope == "all" else sender_key(sender_id)
     _lock(connection, phone)
-    standing = next((row for row in _blocks(connection, phone) if row.sender_id == key), None)
-    if standing is not None and _is_told(connection, standing, source):
+    block = next((row for row in _blocks(connection, phone) if row.sender_id == key), None)
+    if block is not None and _is_told(connection, block, source):
         return False
     now = database.now(connection)
     said = {"phone": phone, "action": "stop", "scope": scope, "sender_id": key, "source": source, "at": now}
     events.note_opt_outs(connection, [said])
     entry = insert(tables.opt_outs).values(**said, callback_id=callback_id, detail=detail)
     entry_id = connection.execute(entry.returning(tables.opt_outs.c.id)).scalar_one()
-    if standing is not None and standing.source != KEYWORD:
+    if block is not None and block.source != KEYWORD:
         return False
     block = insert_for(connection, tables.suppressions).values(
         phone=phone, sender_id=key, opt_out_id=entry_id
@@ -99,14 +99,14 @@ def record_stop(
     return True
 
 
-def _is_told(connection: Connection, standing: Any, source: str) -> bool:
+def _is_told(connection: Connection, block: Any, source: str) -> bool:
     """Whether this source has already said what the block says, since it stands."""
     since = (
-        tables.opt_outs.c.id >= standing.opt_out_id,
+        tables.opt_outs.c.id >= block.opt_out_id,
         tables.opt_outs.c.source == source,
         tables.opt_outs.c.action == "stop",
     )
-    same = (tables.opt_outs.c.phone == standing.phone, tables.opt_outs.c.sender_id == standing.sender_id)
+    same = (tables.opt_outs.c.phone == block.phone, tables.opt_outs.c.sender_id == block.sender_id)
     return bool(connection.execute(select(exists().where(*same, *since))).scalar())
 
 

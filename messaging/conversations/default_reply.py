@@ -1,4 +1,4 @@
-"""The standing answer to an inbound message, made from the operator's template."""
+"""The default reply to an inbound message, made from the operator's template."""
 
 from __future__ import annotations
 

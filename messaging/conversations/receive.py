@@ -251,13 +251,13 @@ def _refusal(settings: Settings, one: _New) -> str | None:
 def _answer(
     settings: Settings, database: Database, connection: Connection, people: Sequence[_FromPhone]
 ) -> list[Outcome]:
-    standing = {one.new.id: _standing_reply(settings, one) for one in people}
+    defaults = {one.new.id: _default_reply(settings, one) for one in people}
     handlers = require_handlers(settings)
     outcomes, wanted = [], []
     for one in people:
-        text = standing[one.new.id]
+        text = defaults[one.new.id]
         if text is not None:
-            wanted.append(_reply(one, text, is_standing=True))
+            wanted.append(_reply(one, text, is_default=True))
         elif one.new.keyword.meaning == STOP:
             outcomes.append(Outcome(one.new.id, STOP))
         elif handlers.want(one.new.text):
@@ -273,7 +273,7 @@ def _answer(
     return outcomes + replies.send(settings, database, connection, wanted)
 
 
-def _standing_reply(settings: Settings, one: _FromPhone) -> str | None:
+def _default_reply(settings: Settings, one: _FromPhone) -> str | None:
     """What confirms a STOP or a START that changed something, or helps; None where the text is to go on.
 
     A person who says STOP again has had the confirmation. A START of somebody who is not stopped is an ordinary
@@ -289,7 +289,7 @@ def reply_by_template(settings: Settings, text: str) -> str:
     return default_reply.reply_to(settings.reply_template, text)
 
 
-def _reply(one: _FromPhone, text: str, *, is_standing: bool = False) -> Reply:
+def _reply(one: _FromPhone, text: str, *, is_default: bool = False) -> Reply:
     inbound = one.new.filed.inbound
     return Reply(
         one.new.id,
@@ -297,6 +297,6 @@ def _reply(one: _FromPhone, text: str, *, is_standing: bool = False) -> Reply:
         inbound.recipient,
         (text,) if text.strip() else (),
         # A linkId bills its owner for content: nobody pays for being told that they have left.
-        None if is_standing else inbound.link_id,
+        None if is_default else inbound.link_id,
         confirms_stop=one.new.keyword.meaning == STOP,
     )

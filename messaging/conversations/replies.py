@@ -14,6 +14,7 @@ from messaging.consent import ledger
 from messaging.messages.queue import REPLY_PRIORITY, NewMessage, enqueue
 from messaging.storage import tables
 from messaging.storage.database import Database, lock_keys
+from utils import reasons
 from utils.segments import measure
 from utils.settings import Settings
 from utils.texts import compose
@@ -23,7 +24,6 @@ QUEUED = "queued"
 WAITING = "waiting"
 FAILED = "failed"
 HELD = "held"
-OPTED_OUT = "opted_out"
 OFF = "off"
 # How far back a number's texts are looked through, twice the most that REPLIES_PER_DAY may be.
 LOOK_BACK = 1000
@@ -98,7 +98,7 @@ def send(
     put_in_queue(database, connection, [one for one in wanted if one.inbound_id in going])
     return [
         *(Outcome(one.inbound_id, OFF) for one in silent),
-        *(Outcome(one, OPTED_OUT) for one in sorted(opted_out)),
+        *(Outcome(one, reasons.OPTED_OUT) for one in sorted(opted_out)),
         *(
             Outcome(one.inbound_id, QUEUED)
             if one.inbound_id in going

@@ -41,15 +41,15 @@ def show_forwarding(
     if before is not None:
         statement = statement.where(tables.forward_events.c.id < before)
     with database.read() as connection:
-        standing = standing_of(settings, connection)
+        receiver = state_of(settings, connection)
         rows = connection.execute(statement).all()
         shown = rows[:limit]
         items = [_in_json(connection, row) for row in shown]
     next_cursor = encode_cursor(shown[-1].id) if len(rows) > limit else None
-    return {**standing, "items": items, "next_cursor": next_cursor}
+    return {**receiver, "items": items, "next_cursor": next_cursor}
 
 
-def standing_of(settings: Settings, connection: Connection) -> dict[str, Any]:
+def state_of(settings: Settings, connection: Connection) -> dict[str, Any]:
     row = receiver_state.look(connection)
     url = settings.forward_url
     if row is not None and (url is None or row.receiver != receiver_state.receiver_of(url)):

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from messaging.callbacks import received
 from messaging.consent import ledger
 from messaging.forwarding.outbox import FAILED
-from messaging.forwarding.views import OFF, ON, PAUSED, standing_of
+from messaging.forwarding.views import OFF, ON, PAUSED, state_of
 from messaging.operations import audit, health
 from messaging.operations.account_check import SIMULATOR
 from messaging.operations.health import queue_problem, require_migrated
@@ -97,7 +97,7 @@ def _records(service: Service) -> Iterator[Finding]:
         _waiting,
         _reports,
         _opt_outs,
-        _pace,
+        _rate_limit,
         _forwarding,
     )
     for part in parts:
@@ -191,12 +191,12 @@ def _opt_outs(service: Service) -> Finding:
     return Finding("opt-outs", False, f"no phone number could be read in these: {entries} (see sms audit)")
 
 
-def _pace(service: Service) -> Finding:
+def _rate_limit(service: Service) -> Finding:
     """How fast texts may leave, and what it costs to store the reports that they cause."""
     seconds = _seconds_per_commit(service)
     settings = service.settings
     return Finding(
-        "pace",
+        "rate limit",
         seconds < SLOW_COMMIT_SECONDS,
         f"at most {settings.at_max_messages_per_second:g} texts in {settings.at_max_requests_per_second:g}"
         f" POSTs a second; a commit takes {seconds * 1000:.1f} ms here, and the reports that come back share"
@@ -206,16 +206,16 @@ def _pace(service: Service) -> Finding:
 
 def _forwarding(service: Service) -> Finding:
     with service.database.read() as connection:
-        standing = standing_of(service.settings, connection)
-    if standing["state"] == OFF:
+        state = state_of(service.settings, connection)
+    if state["state"] == OFF:
         return Finding("forwarding", True, "off: FORWARD_URL is not set")
-    words = ", ".join(f"{number} {state}" for state, number in standing["counts"].items())
-    says = f"{standing['state']} to {standing['receiver']}: {words}"
-    if standing["reason"]:
-        says += f"; {standing['reason']}"
-    if standing["state"] == PAUSED:
+    words = ", ".join(f"{number} {name}" for name, number in state["counts"].items())
+    says = f"{state['state']} to {state['receiver']}: {words}"
+    if state["reason"]:
+        says += f"; {state['reason']}"
+    if state["state"] == PAUSED:
         says += " (when it is mended: sms forwarding resume)"
-    return Finding("forwarding", standing["state"] == ON and not standing["counts"][FAILED], says)
+    return Finding("forwarding", state["state"] == ON and not state["counts"][FAILED], says)
 
 
 def _seconds_per_commit(service: Service) -> float:

@@ -119,11 +119,11 @@ def _reach_queue(url: str) -> None:
     elif url.startswith("postgresql://"):
         psycopg.connect(url, connect_timeout=QUEUE_TIMEOUT_SECONDS).close()
     else:
-        patience = {
+        timeouts = {
             "socket_timeout": QUEUE_TIMEOUT_SECONDS,
             "socket_connect_timeout": QUEUE_TIMEOUT_SECONDS,
         }
-        with redis.Redis.from_url(url, **patience) as client:
+        with redis.Redis.from_url(url, **timeouts) as client:
             client.ping()
 
 

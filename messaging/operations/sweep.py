@@ -21,6 +21,7 @@ from messaging.sending import last_check, start_post
 from messaging.storage import tables
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database
+from utils import reasons
 from utils.settings import Settings
 
 # AT's `Sent` can last for ever (docs/africastalking.md, 4b); eleven hours were seen, so three days is the horizon
@@ -167,7 +168,7 @@ def _too_late(connection: Connection, now: datetime) -> tuple[list[int], str, st
     statement = select(tables.messages.c.id).where(
         tables.messages.c.status == statuses.QUEUED, tables.messages.c.expires_at <= now
     )
-    return _ids(connection, statement), statuses.EXPIRED, "too_late"
+    return _ids(connection, statement), statuses.EXPIRED, reasons.TOO_LATE
 
 
 def _without_report(connection: Connection, now: datetime) -> tuple[list[int], str, str]:

@@ -27,6 +27,7 @@ from messaging.storage.bulk import as_array, as_json_rows, one_of
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
 from messaging.storage.retrying import TIMEOUT_SECONDS
+from utils import reasons
 
 # Enough that texts of their own (one message a POST) do not pay a claim each, few enough that a lease never runs out
 # while the last of them waits its turn.
@@ -131,10 +132,10 @@ def take(
 def _sendable(connection: Connection, rows: list[DueRow], now: datetime) -> list[DueRow]:
     """Without the rows that came too late or whose owner opted out: those are settled here."""
     late = {row.id for row in rows if row.expires_at is not None and row.expires_at <= now}
-    settle(connection, sorted(late), statuses.EXPIRED, "too_late", now)
+    settle(connection, sorted(late), statuses.EXPIRED, reasons.TOO_LATE, now)
     in_time = [row for row in rows if row.id not in late] if late else rows
     blocked = _opted_out(connection, in_time)
-    settle(connection, sorted(blocked), statuses.BLOCKED, "opted_out", now)
+    settle(connection, sorted(blocked), statuses.BLOCKED, reasons.OPTED_OUT, now)
     return [row for row in in_time if row.id not in blocked] if blocked else in_time
 
 

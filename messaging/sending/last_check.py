@@ -19,7 +19,7 @@ from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.clocks import steady
 from messaging.storage.database import wake_after_commit
-from utils import sender_ids
+from utils import reasons, sender_ids
 
 # The word itself, not a parameter: for a parameter SQLite does not take the index of what is sending.
 IS_SENDING = tables.messages.c.status == literal_column("'sending'")
@@ -184,8 +184,8 @@ def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:
         for row in rows
         if row.expires_at is not None and row.expires_at <= now and row.id not in blocked
     ]
-    settle(connection, blocked, statuses.BLOCKED, "opted_out", now)
-    settle(connection, late, statuses.EXPIRED, "too_late", now)
+    settle(connection, blocked, statuses.BLOCKED, reasons.OPTED_OUT, now)
+    settle(connection, late, statuses.EXPIRED, reasons.TOO_LATE, now)
     if len(rows) == len(claim.recipients) and not blocked and not late:
         return claim
     gone = {*blocked, *late}

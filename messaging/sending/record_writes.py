@@ -20,6 +20,7 @@ from messaging.storage.database import wake_after_commit
 from utils.errors import ProviderError
 from utils.money import Money
 from utils.provider_answers import RecipientAnswer
+from utils.provider_codes import RESCHEDULED
 
 _ACCEPT = """
     UPDATE messages SET status = 'accepted', reason = NULL, provider_message_id = answer.provider_id,
@@ -187,7 +188,7 @@ class RecordWrites:
             self._requeue(row, reason, tries, row.unknown_resends, self._next_try(row, reason, tries))
 
     def _next_try(self, row: Any, reason: str, tries: int) -> datetime:
-        if reason == retry_policy.DO_NOT_DISTURB:
+        if reason in RESCHEDULED:
             return retry_policy.end_of_curfew(self.now, row.recipient)
         return self.now + retry_policy.wait_before_try(tries)
 
@@ -214,7 +215,7 @@ class RecordWrites:
                 "new_unknown_resends": unknown_resends,
                 "new_due_at": due_at,
                 # The end of a curfew is an hour of the day; a backoff is a duration.
-                "new_due_by_wall": reason == retry_policy.DO_NOT_DISTURB,
+                "new_due_by_wall": reason in RESCHEDULED,
             }
         )
         self._happened(row.id, statuses.QUEUED, reason)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from messaging.sending.sending_hours import curfew_of
 from utils.backoff import backoff
+from utils.provider_codes import RESCHEDULED
 
 FIRST_WAIT = timedelta(seconds=5)
 LONGEST_WAIT = timedelta(minutes=10)
@@ -16,7 +17,6 @@ GIVE_UP_AFTER = timedelta(hours=24)
 # or three mornings.
 FEWEST_TRIES = 30
 FEWEST_CURFEWS = 3
-DO_NOT_DISTURB = "do_not_disturb"
 
 
 def wait_before_try(tries: int, jitter: float | None = None) -> timedelta:
@@ -27,7 +27,7 @@ def wait_before_try(tries: int, jitter: float | None = None) -> timedelta:
 
 def is_given_up(created_at: datetime, now: datetime, tries: int, reason: str) -> bool:
     """`tries`: how often the text was certainly not sent, this time included."""
-    fewest = FEWEST_CURFEWS if reason == DO_NOT_DISTURB else FEWEST_TRIES
+    fewest = FEWEST_CURFEWS if reason in RESCHEDULED else FEWEST_TRIES
     return tries >= fewest and now - created_at >= GIVE_UP_AFTER
 
 

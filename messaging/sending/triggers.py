@@ -31,6 +31,7 @@ from messaging.sending.sender import ask_provider, worker_name, write_outcome
 from messaging.storage import tables
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database
+from utils import reasons
 from utils.deadlines import boot_clock
 from utils.errors import (
     Busy,
@@ -154,7 +155,7 @@ class TriggerSender:
     ) -> None:
         rows = [_new_message(one, text, sender_id) for one in blocked]
         ids = enqueue(self._database, connection, rows, status=statuses.SENDING)
-        status_events.settle(connection, list(ids), statuses.BLOCKED, "opted_out", now)
+        status_events.settle(connection, list(ids), statuses.BLOCKED, reasons.OPTED_OUT, now)
 
     def _write_claim(
         self, connection: Connection, text: str, free: list[str], sender_id: str | None, now: datetime

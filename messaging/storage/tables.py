@@ -148,7 +148,7 @@ messages = Table(
     Column("sent_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
 )
-# Two roads to what is due: singles and replies by priority, and each batch by itself, so that a paused or
+# Two indexes of what is due: singles and replies by priority, and each batch by itself, so that a paused or
 # later batch of a million rows is never walked over to find one text that may go now.
 URGENT = text("status = 'queued' AND priority < 5")
 _partial_index("ix_messages_urgent", messages.c.priority, messages.c.due_at, messages.c.id, where=URGENT)

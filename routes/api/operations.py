@@ -24,7 +24,7 @@ from routes.expensive_calls import expensive_read
 from routes.service import current_database, current_service
 
 CALLERS = "Holders of an API key."
-BOOKS = Tag(
+RECORDS = Tag(
     name="Operations", description="Whether everything is accounted for, and what an operator may set right."
 )
 
@@ -66,7 +66,7 @@ class ReplayAnswer(BaseModel):
     unapplied: int
 
 
-@operations_api.get("/audit", tags=[BOOKS], responses={200: AuditAnswer})
+@operations_api.get("/audit", tags=[RECORDS], responses={200: AuditAnswer})
 def show_audit() -> dict[str, Any]:
     """Checks the records against each other."""
     with expensive_read():
@@ -74,7 +74,7 @@ def show_audit() -> dict[str, Any]:
 
 
 @operations_api.post(
-    "/callbacks/<int:id>/replay", tags=[BOOKS], responses={200: ReplayAnswer, 404: ErrorAnswer}
+    "/callbacks/<int:id>/replay", tags=[RECORDS], responses={200: ReplayAnswer, 404: ErrorAnswer}
 )
 def replay_callback(path: CallbackPath) -> dict[str, Any]:
     """Applies one kept callback again; what has taken effect does not do so twice."""
@@ -85,7 +85,7 @@ def replay_callback(path: CallbackPath) -> dict[str, Any]:
 
 @operations_api.post(
     "/sending/resume",
-    tags=[BOOKS],
+    tags=[RECORDS],
     request_body=optional_body(ResumeSending),
     responses={200: Resumed, 400: ErrorAnswer},
 )
@@ -96,7 +96,7 @@ def resume_sending(body: ResumeSending) -> dict[str, Any]:
 
 @operations_api.post(
     "/messages/<int:id>/resend",
-    tags=[BOOKS],
+    tags=[RECORDS],
     responses={202: ResentMessage, 404: ErrorAnswer, 409: ErrorAnswer},
 )
 def resend_message(path: MessagePath) -> tuple[dict[str, Any], int]:
@@ -105,7 +105,7 @@ def resend_message(path: MessagePath) -> tuple[dict[str, Any], int]:
 
 
 @operations_api.post(
-    "/messages/<int:id>/close", tags=[BOOKS], responses={200: Message, 404: ErrorAnswer, 409: ErrorAnswer}
+    "/messages/<int:id>/close", tags=[RECORDS], responses={200: Message, 404: ErrorAnswer, 409: ErrorAnswer}
 )
 def close_message(path: MessagePath) -> dict[str, Any]:
     """Lets an unknown message rest; a report may still settle it."""

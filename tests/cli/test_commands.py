@@ -35,6 +35,7 @@ from messaging.storage.migrations import SCRIPTS
 from tests.support.callback_rows import move_time
 from tests.support.commands import command_in, names_in, sms_commands
 from tests.support.fake_provider import FakeProvider
+from tests.support.workbooks import workbook
 from utils.settings import Settings
 
 ALICE = "+254711000001"
@@ -220,7 +221,9 @@ def test_send_refuses_in_one_sentence(
     assert expected in error_of(sms("send", to, words))
 
 
-def test_send_refuses_the_books_of_another_account(sms: Sms, settings: Settings, migrated: Database) -> None:
+def test_send_refuses_the_records_of_another_account(
+    sms: Sms, settings: Settings, migrated: Database
+) -> None:
     claim_identity(migrated, settings.model_copy(update={"at_username": "clinic"}))
     assert "serves the account clinic" in error_of(sms("send", ALICE, "Hello"))
     assert "serves the account clinic" in error_of(sms("start"))
@@ -254,13 +257,13 @@ def test_status_of_a_message_that_is_not_there(sms: Sms, migrated: Database, mes
     assert error_of(sms("status", message_id)) == f"Error: There is no message {message_id}"
 
 
-def test_audit_of_right_books_is_zero(sms: Sms, migrated: Database) -> None:
+def test_audit_of_right_records_is_zero(sms: Sms, migrated: Database) -> None:
     put(migrated)
     assert sms("audit").exit_code == 0
     assert parsed(sms("audit", "--json"))["ok"] is True
 
 
-def test_audit_of_wrong_books_is_one(sms: Sms, migrated: Database) -> None:
+def test_audit_of_wrong_records_is_one(sms: Sms, migrated: Database) -> None:
     put(migrated, cost_text="KES 0.8000", cost_micros=1)
     assert sms("audit").exit_code == 1
     (problem,) = parsed(sms("audit", "--json"))["problems"]
@@ -332,7 +335,7 @@ def test_doctor_names_every_part_that_is_ill(
     assert ill == {"identity", "worker", "pauses", "waiting", "reports", "provider"}
 
 
-def test_doctor_changes_nothing_of_whose_books_these_are(
+def test_doctor_changes_nothing_of_whose_records_these_are(
     sms: Sms, migrated: Database, settings: Settings
 ) -> None:
     sms("doctor")
@@ -465,6 +468,29 @@ def test_a_file_that_is_no_list_of_phones_is_refused(
     file = tmp_path / "stops.csv"
     file.write_bytes(content)
     assert error_of(sms("opt-outs", "import", str(file), "--json"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        workbook({"Stops": [("Mobile", "reason"), (254711000001, "élève")]}),
+        "phone\treason\n+254711000001\télève\n".encode("utf-16"),
+        "phone;reason\n+254711000001;élève\n".encode("cp1252"),
+    ],
+    ids=["xlsx", "utf-16", "windows-1252"],
+)
+def test_opt_outs_come_in_every_format_that_a_batch_may_have(
+    sms: Sms, migrated: Database, tmp_path: Path, content: bytes
+) -> None:
+    file = tmp_path / "stops"
+    file.write_bytes(content)
+    assert parsed(sms("opt-outs", "import", str(file), "--json"))["added"] == 1
+    (entry,) = parsed(sms("opt-outs", "list", "--json"))
+    assert (entry["phone"], entry["detail"]) == (ALICE, "élève")
+
+
+def test_an_export_opens_in_excel_as_it_is(sms: Sms, migrated: Database) -> None:
+    assert sms("opt-outs", "export").stdout.startswith("\ufeffid,at,phone")
 
 
 def test_an_export_that_is_imported_elsewhere_gives_the_same_state(

@@ -60,7 +60,7 @@ TRIGGERED = promise(TRIGGER, "accepted", response=SENT)
 
 
 @pytest.mark.parametrize("kept", [ACCEPTED, TRIGGERED], ids=["api", "trigger"])
-def test_books_in_order_are_not_condemned(kept: Promise) -> None:
+def test_records_in_order_are_not_condemned(kept: Promise) -> None:
     assert judge(books(), [kept], []) == []
 
 

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from utils.errors import InvalidInput
-from utils.local_times import read_local_time, show_local_time
+from utils.local_times import read_local_time, show_local_time, show_local_times
 
 NAIROBI, CAIRO = ZoneInfo("Africa/Nairobi"), ZoneInfo("Africa/Cairo")
 EIGHT = datetime(2026, 11, 24, 8, tzinfo=UTC)
@@ -35,3 +35,9 @@ def test_a_time_is_shown_with_its_zone_and_anything_else_as_it_is() -> None:
     assert show_local_time("2026-11-24T08:00:00.000Z", NAIROBI) == "2026-11-24 11:00:00 Africa/Nairobi"
     for other in ("delivered", "2026-11-24", "meet at 2026-11-24T08:00:00Z", ""):
         assert show_local_time(other, NAIROBI) == other
+
+
+def test_the_times_in_a_sentence_are_shown_likewise() -> None:
+    sentence = "from 2026-11-24T08:00:00Z to 2026-11-24T09:30:00.000Z"
+    shown = "from 2026-11-24 11:00:00 Africa/Nairobi to 2026-11-24 12:30:00 Africa/Nairobi"
+    assert show_local_times(sentence, NAIROBI) == shown

@@ -5,7 +5,7 @@ import smsutil  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.segments import BASIC, EXTENDED, Segments, gsm7_alternative, measure, suggest_gsm7
+from utils.segments import BASIC, EXTENDED, Segments, gsm7_alternative, measure
 
 GSM = "".join(sorted(BASIC | EXTENDED))
 
@@ -88,25 +88,8 @@ def test_a_character_has_the_alternative_that_looks_like_it(character: str, alte
     assert gsm7_alternative(character) == alternative
 
 
-def test_a_suggestion_saves_the_parts_it_promises() -> None:
-    text = "Habari ya asubuhi – “karibu” kwenye duka letu… " * 3
-    suggested = suggest_gsm7(text)
-    assert suggested == 'Habari ya asubuhi - "karibu" kwenye duka letu... ' * 3
-    assert (measure(text).parts, measure(suggested).parts) == (3, 1)
-
-
-def test_accents_written_apart_are_put_together_first() -> None:
-    assert suggest_gsm7("cafe\u0301 ẹ\u0300kọ́") == "café eko"
-
-
-def test_a_text_with_a_character_without_counterpart_has_no_suggestion() -> None:
-    assert suggest_gsm7("Asante 😀") is None
-
-
 @settings(max_examples=300, deadline=None)
-@given(st.text(max_size=80))
-def test_a_suggestion_is_always_gsm_7(text: str) -> None:
-    suggested = suggest_gsm7(text)
-    assert suggested is None or measure(suggested).encoding == "GSM-7"
-    if measure(text).encoding == "GSM-7":
-        assert suggested == text
+@given(st.characters())
+def test_an_alternative_is_always_gsm_7(character: str) -> None:
+    alternative = gsm7_alternative(character)
+    assert alternative is None or measure(alternative).encoding == "GSM-7"

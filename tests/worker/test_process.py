@@ -284,7 +284,7 @@ def run_worker(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_worker_refuses_the_books_of_another_account(
+def test_a_worker_refuses_the_records_of_another_account(
     books: Database, migrated_url: str, simulator: SimulatorProcess
 ) -> None:
     account_check.claim_identity(books, live_settings(migrated_url, simulator.url, at_username="acme"))

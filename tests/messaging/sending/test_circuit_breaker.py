@@ -50,12 +50,12 @@ def ask_for_a_break(database: Database, **duration: float) -> None:
     in_write(database, hold)
 
 
-def test_the_road_is_open_at_first(database: Database) -> None:
+def test_the_breaker_is_closed_at_first(database: Database) -> None:
     assert not circuit(database).is_half_open
     assert not waits(database)
 
 
-def test_one_lost_answer_narrows_the_road_for_a_step(database: Database, clock: Clock) -> None:
+def test_one_lost_answer_opens_the_breaker_for_a_step(database: Database, clock: Clock) -> None:
     lose_answer(database)
     assert circuit(database).is_half_open
     assert waits(database)
@@ -64,7 +64,7 @@ def test_one_lost_answer_narrows_the_road_for_a_step(database: Database, clock: 
     assert not waits(database)
 
 
-def test_an_answer_opens_the_road_at_once(database: Database) -> None:
+def test_an_answer_closes_the_breaker_at_once(database: Database) -> None:
     lose_answer(database)
     answer(database)
     assert not circuit(database).is_half_open
@@ -96,7 +96,7 @@ def test_two_lost_answers_in_a_row_alarm(database: Database, caplog: pytest.LogC
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
-def test_a_narrow_road_lets_one_post_through_a_step(database: Database, clock: Clock) -> None:
+def test_a_half_open_breaker_lets_one_post_through_a_step(database: Database, clock: Clock) -> None:
     queue(database, *phones(30))
     lose_answer(database)
     sizes = []
@@ -107,7 +107,7 @@ def test_a_narrow_road_lets_one_post_through_a_step(database: Database, clock: C
     assert 9 <= len(sizes) <= 12
 
 
-def test_a_narrow_road_without_a_lost_answer_lets_one_message_leave_at_once(
+def test_a_half_open_breaker_without_a_lost_answer_lets_one_message_leave_at_once(
     database: Database, clock: Clock
 ) -> None:
     queue(database, *phones(5))
@@ -118,7 +118,7 @@ def test_a_narrow_road_without_a_lost_answer_lets_one_message_leave_at_once(
     assert [len(one.recipients) for one in claim(database)] == [4]
 
 
-def test_a_road_that_lost_answers_narrowed_is_not_widened_by_narrowing_it(
+def test_a_breaker_that_lost_answers_opened_is_not_eased_by_opening_it_again(
     database: Database, clock: Clock
 ) -> None:
     for _ in range(3):
@@ -162,7 +162,7 @@ def test_of_two_breaks_the_longer_one_counts(database: Database, clock: Clock) -
     assert not waits(database)
 
 
-def test_a_break_is_an_answer_and_opens_a_narrow_road(database: Database, clock: Clock) -> None:
+def test_a_break_is_an_answer_and_closes_a_half_open_breaker(database: Database, clock: Clock) -> None:
     for _ in range(8):
         lose_answer(database)
     ask_for_a_break(database, seconds=5)
@@ -182,14 +182,14 @@ def test_a_break_is_as_long_as_at_asks_up_to_an_hour(database: Database, clock: 
     assert not waits(database)
 
 
-def test_a_clock_that_was_stepped_back_does_not_close_the_road(database: Database, clock: Clock) -> None:
+def test_a_clock_that_was_stepped_back_does_not_open_the_breaker(database: Database, clock: Clock) -> None:
     lose_answer(database)
     clock.set_wall(hours=-3)
     clock.step(seconds=FIRST_STEP.total_seconds() + 1)
     assert not waits(database)
 
 
-def test_a_slow_post_makes_the_road_suspect_until_at_answers(database: Database, clock: Clock) -> None:
+def test_a_slow_post_makes_the_breaker_half_open_until_at_answers(database: Database, clock: Clock) -> None:
     queue(database, phone(1))
     begin_posting(database, claim_one(database))
     assert not circuit(database).is_half_open

@@ -291,7 +291,7 @@ def test_a_page_of_blocked_rows_does_not_hide_what_is_due_behind_it(database: Da
     assert ids_of(claim(database, recipients=3, posts=1)) == [behind]
 
 
-def test_a_narrow_road_takes_one_message_a_step(database: Database, clock: Clock) -> None:
+def test_a_half_open_breaker_takes_one_message_a_step(database: Database, clock: Clock) -> None:
     queue(database, *phones(5))
     in_write(database, lambda connection, now: circuit_breaker.no_answer(connection, now, now))
     assert claim(database) == []

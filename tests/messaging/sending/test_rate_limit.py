@@ -99,7 +99,9 @@ def test_an_urgent_text_does_not_wait_behind_bulk(database: Database, still: Clo
     assert take(database, TEN_POSTS, urgent=True) == 0
 
 
-def test_urgent_texts_are_paced_too_and_bulk_pays_for_them(database: Database, still: Clock) -> None:
+def test_urgent_texts_count_for_the_rate_limit_too_and_bulk_pays_for_them(
+    database: Database, still: Clock
+) -> None:
     urgent = [take(database, TEN_POSTS, urgent=True) for _ in range(30)]
     assert urgent.count(0) <= 11
     assert urgent[-1] > 0
@@ -128,7 +130,9 @@ def test_a_clock_stepped_forward_lets_no_more_than_one_burst_leave(database: Dat
     assert 18 <= len(moments) <= 22
 
 
-def test_a_clock_stepped_back_neither_stops_the_pace_nor_opens_it(database: Database, still: Clock) -> None:
+def test_a_clock_stepped_back_neither_stops_the_rate_limit_nor_lifts_it(
+    database: Database, still: Clock
+) -> None:
     moments = taken(database, still, TEN_POSTS, 1, seconds=1)
     still.step(hours=-6)
     moments += [1 + moment for moment in taken(database, still, TEN_POSTS, 1, seconds=2)]
@@ -136,7 +140,7 @@ def test_a_clock_stepped_back_neither_stops_the_pace_nor_opens_it(database: Data
     assert most_within_a_second(moments) <= 12
 
 
-def test_the_pace_is_one_over_two_processes(database: Database, at_settings: Settings) -> None:
+def test_the_rate_limit_is_one_over_two_processes(database: Database, at_settings: Settings) -> None:
     rates = Rates(40, 100_000)
     moments = list(chain.from_iterable(in_processes(take_tokens, [(at_settings, rates, 1, 2.0)] * 2)))
     assert 40 <= len(moments) <= 2 * 40 + 6
@@ -155,7 +159,7 @@ def test_two_workers_together_post_no_faster_than_the_account_may(
     assert most_within_a_second(arrived) <= 15 + 4
 
 
-def test_a_worker_sends_bulk_at_the_pace_of_messages(
+def test_a_worker_sends_bulk_at_the_rate_limit_of_messages(
     database: Database, database_url: str, simulator: SimulatorProcess
 ) -> None:
     queue_batch(database, phones(60))

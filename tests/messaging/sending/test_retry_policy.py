@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messaging.sending import retry_policy
+from utils.reasons import DO_NOT_DISTURB
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -51,8 +52,8 @@ def test_the_tries_of_an_old_text_reach_over_an_outage_of_two_hours() -> None:
 
 def test_three_mornings_of_a_curfew_are_enough() -> None:
     two_days_ago = NOW - timedelta(days=2)
-    assert not retry_policy.is_given_up(two_days_ago, NOW, 2, retry_policy.DO_NOT_DISTURB)
-    assert retry_policy.is_given_up(two_days_ago, NOW, 3, retry_policy.DO_NOT_DISTURB)
+    assert not retry_policy.is_given_up(two_days_ago, NOW, 2, DO_NOT_DISTURB)
+    assert retry_policy.is_given_up(two_days_ago, NOW, 3, DO_NOT_DISTURB)
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ def test_a_single_text_does_not_wait_for_the_bulk_that_a_worker_already_holds(
     assert len(fake_at.posts) == 12
 
 
-def test_a_single_text_does_not_wait_while_bulk_waits_for_the_pace(
+def test_a_single_text_does_not_wait_while_bulk_waits_for_the_rate_limit(
     database: Database, database_url: str, fake_at: FakeProvider, client: ProviderClient
 ) -> None:
     settings = live_settings(database_url, fake_at.url, at_max_messages_per_second=2, at_max_recipients=4)
