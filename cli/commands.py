@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from importlib import import_module
 from typing import Any
 
@@ -9,11 +10,13 @@ import click
 from flask.cli import AppGroup, ScriptInfo
 from sqlalchemy.exc import SQLAlchemyError
 
+from messaging.access.actor import Actor, acting
 from utils.errors import ServiceError
 from utils.version import VERSION
 
 # A command imports only its own module: importing all of them takes a second.
 MODULES = {
+    "actions": "cli.access",
     "audit": "cli.operations",
     "backup": "cli.backup",
     "batch": "cli.batch_control",
@@ -22,6 +25,7 @@ MODULES = {
     "doctor": "cli.operations",
     "fetch-inbound": "cli.operations",
     "forwarding": "cli.forwarding",
+    "keys": "cli.access",
     "migrate": "cli.operations",
     "opt-outs": "cli.opt_outs",
     "quote": "cli.batches",
@@ -47,6 +51,7 @@ class SmsGroup(AppGroup):
         return found
 
     def invoke(self, ctx: click.Context) -> Any:
+        acting.set(Actor(f"shell:{getpass.getuser()}"))
         try:
             return super().invoke(ctx)
         except ServiceError as error:

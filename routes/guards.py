@@ -12,11 +12,16 @@ from typing import Any, ParamSpec, TypeVar
 
 from flask import Flask, current_app, request
 
+from messaging.access.actor import Actor, acting
+from messaging.access.keys import METRICS, SEND, KeyRing
 from messaging.callbacks.refused import RefusedCallbacks
+from messaging.service import Service
+from routes.scopes import scope_of
 from routes.service import current_service
 from utils.errors import Busy, Forbidden, InvalidInput, Unauthorised
 from utils.settings import Settings
 
+KEY_RING = "sms_key_ring"
 TRIGGER_SLOTS = "sms_trigger_slots"
 REFUSED_CALLBACKS = "sms_refused_callbacks"
 # A browser or a link preview that fetches ahead of a click would send a text that nobody asked for.
@@ -27,20 +32,27 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def prepare_guards(app: Flask, settings: Settings, refused: RefusedCallbacks) -> None:
+def prepare_guards(app: Flask, service: Service, refused: RefusedCallbacks) -> None:
+    settings = service.settings
+    app.extensions[KEY_RING] = KeyRing(service.database, settings.api_keys)
     app.extensions[TRIGGER_SLOTS] = threading.BoundedSemaphore(max(1, settings.web_threads // 2))
     app.extensions[REFUSED_CALLBACKS] = refused
 
 
+def begin_anonymously() -> None:
+    """For `before_request`: a thread serves many requests, and nobody acts before a guard has said who it is."""
+    acting.set(None)
+
+
 def check_api_key() -> None:
-    """For `before_request`. Raises Unauthorised."""
-    _require(_bearer_key())
+    """For `before_request` of `/v1`. Raises Unauthorised, Forbidden."""
+    _require(_bearer_key(), scope_of(request.endpoint or "", request.method))
 
 
-def requires_api_key(view: Callable[P, R]) -> Callable[P, R]:
+def requires_metrics_key(view: Callable[P, R]) -> Callable[P, R]:
     @wraps(view)
     def guarded(*arguments: P.args, **named: P.kwargs) -> R:
-        _require(_bearer_key())
+        _require(_bearer_key(), METRICS)
         return view(*arguments, **named)
 
     return guarded
@@ -51,7 +63,7 @@ def requires_trigger_key(view: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(view)
     def guarded(*arguments: P.args, **named: P.kwargs) -> R:
-        _require(_bearer_key() or request.args.get("api_key"))
+        _require(_bearer_key() or request.args.get("api_key"), SEND)
         return view(*arguments, **named)
 
     return guarded
@@ -63,7 +75,7 @@ def requires_webhook_token(view: Callable[P, R]) -> Callable[P, R]:
     @wraps(view)
     def guarded(*arguments: P.args, **named: P.kwargs) -> R:
         settings = current_service().settings
-        if not _may_pass(request.args.get("token"), settings.webhook_tokens, settings):
+        if not _has_token(request.args.get("token"), settings):
             current_app.extensions[REFUSED_CALLBACKS].count()
             raise Forbidden("This callback URL needs a valid token: ?token=…", code="invalid_token")
         return view(*arguments, **named)
@@ -99,17 +111,27 @@ def _bearer_key() -> str | None:
     return key.strip() if scheme.lower() == "bearer" else None
 
 
-def _require(key: str | None) -> None:
-    settings = current_service().settings
-    if not _may_pass(key, settings.api_keys, settings):
+def _require(key: str | None, scope: str) -> None:
+    """Open only offline, where nothing leaves this machine and there are no keys."""
+    ring: KeyRing = current_app.extensions[KEY_RING]
+    if current_service().settings.is_offline and ring.is_empty():
+        return
+    holder = None if key is None else ring.find(key)
+    if holder is None:
         raise Unauthorised("A valid API key is required: Authorization: Bearer KEY")
+    if scope not in holder.scopes:
+        raise Forbidden(
+            f"This key has no scope {scope!r}, which the call needs; it has {', '.join(sorted(holder.scopes))}",
+            code="missing_scope",
+        )
+    acting.set(Actor(holder.name, request.remote_addr))
 
 
-def _may_pass(given: str | None, valid: tuple[str, ...], settings: Settings) -> bool:
-    """Open only offline, where nothing leaves this machine and nobody has set a key."""
-    if not valid:
+def _has_token(given: str | None, settings: Settings) -> bool:
+    """Open only offline, where nothing leaves this machine and nobody has set a token."""
+    if not settings.webhook_tokens:
         return settings.is_offline
-    return given is not None and _is_one_of(given, valid)
+    return given is not None and _is_one_of(given, settings.webhook_tokens)
 
 
 def _is_one_of(given: str, valid: tuple[str, ...]) -> bool:

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from messaging.operations.health import OK, oldest_report_seconds, readiness, worker_problem
 from messaging.operations.metrics import Gauge, Gauges
-from routes.guards import REFUSED_CALLBACKS, requires_api_key
+from routes.guards import REFUSED_CALLBACKS, requires_metrics_key
 from routes.service import current_service
 from utils.version import VERSION
 
@@ -46,7 +46,7 @@ def show_ready() -> tuple[dict[str, object], int]:
 
 
 @health_bp.get("/metrics")
-@requires_api_key
+@requires_metrics_key
 def show_metrics() -> Response:
     """The service's gauges in Prometheus' text format."""
     current_app.extensions[REFUSED_CALLBACKS].flush()

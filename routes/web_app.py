@@ -13,6 +13,7 @@ from messaging.callbacks.refused import RefusedCallbacks
 from messaging.operations.metrics import Gauges
 from messaging.service import Service, build_service
 from messaging.storage.task_queue import Waker
+from routes.api.access import access_api
 from routes.api.batches import batches_api
 from routes.api.conversations import conversations_api
 from routes.api.forwarding import forwarding_api
@@ -26,7 +27,7 @@ from routes.callback_paths import join_slashes
 from routes.docs import docs_bp
 from routes.error_handlers import refuse_invalid_request, register_error_handlers
 from routes.expensive_calls import prepare_expensive_calls
-from routes.guards import prepare_guards
+from routes.guards import begin_anonymously, prepare_guards
 from routes.health import GAUGES, health_bp
 from routes.open_mode import guard_open_mode
 from routes.proxies import trust_proxies
@@ -75,6 +76,7 @@ def build_web_app(settings: Settings) -> OpenAPI:
         conversations_api,
         opt_outs_api,
         forwarding_api,
+        access_api,
     )
     for api_blueprint in apis:
         app.register_api(api_blueprint)
@@ -101,6 +103,7 @@ def _create_flask(settings: Settings) -> OpenAPI:
     app.secret_key = settings.secret_key
     app.session_interface = CookieSessions()
     app.before_request(_begin_request)
+    app.before_request(begin_anonymously)
     guard_open_mode(app, settings)
     app.after_request(_finish_answer)
     require_whole_bodies(app)
@@ -112,7 +115,7 @@ def _create_flask(settings: Settings) -> OpenAPI:
 def _add_service(app: OpenAPI, service: Service) -> None:
     app.extensions[EXTENSION] = service
     app.extensions[GAUGES] = Gauges(service.database)
-    prepare_guards(app, service.settings, RefusedCallbacks(service.database))
+    prepare_guards(app, service, RefusedCallbacks(service.database))
     prepare_uploads(app, service.settings.web_threads)
     prepare_expensive_calls(app, service.settings.web_threads)
 

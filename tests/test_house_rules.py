@@ -12,6 +12,7 @@ from utils.setting_types import REPOSITORY
 ORDER: tuple[tuple[str, ...], ...] = (
     ("utils",),
     ("messaging.storage", "messaging.statuses", "messaging.batch_statuses"),
+    ("messaging.access",),
     ("messaging.forwarding", "messaging.costs"),
     ("messaging.consent", "messaging.messages"),
     ("messaging.reports", "messaging.batches", "messaging.conversations"),

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from messaging import statuses
+from messaging.access import actions
 from messaging.batch_statuses import CANCELLED, FINISHED, MAY_SEND, PAUSED, RECEIVING, SCHEDULED, SENDING
 from messaging.batches.progress import batch_in_json, require_batch
 from messaging.costs.budgets import MAX_COST
@@ -44,6 +45,7 @@ def pause(database: Database, batch_id: int) -> dict[str, Any]:
         if batch.status != PAUSED:
             _require(batch, MAY_SEND, "paused")
             _set(connection, batch_id, status=PAUSED, reason="by_hand")
+            _note(database, connection, "pause", batch)
         return batch_in_json(connection, require_batch(connection, batch_id))
 
 
@@ -59,6 +61,7 @@ def resume(database: Database, batch_id: int) -> dict[str, Any]:
                     f"Batch {batch.id} has no room left in its max_cost: cancel it, and send the rest anew"
                 )
             _set(connection, batch_id, status=status_when_sendable(batch.send_at, now), reason=None)
+            _note(database, connection, "resume", batch)
             wake_after_commit(connection)
         return batch_in_json(connection, require_batch(connection, batch_id))
 
@@ -75,6 +78,7 @@ def cancel(database: Database, batch_id: int) -> dict[str, Any]:
         if batch.status != CANCELLED:
             _require(batch, (RECEIVING, PAUSED, *MAY_SEND), "cancelled")
             _set(connection, batch_id, status=CANCELLED, reason="by_hand")
+            _note(database, connection, "cancel", batch)
     # The word first, then the rows: a crash in between leaves nothing that could be sent.
     cancel_rest(database, batch_id, until=time.monotonic() + TIMEOUT_SECONDS)
     with database.read() as connection:
@@ -124,6 +128,12 @@ _STATES = {
     CANCELLED: "has been cancelled",
     FINISHED: "has finished",
 }
+
+
+def _note(database: Database, connection: Connection, verb: str, before: Row[Any]) -> None:
+    after = require_batch(connection, before.id)
+    said = [{"status": one.status, "reason": one.reason} for one in (before, after)]
+    actions.note(database, connection, f"batch.{verb}", f"batch:{before.id}", *said)
 
 
 def _set(connection: Connection, batch_id: int, **values: Any) -> None:

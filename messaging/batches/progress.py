@@ -114,6 +114,7 @@ def batch_in_json(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
         "send_at": rfc3339(batch.send_at),
         "expires_at": rfc3339(batch.expires_at),
         "created_at": rfc3339(batch.created_at),
+        "created_by": batch.created_by,
         "finished_at": rfc3339(batch.finished_at),
     }
     return {name: value for name, value in shape.items() if value is not None or name not in _OPTIONAL}

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, insert
 
+from messaging.access.actor import acting_name
 from messaging.batches import upload_store
 from messaging.batches.rows import BatchRows
 from messaging.messages import idempotency
@@ -204,6 +205,7 @@ def _write(
         "reason": tables.READ_BY_COMMAND if is_mine else None,
         "importer_seen_at": steady(connection, now) if is_mine else None,
         "created_at": now,
+        "created_by": acting_name(),
     }
     connection.execute(insert(tables.batches).values(**row))
     wake_after_commit(connection)

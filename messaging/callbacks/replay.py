@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select
 
+from messaging.access import actions
 from messaging.callbacks import journal
 from messaging.callbacks.apply import Filed, apply_each, attempt
 from messaging.callbacks.receive import TRUNCATED, Unusable, read_content
@@ -62,7 +63,10 @@ def replay(
                 .with_for_update()
             ).all()
             in_order = sorted(rows, key=lambda row: row.id)
-            counted.update(_replay_one(settings, database, connection, row) for row in in_order)
+            for row in in_order:
+                counted[_replay_one(settings, database, connection, row)] += 1
+                before = {"outcome": row.outcome}
+                actions.note(database, connection, "callback.replay", f"callback:{row.id}", before)
     return ReplayCounts(**counted)
 
 

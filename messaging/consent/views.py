@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, select
 
+from messaging.access import actions
 from messaging.consent import ledger
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -136,8 +137,11 @@ def stop(
     """An operator's word that `phone` (E.164) is not to be texted: by `sender_id`, or at all."""
     scope = "all" if sender_id is None else "sender"
     with database.write(settled=True) as connection:
+        before = _blocks(connection, phone)
         added = ledger.record_stop(database, connection, phone, scope, sender_id, source, detail=reason)
-        return {"phone": phone, "added": added, "blocks": _blocks(connection, phone)}
+        blocks = _blocks(connection, phone)
+        _note(database, connection, "opt_out.add", phone, before, blocks)
+        return {"phone": phone, "added": added, "blocks": blocks}
 
 
 def lift(
@@ -151,6 +155,8 @@ def lift(
         before = _blocks(connection, phone)
         lifted = ledger.lift(database, connection, phone, sender_id, source=source, detail=reason)
         left = _blocks(connection, phone)
+        if lifted:
+            _note(database, connection, "opt_out.lift", phone, before, left)
     if not lifted:
         raise _nothing_to_lift(phone, sender_id, left)
     ended = [block for block in before if block not in left]
@@ -161,6 +167,12 @@ def lift(
         "blocks": left,
         "elsewhere": advice(phone) if is_theirs else None,
     }
+
+
+def _note(
+    database: Database, connection: Connection, action: str, phone: str, before: list[Any], after: list[Any]
+) -> None:
+    actions.note(database, connection, action, f"phone:{phone}", {"blocks": before}, {"blocks": after})
 
 
 def _nothing_to_lift(phone: str, sender_id: str | None, left: list[dict[str, Any]]) -> NotFound:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, TextClause, select, update
 
+from messaging.access import actions
 from messaging.consent import ledger
 from messaging.conversations import replies
 from messaging.conversations.replies import FAILED, HELD, QUEUED, WAITING, Outcome, Reply
@@ -137,6 +138,8 @@ def release(database: Database, inbound_id: int) -> dict[str, Any]:
             _try_again(database, connection, row)
         else:
             raise NotHeld
+        before = {"reply": row.reply_outcome}
+        actions.note(database, connection, "reply.release", f"inbound:{row.id}", before)
         return inbound_in_json(_find(connection, inbound_id))
 
 

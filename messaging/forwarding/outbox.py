@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import BindParameter, Connection, TextClause, bindparam, delete, func, select, update
 
+from messaging.access import actions
 from messaging.forwarding import receiver_state
 from messaging.forwarding.events import WAITING
 from messaging.storage import tables
@@ -232,6 +233,8 @@ def resume(database: Database) -> bool:
             tables.TO_FORWARD, tables.forward_events.c.due_at > steady_now
         )
         connection.execute(statement.values(due_at=steady_now))
+        before = {"paused": was_paused}
+        actions.note(database, connection, "forwarding.resume", "forwarding", before, {"paused": False})
         return was_paused
 
 
@@ -247,6 +250,7 @@ def resend(database: Database, event_id: str) -> None:
         # PostgreSQL refuses some characters even in a comparison, the null character first.
         if not event_id.isprintable() or not connection.execute(statement).rowcount:
             raise NotFound(f"There is no event {event_id}")
+        actions.note(database, connection, "event.resend", f"event:{event_id}")
 
 
 def forget_old(connection: Connection, now: datetime, retention: timedelta) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert
 
+from messaging.access.actor import acting_name
 from messaging.messages import idempotency
 from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY, NewMessage, enqueue
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
@@ -242,6 +243,7 @@ def _write_batch(
         "duplicates": recipients.duplicates,
         "warnings": recipients.warnings.as_stored(),
         "created_at": now,
+        "created_by": acting_name(),
     }
     connection.execute(insert(tables.batches).values(**row))
     return batch_id

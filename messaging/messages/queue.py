@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, insert
 
 from messaging import statuses
+from messaging.access.actor import acting_name
 from messaging.storage import tables
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
@@ -62,8 +63,10 @@ def enqueue(
     now = database.now(connection)
     at_once = steady(connection, now)
     ids = database.reserve_ids(connection, tables.messages, len(new_messages))
+    created_by = acting_name()
     rows = (
         _row(new, message_id, now, at_once, status, attempt_id)
+        | {"created_by": None if new.batch_id else created_by}
         for new, message_id in zip(new_messages, ids, strict=True)
     )
     for chunk in _chunks(rows, INSERT_CHUNK):

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select, update
 
 from messaging import statuses
+from messaging.access import actions
 from messaging.messages import status_events
 from messaging.messages.queue import SINGLE_PRIORITY, NewMessage, enqueue
 from messaging.storage import tables
@@ -46,6 +47,7 @@ def resend(database: Database, message_id: int) -> int:
         )
         new_id = enqueue(database, connection, [new])[0]
         _close(connection, old.id, RESENT, f"sent again as message {new_id}", database.now(connection))
+        actions.note(database, connection, "message.resend", f"message:{old.id}", after={"new_id": new_id})
         return new_id
 
 
@@ -54,6 +56,7 @@ def close(database: Database, message_id: int) -> None:
     with database.write(settled=True) as connection:
         old = _unknown_message(connection, message_id)
         _close(connection, old.id, CLOSED, "closed by a person", database.now(connection))
+        actions.note(database, connection, "message.close", f"message:{old.id}")
 
 
 def _unknown_message(connection: Connection, message_id: int) -> Row[Any]:

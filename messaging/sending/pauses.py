@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, or_, select, update
 
+from messaging.access import actions
 from messaging.sending import circuit_breaker
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
@@ -80,7 +81,11 @@ def resume(connection: Connection, name: str | None = None) -> int:
 def resume_now(database: Database, sender_id: str | None) -> int:
     """A person's decision: one sender id, or everything that is paused."""
     with database.write(settled=True) as connection:
-        return resume(connection, None if sender_id is None else sender_name(sender_id))
+        before = {"paused": sorted(current(connection).names)}
+        lifted = resume(connection, None if sender_id is None else sender_name(sender_id))
+        after = {"paused": sorted(current(connection).names)}
+        actions.note(database, connection, "sending.resume", f"sender:{sender_id or 'all'}", before, after)
+        return lifted
 
 
 def take_probe(database: Database) -> bool:

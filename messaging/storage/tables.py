@@ -73,6 +73,8 @@ batches = Table(
     Column("rows_read", Integer, nullable=False, server_default=text("0")),
     Column("importer_seen_at", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
+    # The key or person that asked for it. messaging.access.actor.
+    Column("created_by", String(80)),
     Column("finished_at", UtcDateTime),
 )
 # The reason of one that is still being received: no worker takes it over.
@@ -145,6 +147,8 @@ messages = Table(
     # Of a batch: the same for rows with the same text, in the order of the file.
     Column("text_group", BigInteger),
     Column("created_at", UtcDateTime, nullable=False),
+    # Of a text outside a batch; those of a batch have their batch's.
+    Column("created_by", String(80)),
     Column("sent_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
 )
@@ -483,6 +487,40 @@ forward_state = Table(
     Column("succeeded_at", UtcDateTime),
     Column("paused_at", UtcDateTime),
     Column("reason", Text),
+)
+
+# messaging.access.keys: only a hash of the key is kept.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", String(40), nullable=False, unique=True),
+    # Its first characters, by which a person recognises it.
+    Column("prefix", String(16), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("scopes", Text, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String(80)),
+    Column("last_used_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+)
+
+# What persons and keys changed; rows are added and never changed. messaging.access.actions.
+actions = Table(
+    "actions",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("actor", String(80), nullable=False),
+    Column("address", String(64)),
+    Column("action", String(40), nullable=False),
+    Column("subject", String(80), nullable=False),
+    # JSON objects.
+    Column("before", Text),
+    Column("after", Text),
+    Index("ix_actions_actor", "actor", "id"),
+    Index("ix_actions_subject", "subject", "id"),
 )
 
 # Refused callbacks (wrong token) are only counted.

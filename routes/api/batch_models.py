@@ -45,6 +45,7 @@ class Batch(Warned):
     send_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
     expires_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
     created_at: str = Field(json_schema_extra={"format": "date-time"})
+    created_by: str | None = Field(description="The key or person that asked for it, as `key:billing`")
     finished_at: str | None
 
 

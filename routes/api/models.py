@@ -120,6 +120,9 @@ class MessageQuery(Query):
     to: Annotated[Text | None, Blank] = Field(None, description="The recipient's number")
     status: Annotated[Status | None, Blank] = Field(None, description="Only messages that stand here")
     batch_id: Annotated[int | None, Blank] = Field(None, ge=1, le=LARGEST_ID, description="Only this batch")
+    created_by: Annotated[Text | None, Blank] = Field(
+        None, description="Only what this key or person asked for"
+    )
     since: Annotated[Time | None, Blank] = Field(None, description="Created at this time or later (RFC 3339)")
     until: Annotated[Time | None, Blank] = Field(None, description="Created before this time (RFC 3339)")
     q: Annotated[Text | None, Blank] = Field(None, description="Part of the text, in any case")
@@ -181,6 +184,7 @@ class MessageItem(BaseModel):
     network: str | None
     inbound_id: int | None = Field(description="The inbound message this answers")
     resend_of: int | None = Field(description="The message that this one repeats")
+    created_by: str | None = Field(description="The key or person that asked for it, as `key:billing`")
     created_at: str = Field(json_schema_extra={"format": "date-time"})
     sent_at: str | None
     finished_at: str | None

@@ -1,0 +1,32 @@
+"""Which scope of a key a call needs. A key that lacks it is told so; what is not named here changes things: `admin`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from messaging.access.keys import ADMIN, READ, SEND
+
+READING: Final = ("GET", "HEAD", "OPTIONS")
+# What makes or stops texts.
+SENDS: Final = frozenset(
+    {
+        "messages.send_messages",
+        "uploads.upload_batch",
+        "uploads.quote",
+        "batches.pause_batch",
+        "batches.resume_batch",
+        "batches.cancel_batch",
+        "conversations.say_in_conversation",
+        "conversations.mark_conversation_read",
+        "opt_outs.put_opt_out",
+    }
+)
+# Who reads these reads about the persons who work here.
+READ_BY_ADMINS: Final = frozenset({"access.show_actions"})
+
+
+def scope_of(endpoint: str, method: str) -> str:
+    """Of a route under `/v1`."""
+    if endpoint in SENDS:
+        return SEND
+    return READ if method in READING and endpoint not in READ_BY_ADMINS else ADMIN

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import getpass
+
+from messaging.access import keys
+from messaging.storage.database import Database
+from tests.cli.conftest import Sms, error_of, parsed
+
+ME = f"shell:{getpass.getuser()}"
+
+
+def test_a_key_is_shown_once_and_listed_without_itself(sms: Sms, migrated: Database) -> None:
+    made = sms("keys", "create", "--name", "billing", "--scope", "read, send")
+    assert made.exit_code == 0
+    key = made.stdout.strip()
+    assert keys.KeyRing(migrated, ()).find(key) is not None
+    (listed,) = parsed(sms("keys", "list", "--json"))
+    assert (listed["name"], listed["scopes"], listed["created_by"]) == ("billing", ["send", "read"], ME)
+    assert key not in sms("keys", "list").stdout
+
+
+def test_a_revoked_key_is_listed_as_such_and_the_action_too(sms: Sms, migrated: Database) -> None:
+    made = parsed(sms("keys", "create", "--name", "billing", "--scope", "read", "--json"))
+    assert sms("keys", "revoke", "billing").exit_code == 0
+    assert keys.KeyRing(migrated, ()).find(made["key"]) is None
+    found = parsed(sms("actions", "--actor", ME, "--json"))
+    assert [one["action"] for one in found] == ["key.revoke", "key.create"]
+    assert "key.revoke" in sms("actions", "--subject", "key:billing").stdout
+    assert made["key"] not in sms("actions", "--json").stdout
+
+
+def test_a_mistake_is_one_sentence(sms: Sms, migrated: Database) -> None:
+    assert "no such scope" in error_of(sms("keys", "create", "--name", "billing", "--scope", "all"))
+    assert "is not a time" in error_of(
+        sms("keys", "create", "--name", "billing", "--scope", "read", "--expires", "tomorrow")
+    )
+    assert "There is no key" in error_of(sms("keys", "revoke", "billing"))

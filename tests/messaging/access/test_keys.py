@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select, update
+
+from messaging.access import actions, keys
+from messaging.access.actor import Actor, acting
+from messaging.storage import tables
+from messaging.storage.database import Database
+from utils.errors import Conflict, InvalidInput, NotFound
+
+HOUR = timedelta(hours=1)
+
+
+def ring(database: Database, *environment: str) -> keys.KeyRing:
+    return keys.KeyRing(database, environment)
+
+
+def test_a_key_is_found_by_its_holder_and_kept_as_a_hash_only(database: Database) -> None:
+    key, made = keys.create(database, "billing", ["read", "send"])
+    assert ring(database).find(key) == keys.Holder("key:billing", frozenset({"read", "send"}))
+    assert (made["scopes"], key.startswith(made["prefix"])) == (["send", "read"], True)
+    with database.read() as connection:
+        (row,) = connection.execute(select(tables.api_keys)).all()
+    assert not [value for value in row if isinstance(value, str) and key[keys.SHOWN_CHARACTERS :] in value]
+
+
+@pytest.mark.parametrize("given", ["", "sms_", "sms_wrong", "x", "\ud800", "sms_\x00"])
+def test_what_is_no_key_is_nobodys(database: Database, given: str) -> None:
+    keys.create(database, "billing", ["read"])
+    assert ring(database, "another-key-of-the-environment").find(given) is None
+
+
+def test_a_key_of_the_environment_has_every_scope(database: Database) -> None:
+    holder = ring(database, "first-key", "second-key").find("second-key")
+    assert holder == keys.Holder("key:environment", frozenset(keys.SCOPES))
+
+
+def test_a_revoked_key_is_nobodys_in_a_process_that_did_not_know_it(database: Database) -> None:
+    key, _ = keys.create(database, "billing", ["read"])
+    assert keys.revoke(database, "billing")["revoked_at"] is not None
+    assert keys.revoke(database, "billing")["revoked_at"] is not None
+    assert ring(database).find(key) is None
+
+
+def test_a_revoked_key_is_forgotten_within_seconds(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, _ = keys.create(database, "billing", ["read"])
+    found = ring(database)
+    assert found.find(key) is not None
+    keys.revoke(database, "billing")
+    monkeypatch.setattr(keys, "REMEMBERED_SECONDS", 0.0)
+    assert found.find(key) is None
+
+
+def test_an_expired_key_is_nobodys(database: Database) -> None:
+    with database.read() as connection:
+        now = database.now(connection)
+    key, _ = keys.create(database, "billing", ["read"], now + HOUR)
+    assert ring(database).find(key) is not None
+    with database.write() as connection:
+        connection.execute(update(tables.api_keys).values(expires_at=now - HOUR))
+    assert ring(database).find(key) is None
+    with pytest.raises(InvalidInput, match="after now"):
+        keys.create(database, "late", ["read"], now - HOUR)
+
+
+def test_its_last_use_is_shown_and_written_once_in_a_minute(database: Database) -> None:
+    key, made = keys.create(database, "billing", ["read"])
+    assert made["last_used_at"] is None
+    ring(database).find(key)
+    (first,) = keys.list_keys(database)
+    ring(database).find(key)
+    (second,) = keys.list_keys(database)
+    assert first["last_used_at"] is not None
+    assert second == first
+
+
+@pytest.mark.parametrize(
+    ("name", "scopes", "code"),
+    [
+        ("", ["read"], "invalid_name"),
+        ("a b", ["read"], "invalid_name"),
+        ("x" * 41, ["read"], "invalid_name"),
+        ("environment", ["read"], "invalid_name"),
+        ("billing", [], "invalid_scope"),
+        ("billing", ["read", "everything"], "invalid_scope"),
+    ],
+)
+def test_a_key_that_says_too_little_or_too_much_is_refused(
+    database: Database, name: str, scopes: list[str], code: str
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        keys.create(database, name, scopes)
+    assert refused.value.code == code
+    assert keys.list_keys(database) == []
+
+
+def test_a_name_is_used_once_also_after_its_end(database: Database) -> None:
+    keys.create(database, "billing", ["read"])
+    keys.revoke(database, "billing")
+    with pytest.raises(Conflict, match="not used twice"):
+        keys.create(database, "billing", ["read"])
+    with pytest.raises(NotFound):
+        keys.revoke(database, "nobodys")
+
+
+def test_only_where_no_key_was_ever_made_is_the_ring_empty(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "REMEMBERED_SECONDS", 0.0)
+    found = ring(database)
+    assert found.is_empty()
+    keys.create(database, "billing", ["read"])
+    keys.revoke(database, "billing")
+    assert not found.is_empty()
+    assert not ring(database, "key-of-the-environment").is_empty()
+
+
+def test_who_made_and_who_ended_a_key_is_written_down(database: Database) -> None:
+    known = acting.set(Actor("operator:ann", "192.0.2.7"))
+    try:
+        keys.create(database, "billing", ["read"])
+        keys.revoke(database, "billing")
+        keys.revoke(database, "billing")
+    finally:
+        acting.reset(known)
+    ended, made = actions.list_actions(database)["items"]
+    assert [(one["action"], one["subject"], one["actor"], one["address"]) for one in (made, ended)] == [
+        ("key.create", "key:billing", "operator:ann", "192.0.2.7"),
+        ("key.revoke", "key:billing", "operator:ann", "192.0.2.7"),
+    ]
+    assert (made["before"], made["after"]["created_by"]) == (None, "operator:ann")
+    assert (ended["before"]["revoked_at"], ended["after"]) == (None, None)
+
+
+def test_the_service_itself_is_nobody(database: Database) -> None:
+    keys.create(database, "billing", ["read"])
+    assert actions.list_actions(database)["items"] == []
