@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 from flask.cli import AppGroup
 
-from cli.context import current_database, read_time
+from cli.context import current_database, current_service, read_time
 from cli.output import as_json_option, print_json, print_table, show
-from messaging.access import keys
+from messaging.access import keys, operators, sessions
 from messaging.access.actions import list_actions
 
 KEY_COLUMNS = (
@@ -20,6 +20,8 @@ KEY_COLUMNS = (
     "last_used_at",
     "revoked_at",
 )
+OPERATOR_COLUMNS = ("name", "role", "state", "created_at", "created_by")
+SESSION_COLUMNS = ("id", "operator", "address", "agent", "created_at", "seen_at")
 ACTION_COLUMNS = ("id", "at", "actor", "address", "action", "subject", "before", "after")
 
 commands = AppGroup()
@@ -72,6 +74,77 @@ def list_keys(as_json: bool) -> None:
 def revoke_key(name: str, as_json: bool) -> None:
     """End the key NAME. Processes that have just seen it let it pass for five seconds more."""
     show(keys.revoke(current_database(), name), as_json, f"The key {name} is not valid any more.")
+
+
+@commands.group(name="operators")
+def operators_group() -> None:
+    """Persons who log in: added, given a role, disabled."""
+
+
+@operators_group.command(name="add")
+@click.argument("name")
+@click.option("--role", type=click.Choice(operators.ROLES), required=True)
+@as_json_option
+def add_operator(name: str, role: str, as_json: bool) -> None:
+    """Add NAME, and show the link by which a password is chosen, once."""
+    _show_link(name, operators.add(current_database(), name, role), as_json)
+
+
+@operators_group.command(name="link")
+@click.argument("name")
+@as_json_option
+def renew_link(name: str, as_json: bool) -> None:
+    """Show another link for NAME: for who forgot the password, or was disabled."""
+    _show_link(name, operators.new_link(current_database(), name), as_json)
+
+
+@operators_group.command(name="role")
+@click.argument("name")
+@click.argument("role", type=click.Choice(operators.ROLES))
+@as_json_option
+def change_role(name: str, role: str, as_json: bool) -> None:
+    """Change what NAME may do. It counts at the next page."""
+    operators.change_role(current_database(), name, role)
+    show({"name": name, "role": role}, as_json, f"{name} is {role} now.")
+
+
+@operators_group.command(name="disable")
+@click.argument("name")
+@as_json_option
+def disable_operator(name: str, as_json: bool) -> None:
+    """Let NAME in no more, and end every session."""
+    operators.disable(current_database(), name)
+    show({"name": name, "state": "disabled"}, as_json, f"{name} cannot log in any more.")
+
+
+@operators_group.command(name="list")
+@as_json_option
+def list_operators(as_json: bool) -> None:
+    """Show everybody who may log in."""
+    found = operators.list_operators(current_database())
+    if as_json:
+        print_json(found)
+    else:
+        print_table(OPERATOR_COLUMNS, ([one[name] for name in OPERATOR_COLUMNS] for one in found))
+
+
+@operators_group.command(name="sessions")
+@click.option("--end", "session_id", metavar="ID", type=int, help="End this one.")
+@as_json_option
+def show_sessions(session_id: int | None, as_json: bool) -> None:
+    """Show who is logged in, and from where."""
+    if session_id is not None:
+        sessions.end(current_database(), session_id)
+    found = sessions.list_sessions(current_database())
+    if as_json:
+        print_json(found)
+    else:
+        print_table(SESSION_COLUMNS, ([one[name] for name in SESSION_COLUMNS] for one in found))
+
+
+def _show_link(name: str, token: str, as_json: bool) -> None:
+    link = f"{current_service().settings.public_url}/password/{token}"
+    show({"name": name, "link": link}, as_json, link)
 
 
 @commands.command(name="actions")

@@ -27,6 +27,7 @@ MODULES = {
     "forwarding": "cli.forwarding",
     "keys": "cli.access",
     "migrate": "cli.operations",
+    "operators": "cli.access",
     "opt-outs": "cli.opt_outs",
     "quote": "cli.batches",
     "replay": "cli.operations",

@@ -24,6 +24,7 @@ from routes.api.operations import operations_api
 from routes.api.opt_outs import opt_outs_api
 from routes.api.uploads import uploads_api
 from routes.callback_paths import join_slashes
+from routes.dashboard.blueprint import prepare_dashboard
 from routes.docs import docs_bp
 from routes.error_handlers import refuse_invalid_request, register_error_handlers
 from routes.expensive_calls import prepare_expensive_calls
@@ -80,6 +81,7 @@ def build_web_app(settings: Settings) -> OpenAPI:
     )
     for api_blueprint in apis:
         app.register_api(api_blueprint)
+    prepare_dashboard(app, settings)
     register_error_handlers(app)
     return app
 
@@ -100,7 +102,6 @@ def _create_flask(settings: Settings) -> OpenAPI:
     app.request_class = StrictJsonRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
-    app.secret_key = settings.secret_key
     app.session_interface = CookieSessions()
     app.before_request(_begin_request)
     app.before_request(begin_anonymously)

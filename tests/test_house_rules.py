@@ -37,6 +37,7 @@ LONGEST_VIEW = 9
 # What a route or a command calls, that writes without `settled=True`, and why a lost commit there harms nobody.
 UNSETTLED = {
     "claim_identity": "whose database this is: written again, it says the same",
+    "find": "when a login was last seen",
     "mark_read": "neither sends nor blocks",
     "replay": "what has taken effect does not do so again",
     "resend": "an event to the operator's own system, delivered at least once in any case",

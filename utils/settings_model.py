@@ -146,10 +146,20 @@ class Settings(BaseModel):
         return self.database_url.replace("postgresql://", "postgresql+psycopg://", 1)
 
     @property
-    def simulator_database(self) -> Path:
-        """Where the simulator keeps its phones: beside a SQLite database."""
+    def own_folder(self) -> Path:
+        """For files beside the database: the folder of a SQLite one."""
         path = sqlite_path(self.database_url)
-        return (path.parent if path else REPOSITORY / "instance") / "simulator.db"
+        return path.parent if path else REPOSITORY / "instance"
+
+    @property
+    def simulator_database(self) -> Path:
+        """Where the simulator keeps its phones."""
+        return self.own_folder / "simulator.db"
+
+    @property
+    def secret_key_file(self) -> Path:
+        """Offline, where SECRET_KEY is not set."""
+        return self.own_folder / "secret-key"
 
     @property
     def service_url(self) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import re
 import secrets
 import threading
 import time
@@ -17,10 +15,12 @@ from sqlalchemy import Row, insert, or_, select, update
 
 from messaging.access import actions
 from messaging.access.actor import acting_name
+from messaging.access.names import require_name
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.errors import Conflict, InvalidInput, NotFound
 from utils.json_shapes import rfc3339
+from utils.tokens import digest_of
 
 SEND, READ, METRICS, ADMIN = "send", "read", "metrics", "admin"
 SCOPES: Final = (SEND, READ, METRICS, ADMIN)
@@ -32,7 +32,6 @@ SECRET_BYTES = 24
 REMEMBERED_SECONDS = 5.0
 # A busy key would else cost a write for each request.
 USE_WRITTEN_EVERY = timedelta(minutes=1)
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?")
 ENVIRONMENT = "environment"
 
 
@@ -95,11 +94,6 @@ def revoke(database: Database, name: str) -> dict[str, Any]:
         return _in_json(connection.execute(select(tables.api_keys).where(ours)).one())
 
 
-def digest_of(key: str) -> str:
-    """A key is random, so a plain hash cannot be searched backwards, and an index finds it."""
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 class KeyRing:
     """Finds whose key it is. Threads share it; what it found it remembers for a few seconds."""
 
@@ -156,9 +150,9 @@ class KeyRing:
 
 
 def _validate(name: str, scopes: Collection[str]) -> None:
-    if not _NAME.fullmatch(name) or name == ENVIRONMENT:
-        sentence = "A name has up to 40 of a-z, 0-9, dot, dash, underscore, and begins and ends with a letter or digit"
-        raise InvalidInput(sentence, code="invalid_name", field="name")
+    require_name(name)
+    if name == ENVIRONMENT:
+        raise InvalidInput("The keys in API_KEYS go by this name", code="invalid_name", field="name")
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
         said = f"{', '.join(unknown)}: no such scope. " if unknown else ""

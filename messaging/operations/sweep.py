@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, case, delete, select, update
 
 from messaging import statuses
+from messaging.access import login_throttle, sessions
 from messaging.batches import refused_rows, upload_store
 from messaging.callbacks import received, replay
 from messaging.costs import budgets
@@ -72,6 +73,8 @@ def _forget_old(database: Database, settings: Settings) -> int:
     with database.write() as connection:
         now = database.now(connection)
         idempotency.forget_old(connection, now)
+        sessions.forget_old(connection, now)
+        login_throttle.forget_old(connection, steady(connection, now))
         outbox.forget_old(connection, now, timedelta(days=settings.retention_days))
         connection.execute(
             delete(tables.heartbeats).where(

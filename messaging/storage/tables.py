@@ -506,6 +506,46 @@ api_keys = Table(
     Column("revoked_at", UtcDateTime),
 )
 
+# messaging.access.operators. Without a password: invited by a link, or disabled.
+operators = Table(
+    "operators",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", String(40), nullable=False, unique=True),
+    Column("role", String(10), nullable=False),
+    Column("password_hash", Text),
+    # By which a password is chosen, once.
+    Column("link_digest", String(64), unique=True),
+    Column("link_until", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String(80)),
+    Column("disabled_at", UtcDateTime),
+)
+
+# Logins that are open; the cookie's token is kept as a hash. messaging.access.sessions.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("operator", String(40), nullable=False),
+    Column("address", String(64)),
+    Column("agent", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Index("ix_sessions_operator", "operator"),
+)
+
+# Wrong passwords by name and by address, in steady time. messaging.access.login_throttle.
+login_failures = Table(
+    "login_failures",
+    metadata,
+    Column("who", String(80), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("failed_at", UtcDateTime, nullable=False),
+    Column("locked_until", UtcDateTime, nullable=False),
+)
+
 # What persons and keys changed; rows are added and never changed. messaging.access.actions.
 actions = Table(
     "actions",

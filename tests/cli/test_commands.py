@@ -73,6 +73,7 @@ COMMANDS = [
     ("opt-outs", "export"),
     ("opt-outs", "import"),
     ("keys",),
+    ("operators",),
     ("actions",),
 ]
 
@@ -82,7 +83,7 @@ def test_every_command_explains_itself(sms: Sms, words: tuple[str, ...]) -> None
     result = sms(*words, "--help")
     assert result.exit_code == 0
     assert "Usage:" in result.stdout
-    if words not in {("start",), ("batch",), ("opt-outs",), ("forwarding",), ("keys",)}:
+    if words not in {("start",), ("batch",), ("opt-outs",), ("forwarding",), ("keys",), ("operators",)}:
         assert "--json" in result.stdout
 
 

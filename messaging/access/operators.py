@@ -1,0 +1,205 @@
+"""Persons with a name, a role and a password of their own. `DASHBOARD_PASSWORD` lets the first one in."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from messaging.access import actions, login_throttle, sessions
+from messaging.access.actor import acting_name
+from messaging.access.names import require_name
+from messaging.storage import tables
+from messaging.storage.database import Database
+from utils.errors import Conflict, InvalidInput, NotFound
+from utils.json_shapes import rfc3339
+from utils.passwords import hash_password, is_password, is_same
+from utils.tokens import digest_of
+
+VIEWER, SENDER, APPROVER, ADMIN = "viewer", "sender", "approver", "admin"
+# Each may do what those before it may.
+ROLES: Final = (VIEWER, SENDER, APPROVER, ADMIN)
+# The operator whom DASHBOARD_PASSWORD lets in until the password is changed.
+FIRST = "admin"
+LINK_VALID = timedelta(days=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    name: str
+    role: str
+
+    def may(self, role: str) -> bool:
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
+class LinkRefused(InvalidInput):
+    code = "link_refused"
+    sentence = "This link was used already, or is too old: ask for a new one"
+
+
+def add(database: Database, name: str, role: str) -> str:
+    """The token of a link by which the person chooses a password, once. Raises InvalidInput, Conflict."""
+    require_name(name)
+    _require_role(role)
+    with database.write(settled=True) as connection:
+        if _find(connection, name) is not None:
+            raise Conflict(f"There is an operator {name!r}", code="name_taken")
+        now = database.now(connection)
+        row = {"name": name, "role": role, "created_at": now, "created_by": acting_name()}
+        connection.execute(insert(tables.operators).values(**row))
+        actions.note(database, connection, "operator.add", f"operator:{name}", after={"role": role})
+        return _give_link(database, connection, name)
+
+
+def new_link(database: Database, name: str) -> str:
+    """For who forgot the password; it stays valid until the link is used. Raises NotFound."""
+    with database.write(settled=True) as connection:
+        _require(connection, name)
+        actions.note(database, connection, "operator.link", f"operator:{name}")
+        return _give_link(database, connection, name)
+
+
+def use_link(database: Database, token: str, password: str) -> Operator:
+    """Sets the password, and ends every session that had the old one. Raises LinkRefused, InvalidInput."""
+    hashed = hash_password(password)
+    with database.write(settled=True) as connection:
+        row = _of_link(database, connection, token)
+        if row is None:
+            raise LinkRefused
+        _set(connection, row.name, password_hash=hashed, link_digest=None, link_until=None)
+        sessions.end_all(database, connection, row.name)
+        return Operator(row.name, row.role)
+
+
+def link_holder(database: Database, token: str) -> str | None:
+    """Whose link it is; None where it is nobody's any more."""
+    with database.read() as connection:
+        row = _of_link(database, connection, token)
+    return None if row is None else row.name
+
+
+def change_password(database: Database, operator: Operator, old: str, new: str, first: str | None) -> None:
+    """`first`: DASHBOARD_PASSWORD. The other sessions end. Raises InvalidInput."""
+    hashed = hash_password(new)
+    with database.read() as connection:
+        row = _find(connection, operator.name)
+    if not _is_right(row, operator.name, old, first):
+        raise InvalidInput("This is not your present password", code="wrong_password", field="old")
+    with database.write(settled=True) as connection:
+        if _find(connection, operator.name) is None:
+            first_row = {"name": operator.name, "role": operator.role, "created_at": database.now(connection)}
+            connection.execute(insert(tables.operators).values(**first_row))
+        _set(connection, operator.name, password_hash=hashed)
+        sessions.end_all(database, connection, operator.name)
+        actions.note(database, connection, "operator.password", f"operator:{operator.name}")
+
+
+def log_in(database: Database, name: str, password: str, address: str | None, first: str | None) -> Operator:
+    """`first`: DASHBOARD_PASSWORD. Raises InvalidInput (wrong_password), login_throttle.TooManyTries."""
+    with database.read() as connection:
+        row = _find(connection, name)
+    is_known = row is not None or name == FIRST
+    login_throttle.require_free(database, name if is_known else None, address)
+    if not _is_right(row, name, password, first):
+        login_throttle.count_failure(database, name if is_known else None, address)
+        raise InvalidInput("Name or password is wrong", code="wrong_password")
+    login_throttle.forget(database, name)
+    return Operator(name, ADMIN if row is None else row.role)
+
+
+def change_role(database: Database, name: str, role: str) -> None:
+    """Counts at the next request. Raises InvalidInput, NotFound."""
+    _require_role(role)
+    with database.write(settled=True) as connection:
+        row = _require(connection, name)
+        _set(connection, name, role=role)
+        said = {"role": row.role}, {"role": role}
+        actions.note(database, connection, "operator.role", f"operator:{name}", *said)
+
+
+def disable(database: Database, name: str) -> None:
+    """No login any more, and every session ends. A new link lets the person in again. Raises NotFound."""
+    with database.write(settled=True) as connection:
+        _require(connection, name)
+        values = {"disabled_at": database.now(connection), "link_digest": None, "password_hash": None}
+        _set(connection, name, **values)
+        sessions.end_all(database, connection, name)
+        actions.note(database, connection, "operator.disable", f"operator:{name}")
+
+
+def list_operators(database: Database) -> list[dict[str, Any]]:
+    with database.read() as connection:
+        rows = connection.execute(select(tables.operators).order_by(tables.operators.c.name)).all()
+    return [
+        {
+            "name": row.name,
+            "role": row.role,
+            "state": _state(row),
+            "created_at": rfc3339(row.created_at),
+            "created_by": row.created_by,
+        }
+        for row in rows
+    ]
+
+
+def operator_of(connection: Connection, name: str) -> Operator | None:
+    """As it stands now: a role that was changed counts at once. None where it may not come in any more."""
+    row = _find(connection, name)
+    if row is None:
+        return Operator(FIRST, ADMIN) if name == FIRST else None
+    return None if row.password_hash is None else Operator(row.name, row.role)
+
+
+def is_nobody_set(database: Database) -> bool:
+    """Whether no operator was ever added: offline that lets everybody in."""
+    with database.read() as connection:
+        return connection.execute(select(tables.operators.c.id).limit(1)).first() is None
+
+
+def _state(row: Row[Any]) -> str:
+    if row.password_hash is not None:
+        return "active"
+    return "invited" if row.link_digest is not None else "disabled"
+
+
+def _is_right(row: Row[Any] | None, name: str, password: str, first: str | None) -> bool:
+    if row is None and name == FIRST and first is not None:
+        return is_same(password, first)
+    return is_password(password, None if row is None else row.password_hash)
+
+
+def _find(connection: Connection, name: str) -> Row[Any] | None:
+    return connection.execute(select(tables.operators).where(tables.operators.c.name == name)).one_or_none()
+
+
+def _require(connection: Connection, name: str) -> Row[Any]:
+    row = _find(connection, name)
+    if row is None:
+        raise NotFound(f"There is no operator {name!r}", field="name")
+    return row
+
+
+def _require_role(role: str) -> None:
+    if role not in ROLES:
+        raise InvalidInput(f"A role is one of {', '.join(ROLES)}", code="invalid_role", field="role")
+
+
+def _set(connection: Connection, name: str, **values: Any) -> None:
+    connection.execute(update(tables.operators).where(tables.operators.c.name == name).values(**values))
+
+
+def _give_link(database: Database, connection: Connection, name: str) -> str:
+    token = secrets.token_urlsafe(24)
+    until = database.now(connection) + LINK_VALID
+    _set(connection, name, link_digest=digest_of(token), link_until=until, disabled_at=None)
+    return token
+
+
+def _of_link(database: Database, connection: Connection, token: str) -> Row[Any] | None:
+    valid = tables.operators.c.link_until > database.now(connection)
+    ours = tables.operators.c.link_digest == digest_of(token)
+    return connection.execute(select(tables.operators).where(ours, valid)).one_or_none()

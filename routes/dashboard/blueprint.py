@@ -1,0 +1,114 @@
+"""What the pages share: who is looking, what their role allows, and forms that only our own pages can send."""
+
+from __future__ import annotations
+
+from flask import (
+    Blueprint,
+    Flask,
+    flash,
+    g,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
+from flask_wtf.csrf import CSRFError, CSRFProtect
+from werkzeug.wrappers import Response
+
+from messaging.access import operators, sessions
+from messaging.access.actor import Actor, acting
+from messaging.access.operators import ADMIN, VIEWER, Operator
+from routes.dashboard.roles import NEEDED, PUBLIC
+from routes.service import current_service
+from utils.errors import Busy, Forbidden, NotFound, ServiceError, StorageUnavailable
+from utils.secret_files import read_or_make
+from utils.settings import Settings
+
+CALLERS = "Operators who have logged in, each by role; offline, where no operator and no password is set, anyone here."
+LOGIN = "login"
+# Who looks offline, where nobody has to log in.
+ANYBODY = Operator("offline", ADMIN)
+TYPED_NOWHERE = "password"
+# A form that came back with what was typed is shown again; longer ones are files.
+LONGEST_SHOWN = 5000
+
+csrf = CSRFProtect()
+dashboard_bp = Blueprint("dashboard", __name__, template_folder="templates")
+
+
+def prepare_dashboard(app: Flask, settings: Settings) -> None:
+    app.secret_key = settings.secret_key or read_or_make(settings.secret_key_file)
+    app.config |= {
+        "SESSION_COOKIE_NAME": "sms_session",
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "SESSION_COOKIE_SECURE": settings.public_url.startswith("https:"),
+        # Asked by this blueprint alone: programs have keys.
+        "WTF_CSRF_CHECK_DEFAULT": False,
+        # As long as the session that it belongs to.
+        "WTF_CSRF_TIME_LIMIT": None,
+    }
+    csrf.init_app(app)
+    app.register_blueprint(dashboard_bp)
+
+
+@dashboard_bp.before_request
+def require_operator() -> Response | None:
+    endpoint = (request.endpoint or "").partition(".")[2]
+    g.operator = find_operator()
+    if g.operator is None and endpoint not in PUBLIC:
+        if request.method != "GET":
+            raise CSRFError("the session has ended")
+        return redirect(url_for("dashboard.show_login", next=request.full_path.rstrip("?")), 303)
+    if g.operator is not None:
+        acting.set(Actor(f"operator:{g.operator.name}", request.remote_addr))
+    if request.method != "GET":
+        csrf.protect()
+    needed = NEEDED.get(endpoint, VIEWER if request.method == "GET" else ADMIN)
+    if endpoint not in PUBLIC and not g.operator.may(needed):
+        raise Forbidden(f"This needs the role {needed}; yours is {g.operator.role}", code="missing_role")
+    return None
+
+
+def find_operator() -> Operator | None:
+    service = current_service()
+    found = sessions.find(service.database, session[LOGIN]) if LOGIN in session else None
+    if found is not None:
+        g.session_id = found[0]
+        with service.database.read() as connection:
+            return operators.operator_of(connection, found[1])
+    is_open = service.settings.is_offline and service.settings.dashboard_password is None
+    return ANYBODY if is_open and operators.is_nobody_set(service.database) else None
+
+
+@dashboard_bp.app_context_processor
+def share_operator() -> dict[str, Operator | None]:
+    return {"operator": g.get("operator")}
+
+
+@dashboard_bp.errorhandler(CSRFError)
+def show_stale_form(_error: CSRFError) -> tuple[str, int]:
+    """The session ended while somebody typed, or another page made the form: what was typed is not lost."""
+    if request.endpoint == "dashboard.log_in":
+        sentence = "This page was open for too long. Type your password again."
+        page = render_template("dashboard/login.html", name=request.form.get("name"), error=sentence)
+        return page, 400
+    typed = [
+        (name, value[:LONGEST_SHOWN])
+        for name, value in request.form.items(multi=True)
+        if name != "csrf_token" and TYPED_NOWHERE not in name
+    ]
+    return render_template("dashboard/stale_form.html", typed=typed, action=request.path), 400
+
+
+@dashboard_bp.errorhandler(ServiceError)
+def show_error(error: ServiceError) -> tuple[str, int]:
+    kinds = {Forbidden: 403, NotFound: 404, Busy: 503, StorageUnavailable: 503}
+    status = next((number for kind, number in kinds.items() if isinstance(error, kind)), 400)
+    return render_template("dashboard/error.html", sentence=error.message, status=status), status
+
+
+def done(sentence: str, endpoint: str) -> Response:
+    """After a form: the page again, by GET, with one sentence that says what was done."""
+    flash(sentence)
+    return redirect(url_for(f"dashboard.{endpoint}"), 303)

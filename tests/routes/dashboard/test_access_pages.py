@@ -1,0 +1,251 @@
+"""Coming in, going out, and who may see and do what."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from flask.testing import FlaskClient
+from flask_openapi.openapi import OpenAPI
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from messaging.access import keys, operators, sessions
+from messaging.storage.database import Database
+from tests.routes.conftest import MakeApp
+from tests.routes.test_guards import calls, example_path
+from tests.support.web import Caller
+
+PASSWORD = "correct horse battery"
+FIRST = "the-password-of-the-settings"
+TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
+ANYBODYS = {"show_login", "log_in", "show_choose_password", "choose_password"}
+# Whoever is logged in; every other page and form is an admin's.
+OWN = {"show_settings", "change_password", "end_session", "log_out"}
+
+
+class Visitor:
+    """A browser without scripts: it sends back the token of the form that it was shown."""
+
+    def __init__(self, app: OpenAPI) -> None:
+        self.client: FlaskClient = app.test_client()
+
+    def post(self, page: str, path: str | None = None, **fields: str) -> Any:
+        shown = self.client.get(page).text
+        token = TOKEN.search(shown)
+        known = {"csrf_token": token[1]} if token else {}
+        return self.client.post(path or page, data=known | fields)
+
+    def log_in(self, name: str, password: str, **more: str) -> Any:
+        return self.post("/login", name=name, password=password, **more)
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> OpenAPI:
+    return make_app(dashboard_password=FIRST, secret_key="a-key-that-signs-cookies")
+
+
+@pytest.fixture
+def visitor(app: OpenAPI) -> Visitor:
+    return Visitor(app)
+
+
+def add(database: Database, name: str, role: str) -> None:
+    operators.use_link(database, operators.add(database, name, role), PASSWORD)
+
+
+def test_a_page_leads_to_the_login_and_back(visitor: Visitor) -> None:
+    led = visitor.client.get("/settings/keys?x=1")
+    assert (led.status_code, led.headers["Location"]) == (303, "/login?next=/settings/keys?x%3D1")
+    came = visitor.log_in("admin", FIRST, next="/settings/keys?x=1")
+    assert (came.status_code, came.headers["Location"]) == (303, "/settings/keys?x=1")
+    assert visitor.client.get("/settings/keys").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", "", "settings"],
+)
+def test_a_login_leads_to_no_other_site(visitor: Visitor, wanted: str) -> None:
+    assert visitor.log_in("admin", FIRST, next=wanted).headers["Location"] == "/settings"
+
+
+def test_a_wrong_password_says_so_and_keeps_the_name(visitor: Visitor) -> None:
+    answer = visitor.log_in("admin", "wrong")
+    assert answer.status_code == 400
+    assert "Name or password is wrong" in answer.text
+    assert 'value="admin"' in answer.text
+    assert "wrong" not in re.findall(r'<input[^>]*type="password"[^>]*>', answer.text)[0]
+
+
+def test_too_many_wrong_ones_are_told_to_wait(visitor: Visitor) -> None:
+    answers = [visitor.log_in("admin", "wrong").status_code for _ in range(6)]
+    assert answers == [400] * 5 + [429]
+    assert "wait 30 seconds" in visitor.log_in("admin", FIRST).text
+
+
+def test_the_cookie_is_no_scripts_and_changes_at_login(visitor: Visitor) -> None:
+    visitor.client.get("/login")
+    before = visitor.client.get_cookie("sms_session")
+    cookie = visitor.log_in("admin", FIRST).headers["Set-Cookie"]
+    after = visitor.client.get_cookie("sms_session")
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    assert before is not None
+    assert after is not None
+    assert before.value != after.value
+
+
+def test_who_logs_out_is_out(visitor: Visitor, database: Database) -> None:
+    visitor.log_in("admin", FIRST)
+    kept = visitor.client.get_cookie("sms_session")
+    assert kept is not None
+    assert visitor.post("/settings", "/logout").status_code == 303
+    assert sessions.list_sessions(database) == []
+    # The old cookie opens nothing either.
+    visitor.client.set_cookie("sms_session", kept.value)
+    assert visitor.client.get("/settings").status_code == 303
+
+
+def test_a_link_sets_a_password_and_lets_in(visitor: Visitor, database: Database) -> None:
+    link = f"/password/{operators.add(database, 'ann', 'viewer')}"
+    differ = visitor.post(link, password=PASSWORD, password_again="another password")
+    assert (differ.status_code, "passwords differ" in differ.text) == (400, True)
+    short = visitor.post(link, password="short", password_again="short")
+    assert (short.status_code, "between 12 and 200" in short.text) == (400, True)
+    assert visitor.post(link, password=PASSWORD, password_again=PASSWORD).status_code == 303
+    assert "You are <strong>ann</strong>" in visitor.client.get("/settings").text
+    used = visitor.client.get(link)
+    assert (used.status_code, "used already" in used.text) == (404, True)
+
+
+@pytest.mark.parametrize("role", operators.ROLES)
+def test_each_role_sees_and_does_what_it_may_and_nothing_else(
+    app: OpenAPI, database: Database, visitor: Visitor, role: str
+) -> None:
+    add(database, "ann", role)
+    ours = [(method, rule) for method, rule in calls(app) if rule.endpoint.startswith("dashboard.")]
+    ours = [(method, rule) for method, rule in ours if rule.endpoint.partition(".")[2] not in ANYBODYS]
+    assert len(ours) >= 12
+    for method, rule in ours:
+        # Two of them end the session.
+        visitor.log_in("ann", PASSWORD)
+        csrf = TOKEN.search(visitor.client.get("/settings").text)
+        assert csrf is not None
+        answer = visitor.client.open(example_path(rule), method=method, data={"csrf_token": csrf[1]})
+        is_allowed = role == "admin" or rule.endpoint.partition(".")[2] in OWN
+        assert (answer.status_code == 403) is not is_allowed, (method, rule.rule, answer.text)
+
+
+def test_a_form_without_its_token_does_nothing_and_shows_what_was_typed(
+    visitor: Visitor, database: Database
+) -> None:
+    visitor.log_in("admin", FIRST)
+    typed = {"name": "ann", "role": "sender", "password": "not-to-be-shown"}
+    answer = visitor.client.post("/settings/operators", data=typed)
+    assert answer.status_code == 400
+    assert "Nothing was done" in answer.text
+    assert ">ann</textarea>" in answer.text
+    assert "not-to-be-shown" not in answer.text
+    assert operators.list_operators(database) == []
+
+
+def test_a_session_that_ended_while_somebody_typed_loses_nothing(
+    visitor: Visitor, database: Database
+) -> None:
+    visitor.log_in("admin", FIRST)
+    visitor.client.get("/settings/operators")
+    (session,) = sessions.list_sessions(database)
+    sessions.end(database, session["id"])
+    answer = visitor.client.post("/settings/operators", data={"name": "ann", "role": "sender"})
+    assert (answer.status_code, ">ann</textarea>" in answer.text) == (400, True)
+    assert operators.list_operators(database) == []
+
+
+def test_a_key_is_shown_once_and_not_kept_in_the_cookie(
+    app: OpenAPI, visitor: Visitor, database: Database
+) -> None:
+    visitor.log_in("admin", FIRST)
+    made = visitor.post("/settings/keys", name="billing", scope="send", expires="2999-01-31")
+    key = re.search(r"sms_[\w-]{32}", made.text)
+    assert key is not None
+    assert keys.KeyRing(database, ()).find(key[0]) is not None
+    assert key[0] not in visitor.client.get("/settings/keys").text
+    assert "Set-Cookie" not in made.headers
+    assert visitor.post("/settings/keys", "/settings/keys/billing/revoke").status_code == 303
+    assert keys.KeyRing(database, ()).find(key[0]) is None
+    actions = visitor.client.get("/settings/actions").text
+    assert "operator:admin" in actions
+    assert "key.revoke" in actions
+
+
+def test_a_mistake_in_a_form_is_a_page_with_a_sentence(visitor: Visitor) -> None:
+    visitor.log_in("admin", FIRST)
+    answer = visitor.post("/settings/operators", name="Not A Name", role="sender")
+    assert (answer.status_code, "A name has up to 40" in answer.text) == (400, True)
+    missing = visitor.post("/settings/operators", "/settings/operators/nobody/disable")
+    assert (missing.status_code, "There is no operator" in missing.text) == (404, True)
+
+
+def test_what_an_operator_sends_names_the_operator_and_not_the_one_before(
+    visitor: Visitor, caller: Caller
+) -> None:
+    visitor.log_in("admin", FIRST)
+    visitor.client.get("/settings")
+    caller.post("/v1/messages", {"to": "+254711000002", "text": "hello"})
+    assert [one["created_by"] for one in caller.messages()] == ["key:environment"]
+
+
+def test_offline_nobody_logs_in_until_somebody_is_set(make_app: MakeApp, database: Database) -> None:
+    offline = {"at_username": None, "at_api_key": None, "api_keys": (), "webhook_tokens": ()}
+    client = make_app(**offline).test_client()
+    assert client.get("/settings/operators").status_code == 200
+    operators.add(database, "ann", "admin")
+    assert client.get("/settings/operators").status_code == 303
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser: Browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+        )
+        yield browser.new_page()
+        browser.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_pages_can_be_read_by_everybody_on_every_screen(
+    served: str, page: Page, database: Database, scheme: Any
+) -> None:
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on(
+        "request", lambda request: complaints.extend([request.url] * (not request.url.startswith(served)))
+    )
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(f"{served}/settings/operators")
+    look(page)
+    page.get_by_label("Name").fill("admin")
+    page.get_by_label("Password").fill(FIRST)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_label("Name, as it will stand in lists").fill("ann")
+    page.get_by_role("button", name="Add and show the link").click()
+    page.get_by_text("It is shown this once").wait_for()
+    look(page)
+    keys.create(database, "billing", ["read"])
+    for path in ("/settings", "/settings/operators", "/settings/keys", "/settings/actions", "/password/used"):
+        page.goto(f"{served}{path}")
+        look(page)
+    assert [one for one in complaints if "404" not in one] == []
+
+
+def look(page: Page) -> None:
+    page.wait_for_load_state("networkidle")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
