@@ -50,6 +50,19 @@ class Batch(Warned):
     finished_at: str | None
 
 
+class BatchItem(Batch):
+    """Without `waiting`; what is counted is null behind the first million messages of a page."""
+
+    counts: dict[str, int] | None = Field(description="Messages by status")  # type: ignore[assignment]
+    parts: int | None  # type: ignore[assignment]
+    progress: float | None  # type: ignore[assignment]
+
+
+class BatchPage(BaseModel):
+    items: list[BatchItem]
+    next_cursor: str | None = Field(description="Null on the last page")
+
+
 class CancelledBatch(Batch):
     cancelled: int = Field(description="Messages that will not be sent")
     to_be_cancelled: int = Field(description="More of them: the worker is at it")
