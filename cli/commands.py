@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
 from importlib import import_module
 from typing import Any
 
@@ -18,18 +19,24 @@ from utils.version import VERSION
 MODULES = {
     "actions": "cli.access",
     "audit": "cli.operations",
+    "balance": "cli.figures",
     "backup": "cli.backup",
     "batch": "cli.batch_control",
     "bulk": "cli.batches",
     "close": "cli.messages",
+    "conversations": "cli.conversations",
     "doctor": "cli.operations",
     "fetch-inbound": "cli.operations",
     "forwarding": "cli.forwarding",
     "keys": "cli.access",
+    "held": "cli.held",
+    "inbound": "cli.conversations",
+    "messages": "cli.messages",
     "migrate": "cli.operations",
     "operators": "cli.access",
     "opt-outs": "cli.opt_outs",
     "quote": "cli.batches",
+    "reply": "cli.conversations",
     "replay": "cli.operations",
     "resend": "cli.messages",
     "resume": "cli.operations",
@@ -52,7 +59,7 @@ class SmsGroup(AppGroup):
         return found
 
     def invoke(self, ctx: click.Context) -> Any:
-        acting.set(Actor(f"shell:{getpass.getuser()}"))
+        acting.set(Actor(f"shell:{_user()}"))
         try:
             return super().invoke(ctx)
         except ServiceError as error:
@@ -64,6 +71,14 @@ class SmsGroup(AppGroup):
             service = ctx.ensure_object(ScriptInfo).load_app().extensions["sms"]
             explained = explain_storage_error(service.database, error)
             raise click.ClickException(explained.message) from None
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        # In a container it may have no name.
+        return str(os.getuid())
 
 
 @click.group(cls=SmsGroup, help="Run and look after the SMS service.")

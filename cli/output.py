@@ -23,6 +23,12 @@ as_json_option: Callable[[Any], Any] = click.option(
 )
 
 
+LIMIT: Callable[[Any], Any] = click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True
+)
+CURSOR: Callable[[Any], Any] = click.option("--cursor", help="`next_cursor` of the page before.")
+
+
 def show(answer: object, as_json: bool, sentence: str) -> None:
     if as_json:
         print_json(answer)
@@ -48,6 +54,16 @@ def print_table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     Console(width=None if sys.stdout.isatty() else WIDE_COLUMNS).print(table)
 
 
+def print_page(found: dict[str, Any], as_json: bool, names: Sequence[str]) -> None:
+    """A page of a list. For people the chosen columns, and how to see more."""
+    if as_json:
+        print_json(found)
+        return
+    print_table(names, ([item.get(name) for name in names] for item in found["items"]))
+    if found["next_cursor"]:
+        click.echo(f"More: --cursor {found['next_cursor']}", err=True)
+
+
 def show_warnings(found: dict[str, Any]) -> None:
     """What is sent as asked for, but may not have been meant so. On standard error: the answer can be piped."""
     # An answer to an earlier call may be older than warnings.
@@ -68,6 +84,8 @@ def waiting_sentence(batch: dict[str, Any]) -> str:
     waiting = batch.get("waiting")
     if not waiting:
         return ""
+    if waiting["until"] is None:
+        return f" {waiting['messages']} wait for a person (sms held)."
     why = f" ({waiting['reason']})" if waiting["reason"] else ""
     return f" {waiting['messages']} wait until {show_local_time(waiting['until'], time_zone())}{why}."
 

@@ -16,7 +16,9 @@ from messaging.storage.task_queue import Waker
 from routes.api.access import access_api
 from routes.api.batches import batches_api
 from routes.api.conversations import conversations_api
+from routes.api.figures import figures_api
 from routes.api.forwarding import forwarding_api
+from routes.api.held import held_api
 from routes.api.json_bodies import StrictJsonRequest
 from routes.api.messages import messages_api
 from routes.api.models import ErrorAnswer
@@ -78,6 +80,8 @@ def build_web_app(settings: Settings) -> OpenAPI:
         opt_outs_api,
         forwarding_api,
         access_api,
+        held_api,
+        figures_api,
     )
     for api_blueprint in apis:
         app.register_api(api_blueprint)

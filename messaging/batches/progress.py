@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
@@ -15,23 +15,63 @@ from messaging.messages.accept import MOST_URGENT
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.messages.warnings import read_stored
 from messaging.storage import tables
+from messaging.storage.bulk import one_of
 from messaging.storage.database import Database
 from utils.errors import NotFound
-from utils.json_shapes import LARGEST_ID, booked_money, rfc3339
+from utils.json_shapes import LARGEST_ID, booked_money, decode_cursor, page, rfc3339
 
-UNSETTLED = (statuses.QUEUED, statuses.SENDING)
+# Rows that a page of batches may count, which takes a fifth of a second: the newest batches first.
+MOST_COUNTED = 1_000_000
 # All of its columns stand in ix_messages_batch: a million rows are read from the index alone.
 _SUMS = (
     select(
+        tables.messages.c.batch_id,
         tables.messages.c.status,
         tables.messages.c.cost_currency,
         func.count().label("messages"),
         func.sum(tables.messages.c.cost_micros).label("cost_micros"),
         func.sum(tables.messages.c.parts).label("parts"),
     )
-    .group_by(tables.messages.c.status, tables.messages.c.cost_currency)
-    .order_by(tables.messages.c.status)
+    .group_by(tables.messages.c.batch_id, tables.messages.c.status, tables.messages.c.cost_currency)
+    .order_by(tables.messages.c.batch_id, tables.messages.c.status)
 )
+
+
+def list_batches(database: Database, cursor: str | None = None, limit: int = 50) -> dict[str, Any]:
+    """A page of `GET /v1/batches`, newest first. Raises InvalidInput for a bad cursor.
+
+    `counts`, costs, parts and `progress` are null for those behind the first million messages of a page.
+    """
+    before = decode_cursor(cursor)
+    statement = select(tables.batches).order_by(tables.batches.c.id.desc()).limit(limit + 1)
+    if before is not None:
+        statement = statement.where(tables.batches.c.id < before)
+    with database.read() as connection:
+        rows = connection.execute(statement).all()
+        counted = _countable(rows[:limit])
+        wanted = _SUMS.where(one_of(tables.messages.c.batch_id, "ids"))
+        sums: dict[int, list[Row[Any]]] = {batch_id: [] for batch_id in counted}
+        for row in connection.execute(wanted, {"ids": counted}) if counted else ():
+            sums[row.batch_id].append(row)
+    return page([_in_list(row, sums) for row in rows], limit)
+
+
+def _countable(batches: Sequence[Row[Any]]) -> list[int]:
+    counted, rows = [], 0
+    for batch in batches:
+        rows += batch.total
+        if rows > MOST_COUNTED:
+            break
+        counted.append(batch.id)
+    return counted
+
+
+def _in_list(batch: Row[Any], sums: Mapping[int, Sequence[Row[Any]]]) -> dict[str, Any]:
+    shape = _shape(batch, sums.get(batch.id, ()))
+    return shape if batch.id in sums else shape | dict.fromkeys(_COUNTED)
+
+
+_COUNTED = ("counts", "cost", "parts", "progress")
 
 
 def get_batch(database: Database, batch_id: int) -> dict[str, Any]:
@@ -44,11 +84,14 @@ def get_batch(database: Database, batch_id: int) -> dict[str, Any]:
 
 
 class Waiting(NamedTuple):
-    """All that is left waits for a clock. `reason`: `do_not_disturb`, `sending_window`; None: a time of its own."""
+    """All that is left waits for a clock, or for a person (`until` is None).
+
+    `reason`: `do_not_disturb`, `sending_window`, `held`; None: a time of its own.
+    """
 
     messages: int
     reason: str | None
-    until: datetime
+    until: datetime | None
 
     def in_json(self) -> dict[str, Any]:
         return {"messages": self.messages, "reason": self.reason, "until": rfc3339(self.until)}
@@ -65,12 +108,15 @@ def _waiting(connection: Connection, batch: Row[Any], now: datetime) -> Waiting 
         .order_by(tables.messages.c.due_at)
         .limit(1)
     ).one_or_none()
-    if first is None or not first.due_by_wall or first.due_at <= now:
+    if first is not None and (not first.due_by_wall or first.due_at <= now):
         return None
     is_leaving = select(exists().where(tables.messages.c.status == statuses.SENDING, *of_batch))
     if connection.execute(is_leaving).scalar_one():
         return None
-    return Waiting(_open_messages(connection, batch.id), first.reason, first.due_at)
+    left = _open_messages(connection, batch.id)
+    if first is None:
+        return Waiting(left, statuses.HELD, None) if left else None
+    return Waiting(left, first.reason, first.due_at)
 
 
 def require_batch(connection: Connection, batch_id: int, *, lock: bool = False) -> Row[Any]:
@@ -85,12 +131,18 @@ def require_batch(connection: Connection, batch_id: int, *, lock: bool = False) 
 
 
 def batch_in_json(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
-    """`cost` is null before anything was billed, and an entry of `costs` each where there are several currencies."""
     # Of one that is still being received all are queued: no reason to count a million rows at each look.
     is_received = batch.status != "receiving"
     sums = (
         connection.execute(_SUMS.where(tables.messages.c.batch_id == batch.id)).all() if is_received else []
     )
+    return _shape(batch, sums)
+
+
+def _shape(batch: Row[Any], sums: Sequence[Row[Any]]) -> dict[str, Any]:
+    """`cost` is null before anything was billed, and an entry of `costs` each where there are several currencies."""
+    is_received = batch.status != "receiving"
+    sums = sums if is_received else ()
     counts: dict[str, int] = {} if is_received or not batch.total else {statuses.QUEUED: batch.total}
     for row in sums:
         counts[row.status] = counts.get(row.status, 0) + row.messages
@@ -139,18 +191,21 @@ def amounts(micros_by_currency: Mapping[str | None, int]) -> list[dict[str, str 
 
 
 def _progress(batch: Row[Any], counts: dict[str, int]) -> float:
-    """The share that is no longer `queued` or `sending`; a batch that is still being received has none."""
+    """The share that is no longer to be sent, being sent or held; a batch that is still being received has none."""
     if batch.status == "receiving":
         return 0.0
     total = sum(counts.values())
-    open_ones = sum(counts.get(status, 0) for status in UNSETTLED)
+    open_ones = sum(counts.get(status, 0) for status in statuses.UNFINISHED)
     # Rounded down: 1 means that nothing is left.
     return (total - open_ones) * 10_000 // total / 10_000 if total else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """`settled` of `total` are no longer queued or sending. `per_second` since the watch began; None: not known yet."""
+    """`settled` of `total` are neither to be sent, being sent nor held.
+
+    `per_second`: since the watch began; None where it is not known yet.
+    """
 
     status: str
     reason: str | None
@@ -194,6 +249,6 @@ def _speed(batch: Row[Any], settled: int, since_start: int, seconds: float, wait
 
 def _open_messages(connection: Connection, batch_id: int) -> int:
     statement = select(func.count()).where(
-        tables.messages.c.batch_id == batch_id, tables.messages.c.status.in_(UNSETTLED)
+        tables.messages.c.batch_id == batch_id, tables.messages.c.status.in_(statuses.UNFINISHED)
     )
     return connection.execute(statement).scalar_one()

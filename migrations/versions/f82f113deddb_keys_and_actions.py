@@ -8,7 +8,7 @@ from alembic import op
 import messaging.storage.column_types
 
 revision = 'f82f113deddb'
-down_revision = '5d1e8a40c7b2'
+down_revision = 'a1c07e5d9b34'
 branch_labels = None
 depends_on = None
 

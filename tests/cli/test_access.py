@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
 
 from messaging.access import keys
 from messaging.storage.database import Database
 from tests.cli.conftest import Sms, error_of, parsed
 
-ME = f"shell:{getpass.getuser()}"
+ME = f"shell:{pwd.getpwuid(os.getuid()).pw_name}"
 
 
 def test_a_key_is_shown_once_and_listed_without_itself(sms: Sms, migrated: Database) -> None:
