@@ -35,6 +35,7 @@ MODULES = {
     "resume": "cli.operations",
     "send": "cli.messages",
     "start": "cli.operations",
+    "stats": "cli.figures",
     "status": "cli.messages",
 }
 
