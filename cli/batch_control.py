@@ -117,6 +117,13 @@ def messages(batch_id: int) -> None:
     _print_csv(exports.messages_csv(current_database(), batch_id))
 
 
+@batch.command()
+@BATCH_ID
+def undelivered(batch_id: int) -> None:
+    """Print the messages of the batch ID that are settled and not known to have arrived, as CSV."""
+    _print_csv(exports.undelivered_csv(current_database(), batch_id))
+
+
 def _show(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(found)

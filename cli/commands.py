@@ -42,6 +42,7 @@ MODULES = {
     "resume": "cli.operations",
     "send": "cli.messages",
     "start": "cli.operations",
+    "stats": "cli.figures",
     "status": "cli.messages",
 }
 

@@ -52,11 +52,7 @@ def release(names: Sequence[str], is_all: bool, reason: str | None, as_json: boo
     """Let each ID (message:12, batch:7, reply:3) go, if nothing else forbids it by now."""
     _require_choice(names, is_all, reason)
     database, by = current_database(), acting_name() or SHELL
-    done = (
-        held.release_all(database, acting_name() or SHELL, reason)
-        if is_all
-        else held.release_each(database, names, acting_name() or SHELL)
-    )
+    done = held.release_all(database, by, reason) if is_all else held.release_each(database, names, by)
     _tell(done, as_json)
 
 
@@ -69,11 +65,7 @@ def cancel(names: Sequence[str], is_all: bool, reason: str | None, as_json: bool
     """Never send each ID (message:12, batch:7, reply:3)."""
     _require_choice(names, is_all, reason)
     database, by = current_database(), acting_name() or SHELL
-    done = (
-        held.cancel_all(database, acting_name() or SHELL, reason)
-        if is_all
-        else held.cancel_each(database, names, acting_name() or SHELL)
-    )
+    done = held.cancel_all(database, by, reason) if is_all else held.cancel_each(database, names, by)
     _tell(done, as_json)
 
 

@@ -29,13 +29,21 @@ commands = AppGroup()
 @click.argument("to")
 @click.argument("text")
 @click.option("--sender-id", help="Instead of AT_SENDER_ID.")
+@click.option("--reference", help="Your own id of it, never sent.")
 @KEY
 @as_json_option
-def send(to: str, text: str, sender_id: str | None, idempotency_key: str | None, as_json: bool) -> None:
+def send(
+    to: str,
+    text: str,
+    sender_id: str | None,
+    reference: str | None,
+    idempotency_key: str | None,
+    as_json: bool,
+) -> None:
     """Queue TEXT for the phone number TO; the worker sends it."""
     service = current_service()
     require_own_database(service)
-    request = accept.SendRequest([to], text, sender_id, origin="cli")
+    request = accept.SendRequest([to], text, sender_id, origin="cli", reference=reference)
     with key_shown(idempotency_key) as key:
         answer = accept.accept(service.settings, service.database, request, key, ledger.suppressed).body
     message = answer["messages"][0]
@@ -54,6 +62,7 @@ def send(to: str, text: str, sender_id: str | None, idempotency_key: str | None,
     "--since", metavar="TIME", help="Made at this time or later, like 2026-11-24T08:00 (TIME_ZONE)."
 )
 @click.option("--until", metavar="TIME", help="Made before this time.")
+@click.option("--reference", help="The caller's own id.")
 @click.option("--q", metavar="WORDS", help="Part of the text, in any case.")
 @LIMIT
 @CURSOR
@@ -75,7 +84,11 @@ def show_messages(
         until=None if until is None else read_time(until),
     )
     found = list_messages(current_database(), filters, cursor, limit)
-    print_page(found, as_json, ("id", "created_at", "to", "status", "reason", "batch_id", "cost", "text"))
+    print_page(
+        found,
+        as_json,
+        ("id", "created_at", "to", "reference", "status", "reason", "batch_id", "cost", "text"),
+    )
 
 
 @commands.command()

@@ -80,14 +80,15 @@ def show_warnings(found: dict[str, Any]) -> None:
 
 
 def waiting_sentence(batch: dict[str, Any]) -> str:
-    """Why nothing of a batch moves, and until when; empty where it does."""
-    waiting = batch.get("waiting")
-    if not waiting:
-        return ""
-    if waiting["until"] is None:
-        return f" {waiting['messages']} wait for a person (sms held)."
-    why = f" ({waiting['reason']})" if waiting["reason"] else ""
-    return f" {waiting['messages']} wait until {show_local_time(waiting['until'], time_zone())}{why}."
+    """What of a batch does not move, why, and until when; empty where all of it does."""
+    return "".join(f" {_waits(one)}." for one in batch.get("waiting", ()))
+
+
+def _waits(one: dict[str, Any]) -> str:
+    why = f" ({one['reason']})" if one["reason"] else ""
+    if one["until"] is None:
+        return f"{one['count']} wait for a person, see sms held{why}"
+    return f"{one['count']} wait until {show_local_time(one['until'], time_zone())}{why}"
 
 
 def print_csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

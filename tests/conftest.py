@@ -19,6 +19,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
+from messaging.access.actor import acting
 from messaging.storage import tables
 from messaging.storage.database import Database
 from messaging.storage.task_queue import make_queue_tables
@@ -29,6 +30,12 @@ SERVER_URL = os.environ.get("TEST_DATABASE_URL", "postgresql://postgres@127.0.0.
 MUST_HAVE_SERVICES = os.environ.get("REQUIRE_SERVICES") == "1"
 CONNECT_SECONDS = 5
 TOLD = "told"
+
+
+@pytest.fixture(autouse=True)
+def _nobody_acts() -> None:
+    """A test that calls the app leaves behind who called, in the thread of the next test."""
+    acting.set(None)
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text, update
 
 from messaging.forwarding import events
+from messaging.messages import status_counts
+from messaging.messages.status_counts import Tally
 from messaging.storage import tables
 from messaging.storage.bulk import as_array, as_json_rows, as_stored, one_of
 
@@ -39,11 +41,15 @@ class Event(NamedTuple):
     detail: str | None = None
 
 
-def record(connection: Connection, happened: Sequence[Event]) -> None:
-    """The messages' rows are written already: what is forwarded is read from them."""
+def record(connection: Connection, happened: Sequence[Event], tally: Tally | None = None) -> None:
+    """The messages' rows are written already: what is forwarded, and without `tally` counted, is read from them."""
     rows = list(_rows(connection, happened))
     for start in range(0, len(rows), CHUNK):
         _insert(connection, rows[start : start + CHUNK])
+    if tally is None:
+        status_counts.append_from_rows(connection, happened)
+    else:
+        status_counts.append(connection, tally)
     events.note_statuses(connection, happened)
 
 

@@ -8,7 +8,7 @@ from alembic import op
 import messaging.storage.column_types
 
 revision = 'f82f113deddb'
-down_revision = 'a1c07e5d9b34'
+down_revision = 'c3e81a5b0f92'
 branch_labels = None
 depends_on = None
 

@@ -116,6 +116,13 @@ def export_messages(path: BatchPath) -> Response:
     return _csv(lambda: exports.messages_csv(database, path.id), f"batch-{path.id}-messages.csv")
 
 
+@uploads_api.get("/batches/<int:id>/undelivered.csv", tags=[BATCHES], responses=CSV_ANSWERS)
+def export_undelivered(path: BatchPath) -> Response:
+    """Those of its messages that are settled and not known to have arrived, as in `messages.csv`."""
+    database = current_database()
+    return _csv(lambda: exports.undelivered_csv(database, path.id), f"batch-{path.id}-undelivered.csv")
+
+
 def _csv(start: Callable[[], Iterator[str]], name: str) -> Response:
     limit_silence()
     answer = expensive_download(start)

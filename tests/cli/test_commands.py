@@ -54,6 +54,7 @@ COMMANDS = [
     ("migrate",),
     ("start",),
     ("send",),
+    ("stats",),
     ("status",),
     ("resend",),
     ("close",),

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from click.testing import Result
-from flask_openapi.openapi import OpenAPI
 
-from app import create_app
 from messaging.messages import held
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -22,36 +19,6 @@ from tests.support.fake_provider import FakeProvider
 from utils.settings import Settings
 
 Sms = Callable[..., Result]
-
-
-@pytest.fixture
-def provider() -> Iterator[FakeProvider]:
-    provider = FakeProvider()
-    yield provider
-    provider.close()
-
-
-@pytest.fixture
-def settings(database_url: str, provider: FakeProvider, tmp_path: Path) -> Settings:
-    return Settings(
-        database_url=database_url,
-        at_base_url=provider.url,
-        queue_url=f"sqlite:///{tmp_path}/queue.db",
-        log_level="ERROR",
-    )
-
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[OpenAPI]:
-    app = create_app(settings)
-    yield app
-    app.extensions["sms"].callback_receiver.stop()
-    app.extensions["sms"].database.close()
-
-
-@pytest.fixture
-def sms(app: OpenAPI) -> Sms:
-    return lambda *words: app.test_cli_runner().invoke(args=["sms", *words])
 
 
 def listed(result: Result) -> list[Any]:
@@ -91,6 +58,7 @@ def test_batches_are_listed(sms: Sms, database: Database) -> None:
     assert "queued 2" in sms("batch", "list").stdout
 
 
+@pytest.mark.usefixtures("migrated")
 def test_texts_that_came_and_conversations_are_listed_and_answered(
     sms: Sms, database: Database, settings: Settings
 ) -> None:
@@ -112,7 +80,8 @@ def test_texts_that_came_and_conversations_are_listed_and_answered(
     assert (lines[0]["direction"], lines[0]["text"]) == ("out", "Until five")
 
 
-def test_a_reply_to_nobody_says_so(sms: Sms, database: Database) -> None:
+@pytest.mark.usefixtures("migrated")
+def test_a_reply_to_nobody_says_so(sms: Sms) -> None:
     answer = sms("reply", PHONE, "Hello")
     assert answer.exit_code == 1
     assert "has never written to us" in answer.stderr
@@ -121,6 +90,20 @@ def test_a_reply_to_nobody_says_so(sms: Sms, database: Database) -> None:
 def test_the_balance_is_shown(sms: Sms, provider: FakeProvider) -> None:
     assert sms("balance").stdout == "KES 120.5000\n"
     assert json.loads(sms("balance", "--json").stdout)["balance"]["currency"] == "KES"
+
+
+def test_figures_are_shown_as_tables_and_for_programs(sms: Sms, database: Database) -> None:
+    delivery.queue(database, delivery.phone(1))
+    delivery.opt_out(database, delivery.phone(1))
+    delivery.claim(database)
+    shown = sms("stats")
+    assert shown.exit_code == 0
+    assert "opted_out" in shown.stdout
+    found = json.loads(
+        sms("stats", "--bucket", "hour", "--since", "2099-01-01", "--until", "2099-01-02", "--json").stdout
+    )
+    assert (len(found["items"]), found["totals"]["counts"]) == (24, {})
+    assert json.loads(sms("stats", "--json").stdout)["totals"]["counts"] == {"blocked": 1}
 
 
 def test_what_is_held_is_listed_released_and_cancelled(sms: Sms, database: Database) -> None:
@@ -132,7 +115,7 @@ def test_what_is_held_is_listed_released_and_cancelled(sms: Sms, database: Datab
     assert [one["id"] for one in listed(sms("held", "list", "--json"))][:2] == ["reply:1", "message:4"]
     assert "database_restored" in sms("held", "list").stdout
     assert sms("held", "release", "message:1").stdout == "1 queued\n"
-    assert delivery.every(database, tables.message_events)[-1].detail.startswith("released by user ")
+    assert delivery.every(database, tables.message_events)[-1].detail.startswith("released by shell:")
     assert sms("held", "cancel", "message:2", "reply:1").stdout == "2 cancelled\n"
 
     refused = sms("held", "release", "message:1", "message:3", "--json")

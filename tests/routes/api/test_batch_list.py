@@ -33,7 +33,7 @@ def test_a_batch_looks_in_the_list_as_it_does_alone(caller: Caller, database: Da
         database, tables.messages, 4, status="accepted", cost_micros=800_000, cost_currency="KES", parts=1
     )
     alone = caller.get(f"/v1/batches/{other}").json
-    assert caller.get("/v1/batches").json["items"][0] == alone  # type: ignore[index]
+    assert caller.get("/v1/batches").json["items"][0] | {"waiting": []} == alone  # type: ignore[index]
     assert alone["counts"] == {"accepted": 1, "queued": 1}  # type: ignore[index]
 
 
