@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, text, update
 
 from messaging import statuses
+from messaging.batches.upkeep import reopen
 from messaging.messages import status_events
 from messaging.messages.unknown_outcomes import DECIDED
 from messaging.sending import retry_policy
@@ -88,7 +89,7 @@ _REQUEUE = (
 class RecordWrites:
     """The rows of one record, by statement.
 
-    `row` is a message: id, recipient, tries, reason, created_at, on_unknown, unknown_resends.
+    `row` is a message: id, recipient, status, tries, reason, created_at, on_unknown, unknown_resends.
     """
 
     def __init__(self, claim: Claim, now: datetime) -> None:
@@ -101,6 +102,7 @@ class RecordWrites:
         self._settled: list[dict[str, Any]] = []
         self._named: list[dict[str, Any]] = []
         self._requeued: list[dict[str, Any]] = []
+        self._came_back: list[int] = []
         self._events: list[status_events.Event] = []
 
     def add_accepted(self, message_id: int, answer: RecipientAnswer) -> None:
@@ -135,6 +137,7 @@ class RecordWrites:
         self._settled += other._settled
         self._named += other._named
         self._requeued += other._requeued
+        self._came_back += other._came_back
         self._events += other._events
 
     def execute(self, connection: Connection) -> None:
@@ -147,6 +150,8 @@ class RecordWrites:
         ):
             if rows:
                 connection.execute(statement, rows)
+        if self._came_back:
+            reopen(connection, self._came_back)
         if self._requeued:
             wake_after_commit(connection)
         status_events.record(connection, self._events)
@@ -217,6 +222,8 @@ class RecordWrites:
                 "new_due_by_wall": reason == retry_policy.DO_NOT_DISTURB,
             }
         )
+        if row.status == statuses.UNKNOWN:
+            self._came_back.append(row.id)
         self._happened(row.id, statuses.QUEUED, reason)
 
     def _happened(self, message_id: int, status: str, detail: str | None) -> None:
