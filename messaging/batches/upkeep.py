@@ -6,11 +6,12 @@ Looked at every second by each worker, never on the way of a POST: a batch of a 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, not_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, not_, select, update
 
 from messaging import statuses
 from messaging.batch_statuses import CANCELLED, FINISHED, PAUSED, RECEIVING, SCHEDULED, SENDING
@@ -54,6 +55,24 @@ _OPEN_BATCHES = (
 # Asked again in the write: a text may have come back into the queue since the look.
 _IS_DONE = and_(*(not_(_has(status)) for status in statuses.UNFINISHED))
 _FINISH = update(tables.batches).where(one_of(tables.batches.c.id, "ids"), tables.UNFINISHED, _IS_DONE)
+# Whoever finishes a batch and whoever brings a text of it back wait here for each other, and look behind it.
+_LOCK = (
+    select(tables.batches.c.id)
+    .where(one_of(tables.batches.c.id, "ids"))
+    .order_by(tables.batches.c.id)
+    .with_for_update()
+)
+_BATCHES_OF = select(tables.messages.c.batch_id).where(
+    one_of(tables.messages.c.id, "ids"), tables.messages.c.batch_id.is_not(None)
+)
+_REOPEN = (
+    update(tables.batches)
+    .where(one_of(tables.batches.c.id, "ids"), tables.batches.c.finished_at.is_not(None))
+    .values(
+        status=case((tables.batches.c.status == FINISHED, SENDING), else_=tables.batches.c.status),
+        finished_at=None,
+    )
+)
 _BEGIN = (
     update(tables.batches)
     .where(one_of(tables.batches.c.id, "ids"), tables.batches.c.status == SCHEDULED)
@@ -94,8 +113,20 @@ def _is_due(row: Row[Any], now: datetime) -> bool:
     return row.send_at is None or row.send_at <= now
 
 
+def reopen(connection: Connection, message_ids: Sequence[int]) -> None:
+    """For texts that are queued again though they were unknown: their batch may be finished, and would never send them.
+
+    In the transaction that queues them. What is left of a cancelled batch is cancelled by the next look.
+    """
+    ids = sorted(set(connection.execute(_BATCHES_OF, {"ids": list(message_ids)}).scalars()))
+    if ids:
+        connection.execute(_LOCK, {"ids": ids})
+        connection.execute(_REOPEN, {"ids": ids})
+
+
 def _write(connection: Connection, begun: list[int], done: list[int], now: datetime) -> None:
     connection.execute(_BEGIN, {"ids": begun})
+    connection.execute(_LOCK, {"ids": done})
     sent = tables.batches.c.status.in_((SENDING, SCHEDULED, PAUSED))
     finished = _FINISH.where(sent).values(status=FINISHED, reason=None, finished_at=now)
     ended = _FINISH.where(tables.batches.c.status == CANCELLED).values(finished_at=now)

@@ -245,6 +245,7 @@ def _owned_rows(connection: Connection, claim: Claim) -> _Owned:
     statement = select(
         tables.messages.c.id,
         tables.messages.c.recipient,
+        tables.messages.c.status,
         tables.messages.c.tries,
         tables.messages.c.reason,
         tables.messages.c.created_at,

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, text, update
 
 from messaging import statuses
+from messaging.batches.upkeep import reopen
 from messaging.messages import status_events
 from messaging.messages.status_counts import Counted, Tally, hour_of
 from messaging.messages.unknown_outcomes import DECIDED
@@ -90,7 +91,7 @@ _REQUEUE = (
 class RecordWrites:
     """The rows of one record, by statement.
 
-    `row` is a message: id, recipient, tries, reason, created_at, on_unknown, unknown_resends.
+    `row` is a message: id, recipient, status, tries, reason, created_at, on_unknown, unknown_resends.
     """
 
     def __init__(self, claim: Claim, now: datetime) -> None:
@@ -103,6 +104,7 @@ class RecordWrites:
         self._settled: list[dict[str, Any]] = []
         self._named: list[dict[str, Any]] = []
         self._requeued: list[dict[str, Any]] = []
+        self._came_back: list[int] = []
         self._events: list[status_events.Event] = []
         self._tally = Tally()
         self._hour = hour_of(now)
@@ -139,6 +141,7 @@ class RecordWrites:
         self._settled += other._settled
         self._named += other._named
         self._requeued += other._requeued
+        self._came_back += other._came_back
         self._events += other._events
         self._tally.take_over(other._tally)
 
@@ -152,6 +155,8 @@ class RecordWrites:
         ):
             if rows:
                 connection.execute(statement, rows)
+        if self._came_back:
+            reopen(connection, self._came_back)
         if self._requeued:
             wake_after_commit(connection)
         status_events.record(connection, self._events, self._tally)
@@ -225,6 +230,8 @@ class RecordWrites:
             }
         )
         self._count(statuses.QUEUED, reason)
+        if row.status == statuses.UNKNOWN:
+            self._came_back.append(row.id)
         self._happened(row.id, statuses.QUEUED, reason)
 
     def _count(self, status: str, reason: str, currency: str = "", parts: int = 0, micros: int = 0) -> None:

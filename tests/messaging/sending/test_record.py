@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Row, insert
 
 from messaging import statuses
+from messaging.batches.upkeep import BatchUpkeep
 from messaging.consent import ledger
 from messaging.messages import report_effects, unknown_outcomes
 from messaging.sending import circuit_breaker, pauses, record
@@ -42,6 +43,7 @@ from tests.support.delivery import (
     post,
     post_to,
     queue,
+    queue_batch,
     statuses_of,
     sweep_leases,
 )
@@ -49,7 +51,7 @@ from tests.support.fake_provider import FakeProvider
 from tests.support.simulator_process import SimulatorProcess
 from tests.support.stack import free_port
 from utils import provider_transport
-from utils.errors import ProviderError
+from utils.errors import ProviderError, ProviderUnreachable
 from utils.money import Money
 from utils.provider_answers import RecipientAnswer, SendAnswer
 from utils.provider_transport import LEAST_SECONDS
@@ -740,3 +742,24 @@ def test_words_of_a_whole_answer_that_cannot_be_stored_are_left_out(database: Da
     assert statuses_of(database) == ["accepted"] * 2
     told = attempt(database, posting.claim.attempt_id).provider_message
     assert told == ("a\0b" if database.is_sqlite else "")
+
+
+@pytest.mark.parametrize(("ended", "now"), [("sending", "queued"), ("cancelled", "cancelled")])
+def test_a_text_that_comes_back_when_its_batch_is_finished_is_not_forgotten(
+    database: Database, clock: Clock, ended: str, now: str
+) -> None:
+    """A worker stood still in its POST for longer than its lease, and then nothing had left."""
+    batch_id = queue_batch(database, [phone(1)])
+    posting = begin_posting(database, claim_one(database))
+    change(database, tables.batches, batch_id, status=ended)
+    clock.step(minutes=10)
+    sweep_leases(database)
+    BatchUpkeep(database).look()
+    assert every(database, tables.batches)[0].finished_at is not None
+
+    write_outcome(database, posting, ProviderUnreachable(reason="timed_out"))
+
+    BatchUpkeep(database).look()
+    clock.step(minutes=10)
+    assert statuses_of(database) == [now]
+    assert [one.recipients for one in claim(database)] == ([{phone(1): 1}] if now == "queued" else [])

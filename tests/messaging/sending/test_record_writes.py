@@ -25,8 +25,8 @@ def writes_for(message_id: int, *, is_trigger: bool = False) -> RecordWrites:
 
 
 def row(message_id: int, **values: object) -> SimpleNamespace:
-    usual = {"tries": 0, "created_at": NOW, "on_unknown": "hold", "unknown_resends": 0, "reason": None}
-    return SimpleNamespace(id=message_id, **(usual | values))
+    usual = {"status": "sending", "tries": 0, "created_at": NOW, "on_unknown": "hold", "unknown_resends": 0}
+    return SimpleNamespace(id=message_id, **(usual | {"reason": None} | values))
 
 
 def write(database: Database, writes: RecordWrites) -> None:
