@@ -78,7 +78,7 @@ class Overtaken(Exception):
 
 
 def import_next(database: Database, settings: Settings, stopping: Callable[[], bool]) -> bool:
-    """One waiting batch, to its end or until `stopping`. False where none waits."""
+    """One waiting batch, to its end or until `stopping`. False where none waits. Raises Recovering."""
     batch = _take(database)
     if batch is None:
         return False
@@ -105,7 +105,9 @@ def _take(database: Database) -> Any:
     if waiting is None:
         return None
     with database.write() as connection:
-        now = steady(connection, database.now(connection))
+        wall = database.now(connection)
+        database.rollback.require(connection, wall)
+        now = steady(connection, wall)
         batch = connection.execute(_waiting(now).with_for_update(skip_locked=True)).first()
         if batch is not None:
             connection.execute(
@@ -186,10 +188,14 @@ def _has_too_many_refused(database: Database, batch: Any, done: int) -> bool:
 def _write_chunk(
     database: Database, batch: Any, chunk: Chunk, done: int, groups: TextGroups, about: dict[str, Any]
 ) -> float:
-    """For how many seconds it held its locks. `about`: what the batch keeps of its file. Raises Overtaken."""
+    """For how many seconds it held its locks. `about`: what the batch keeps of its file.
+
+    Raises Overtaken, Recovering.
+    """
     with database.write() as connection:
         began_at = time.monotonic()
         now = database.now(connection)
+        database.rollback.require(connection, now)
         advanced = connection.execute(
             update(tables.batches)
             .where(tables.RECEIVING, tables.batches.c.id == batch.id, tables.batches.c.rows_read == done)

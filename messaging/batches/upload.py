@@ -74,7 +74,8 @@ def receive(
     """`file`: at its beginning, and it can seek. `is_mine`: the caller imports it too, and where it dies the batch
     is cancelled, for whoever typed the command will type it again.
 
-    The body is `{"id", "status": "receiving"}`. Raises InvalidInput (InvalidFile, EmptyMessage …), KeyReused.
+    The body is `{"id", "status": "receiving"}`. Raises InvalidInput (InvalidFile, EmptyMessage …), KeyReused,
+    Recovering.
     """
     with as_csv(file, request.sheet) as plain:
         return _receive(settings, database, request, plain, idempotency_key, is_mine=is_mine)
@@ -97,6 +98,7 @@ def _receive(
     upload_id = upload_store.store(database, _pieces(file))
     with database.write(settled=True) as connection:
         now = database.now(connection)
+        database.rollback.require(connection, now)
         earlier = None
         if idempotency_key is not None:
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)

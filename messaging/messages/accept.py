@@ -87,13 +87,14 @@ def accept(
     `find_blocked`: the ledger's `suppressed`, for an answer that names who opted out. They are queued all the
     same: what counts is the moment of the POST.
 
-    Raises InvalidInput (EmptyMessage, NoRecipients, NobodyAccepted …), KeyReused.
+    Raises InvalidInput (EmptyMessage, NoRecipients, NobodyAccepted …), KeyReused, Recovering.
     """
     _validate(request)
     recipients = _read(request.to, settings.default_region)
     warn_of_left_over(recipients.warnings, left_over(request.text))
     with database.write(settled=True) as connection:
         now = database.now(connection)
+        database.rollback.require(connection, now)
         if idempotency_key is not None:
             mark = idempotency.fingerprint(request.as_json())
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)

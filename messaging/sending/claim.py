@@ -26,6 +26,7 @@ from messaging.storage import tables
 from messaging.storage.bulk import as_array, as_json_rows, one_of
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
+from messaging.storage.identity import new_token
 from messaging.storage.retrying import TIMEOUT_SECONDS
 
 # Enough that texts of their own (one message a POST) do not pay a claim each, few enough that a lease never runs out
@@ -49,6 +50,8 @@ class Claim:
     is_probe: bool = False
     # Of a batch with a max_cost, and what of it is held back for this POST.
     budget: tuple[int, int, str] | None = None
+    # Whose attempt it is: after a backup was put back, its id may be another's.
+    token: str = ""
 
 
 @dataclass(slots=True)
@@ -104,7 +107,8 @@ def take(
     *,
     urgent_only: bool = False,
 ) -> Taken:
-    """Claims due rows for up to `limits.posts` POSTs; none where nothing may be sent now."""
+    """Claims due rows for up to `limits.posts` POSTs; none where nothing may be sent now. Raises Recovering."""
+    database.rollback.require(connection, now)
     paused = pauses.current(connection)
     circuit = circuit_breaker.current(connection, now)
     if paused.account or circuit.waits(now):
@@ -225,6 +229,7 @@ def _write_attempts(
             group.recipients,
             group.urgent,
             budget=group.budget_of_claim,
+            token=new_token(),
         )
         for attempt_id, group in zip(attempt_ids, groups, strict=True)
     ]
@@ -263,6 +268,7 @@ def _hold(connection: Connection, pairs: list[tuple[int, int]]) -> None:
 def attempt_row(one: Claim, worker: str, now: datetime, lease_until: datetime) -> dict[str, Any]:
     return {
         "id": one.attempt_id,
+        "token": one.token,
         "state": "claimed",
         "worker": worker,
         "is_trigger": one.is_trigger,
