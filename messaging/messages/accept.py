@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, insert
 
 from messaging.messages import idempotency
+from messaging.messages.lost_texts import note_call
 from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY, NewMessage, enqueue
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
 from messaging.storage import tables
@@ -94,7 +95,7 @@ def accept(
     warn_of_left_over(recipients.warnings, left_over(request.text))
     with database.write(settled=True) as connection:
         now = database.now(connection)
-        database.rollback.require(connection, now)
+        identity = database.rollback.require(connection, now)
         if idempotency_key is not None:
             mark = idempotency.fingerprint(request.as_json())
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
@@ -104,6 +105,7 @@ def accept(
         validate_times(request.send_at, request.expires_at, now)
         body = _write(settings, database, connection, request, recipients, now, find_blocked)
         if idempotency_key is not None:
+            note_call(connection, identity, body["batch_id"], ROUTE, idempotency_key)
             idempotency.finish(connection, ROUTE, idempotency_key, body)
     return Acceptance(body)
 

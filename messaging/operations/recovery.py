@@ -27,11 +27,11 @@ from messaging import statuses
 from messaging.callbacks.fetch_inbound import Provider, fetch_inbound
 from messaging.costs import budgets
 from messaging.messages import status_events
+from messaging.messages.lost_texts import REASON, SOURCE, digest_of_text
 from messaging.sending import last_check, rate_limit, start_post
 from messaging.sending.witness import (
     LOCK_FILE,
     Record,
-    digest_of_text,
     find_problem,
     make_folder,
     read_counter,
@@ -46,8 +46,6 @@ from utils.errors import ProviderError
 from utils.private_files import FILE_MODE
 from utils.settings import Settings
 
-REASON = "database_restored"
-SOURCE = "recovery"
 ID_FILE = "id"
 READING_FILE = "reading"
 # An inbox that cannot be read for so long does not keep everything else from being sent.
@@ -389,7 +387,7 @@ def _keep(
         "posting_at": record.posting_at,
         "text": record.text,
     }
-    rows = [{**about, "recipient": digest} for _place, digest in gone]
+    rows = [{**about, "recipient": digest, **record.origin_of(place)._asdict()} for place, digest in gone]
     if rows:
         connection.execute(insert(tables.lost_texts), rows)
 

@@ -21,6 +21,7 @@ from messaging.messages.queue import BATCH_PRIORITY
 from messaging.messages.status_events import settle
 from messaging.sending import circuit_breaker, pauses
 from messaging.sending.due import DueRow, LongLooks, Wanted, find_due
+from messaging.sending.origins import Origin, find_origins
 from messaging.sending.sending_hours import NO_WINDOWS, SendingWindows
 from messaging.storage import tables
 from messaging.storage.bulk import as_array, as_json_rows, one_of
@@ -52,6 +53,8 @@ class Claim:
     budget: tuple[int, int, str] | None = None
     # Whose attempt it is: after a backup was put back, its id may be another's.
     token: str = ""
+    # By message, of those that have one.
+    origins: Mapping[int, Origin] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -108,7 +111,7 @@ def take(
     urgent_only: bool = False,
 ) -> Taken:
     """Claims due rows for up to `limits.posts` POSTs; none where nothing may be sent now. Raises Recovering."""
-    database.rollback.require(connection, now)
+    identity = database.rollback.require(connection, now)
     paused = pauses.current(connection)
     circuit = circuit_breaker.current(connection, now)
     if paused.account or circuit.waits(now):
@@ -127,7 +130,8 @@ def take(
     elif len(sendable) < len(rows):
         # All of them were too late or opted out: what is due behind them need not wait for the ticker.
         wake_after_commit(connection)
-    claims = _write_attempts(database, connection, groups, worker, now, limits.lease)
+    origins = find_origins(connection, identity, sendable)
+    claims = _write_attempts(database, connection, groups, worker, now, limits.lease, origins)
     is_more = due.is_more if claims else len(sendable) < len(rows)
     return Taken([replace(one, is_probe=circuit.is_half_open) for one in claims], is_more)
 
@@ -216,6 +220,7 @@ def _write_attempts(
     worker: str,
     now: datetime,
     lease: timedelta,
+    origins: Mapping[int, Origin],
 ) -> list[Claim]:
     if not groups:
         return []
@@ -230,6 +235,7 @@ def _write_attempts(
             group.urgent,
             budget=group.budget_of_claim,
             token=new_token(),
+            origins={one: origins[one] for one in group.recipients.values() if one in origins},
         )
         for attempt_id, group in zip(attempt_ids, groups, strict=True)
     ]

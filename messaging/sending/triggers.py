@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,10 +22,12 @@ from messaging import statuses
 from messaging.consent import ledger
 from messaging.messages import idempotency, status_events
 from messaging.messages.accept import validate_text
+from messaging.messages.lost_texts import digest_of_call
 from messaging.messages.queue import SINGLE_PRIORITY, NewMessage, enqueue
 from messaging.sending import claim as claims
 from messaging.sending import last_check, start_post
 from messaging.sending.claim import Claim
+from messaging.sending.origins import Origin
 from messaging.sending.rate_limit import Rates
 from messaging.sending.sender import ask_provider, worker_name, write_outcome
 from messaging.sending.witness import Witness
@@ -140,7 +142,7 @@ class TriggerSender:
     def _accept(self, text: str, recipients: list[str], sender_id: str | None, key: str | None) -> _Accepted:
         with self._database.write() as connection:
             now = self._database.now(connection)
-            self._database.rollback.require(connection, now)
+            identity = self._database.rollback.require(connection, now)
             if key is not None:
                 mark = idempotency.fingerprint([text, recipients, sender_id])
                 earlier = idempotency.begin(connection, ROUTE, key, mark, now)
@@ -151,6 +153,9 @@ class TriggerSender:
             free = [one for one in recipients if one not in suppressed]
             self._write_blocked(connection, text, blocked, sender_id, now)
             claim = self._write_claim(connection, text, free, sender_id, now) if free else None
+            if key is not None and claim is not None:
+                origin = Origin(call=digest_of_call(identity, ROUTE, key))
+                claim = replace(claim, origins=dict.fromkeys(claim.recipients.values(), origin))
             if key is not None:
                 attempt_id = None if claim is None else claim.attempt_id
                 idempotency.finish(connection, ROUTE, key, {"blocked": blocked}, attempt_id)

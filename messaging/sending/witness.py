@@ -26,10 +26,12 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from messaging.messages.lost_texts import digest_of_text
+from messaging.sending.origins import NO_ORIGIN, Origin
 from messaging.sending.start_post import Posting
 from messaging.storage.column_types import EPOCH, MICROSECOND
 from messaging.storage.database import Database
-from messaging.storage.identity import DIGEST_BYTES, Identity
+from messaging.storage.identity import DIGEST_BYTES
 from messaging.storage.rollback import MOST_TOKENS, Beat, Remembered
 from utils.errors import WitnessUnwritable
 from utils.private_files import FILE_MODE, FOLDER_MODE
@@ -61,8 +63,13 @@ class Record(NamedTuple):
     text: str
     message_ids: list[int]
     recipients: list[str]
+    # For each message, or one for all of them.
+    origins: list[Origin]
     # The batch with a max_cost, and what was held back of it.
     budget: tuple[int, int] | None = None
+
+    def origin_of(self, place: int) -> Origin:
+        return self.origins[place] if len(self.origins) > 1 else self.origins[0]
 
 
 class Witness:
@@ -274,6 +281,7 @@ def _lines(file: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 def _fields_of(posting: Posting) -> dict[str, Any]:
     claim, identity = posting.claim, posting.identity
     budget = {} if claim.budget is None else {"budget": claim.budget[:2]}
+    origins = [claim.origins.get(one, NO_ORIGIN) for one in claim.recipients.values()]
     return budget | {
         "database": identity.database_id,
         "token": claim.token,
@@ -283,11 +291,9 @@ def _fields_of(posting: Posting) -> dict[str, Any]:
         "text": digest_of_text(identity, claim.sender_id, claim.text),
         "messages": list(claim.recipients.values()),
         "recipients": identity.digests(list(claim.recipients)),
+        # Mostly all are of one batch.
+        "origins": origins if len(set(origins)) > 1 else origins[:1],
     }
-
-
-def digest_of_text(identity: Identity, sender_id: str | None, text: str) -> str:
-    return identity.digest(sender_id or "", text)
 
 
 def _record(fields: dict[str, Any]) -> Record:
@@ -301,6 +307,7 @@ def _record(fields: dict[str, Any]) -> Record:
         fields["text"],
         fields["messages"],
         [digests[start : start + _HEX] for start in range(0, len(digests), _HEX)],
+        [Origin(*one) for one in fields["origins"]],
         (budget[0], budget[1]) if (budget := fields.get("budget")) else None,
     )
 

@@ -72,6 +72,8 @@ batches = Table(
     Column("file_columns", Text),
     Column("rows_read", Integer, nullable=False, server_default=text("0")),
     Column("importer_seen_at", UtcDateTime),
+    # A hash of the Idempotency-Key that asked for it. messaging.messages.lost_texts.
+    Column("call", String(16)),
     Column("created_at", UtcDateTime, nullable=False),
     Column("finished_at", UtcDateTime),
 )

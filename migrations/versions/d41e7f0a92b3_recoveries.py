@@ -31,6 +31,7 @@ def upgrade() -> None:
     counter = sa.Column('counter', sa.BigInteger(), nullable=False, server_default=sa.text('0'))
     for column in (counter, time('beat_at'), sa.Column('place', sa.Text()), sa.Column('recovery_id', Id)):
         op.add_column('database_identity', column)
+    op.add_column('batches', sa.Column('call', sa.String(16)))
     op.create_table(
         'recoveries',
         sa.Column('id', Id, nullable=False),
@@ -84,5 +85,6 @@ def downgrade() -> None:
     op.drop_table('lost_texts')
     op.drop_table('witness_folders')
     op.drop_table('recoveries')
+    op.drop_column('batches', 'call')
     for name in ('recovery_id', 'place', 'beat_at', 'counter'):
         op.drop_column('database_identity', name)

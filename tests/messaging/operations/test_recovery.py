@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,20 @@ import pytest
 from sqlalchemy import update
 
 from messaging.batches import importer, upload
+from messaging.conversations import handler_runner
 from messaging.messages import accept
 from messaging.messages.accept import SendRequest
+from messaging.messages.idempotency import SentBeforeRestore
 from messaging.operations import audit, health, sweep
 from messaging.operations.recovery import REASON, Recoverer
 from messaging.sending.sender import MessageSender
 from messaging.sending.triggers import TriggerSender
 from messaging.sending.witness import files_in
 from messaging.storage import rollback, tables
-from messaging.storage.database import Database
-from tests.support.callback_rows import open_inbox, report
+from messaging.storage.database import Database, utc_now
+from tests.support.callback_rows import inbound, open_inbox, report
 from tests.support.delivery import (
+    Clock,
     claim_one,
     count,
     every,
@@ -28,6 +32,7 @@ from tests.support.delivery import (
     live_settings,
     message,
     message_to,
+    opt_out,
     phone,
     phones,
     queue,
@@ -35,7 +40,7 @@ from tests.support.delivery import (
 )
 from tests.support.fake_provider import FakeProvider
 from tests.support.snapshots import Snapshot
-from utils.errors import Recovering
+from utils.errors import ProviderUnreachable, Recovering
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 
@@ -362,3 +367,175 @@ def test_a_report_settles_what_the_recovery_made_unknown(
     machine.recover()
     sweep.sweep(machine.database, machine.settings)
     assert message_to(database, phone(1)).status == "delivered"
+
+
+def restored(machine: Machine, before: Snapshot) -> None:
+    """The backup was put back, the machine was started, and the recovery is over."""
+    before.put_back(machine.database)
+    machine.start()
+    assert machine.send() == 0
+    machine.recover()
+
+
+def test_a_call_whose_texts_left_is_refused_when_it_comes_again_with_its_key(
+    database: Database, fake_at: FakeProvider, machine: Machine
+) -> None:
+    before = Snapshot(database)
+    request = SendRequest([phone(1)], "Hello")
+    accept.accept(machine.settings, database, request, "a key")
+    assert machine.send() == 1
+    restored(machine, before)
+    for _ in range(2):
+        with pytest.raises(SentBeforeRestore) as refused:
+            accept.accept(machine.settings, machine.database, request, "a key")
+        assert refused.value.code == "sent_before_restore"
+    accept.accept(machine.settings, machine.database, request, "another key")
+    assert machine.send() == 1
+    assert sent(fake_at) == [phone(1)] * 2
+
+
+def test_a_trigger_is_refused_likewise(database: Database, fake_at: FakeProvider, machine: Machine) -> None:
+    before = Snapshot(database)
+    TriggerSender(machine.settings, database, machine.client).send_now("Hello", [phone(1)], None, "a key")
+    restored(machine, before)
+    triggers = TriggerSender(machine.settings, machine.database, machine.client)
+    with pytest.raises(SentBeforeRestore):
+        triggers.send_now("Hello", [phone(1)], None, "a key")
+    assert triggers.send_now("Hello", [phone(2)], None, "another key").accepted == [phone(2)]
+    assert sent(fake_at) == [phone(1), phone(2)]
+
+
+def test_an_upload_is_refused_likewise(
+    database: Database, fake_at: FakeProvider, machine: Machine, tmp_path: Path
+) -> None:
+    before = Snapshot(database)
+    upload_file(machine, tmp_path, phones(2), "a key")
+    import_all(machine)
+    assert machine.send() == 2
+    restored(machine, before)
+    with pytest.raises(SentBeforeRestore):
+        upload_file(machine, tmp_path, phones(2), "a key")
+    assert count(machine.database, tables.batches) == 0
+
+
+def upload_file(machine: Machine, folder: Path, people: list[str], key: str | None = None) -> int:
+    path = folder / "people.csv"
+    path.write_text("\n".join(["phone", *people]))
+    with path.open("rb") as file:
+        taken = upload.receive(machine.settings, machine.database, upload.BatchRequest("Hello"), file, key)
+    return int(taken.body["id"])
+
+
+def import_all(machine: Machine) -> None:
+    while importer.import_next(machine.database, machine.settings, lambda: False):
+        pass
+
+
+def test_rows_that_an_import_makes_anew_are_not_sent_again(
+    database: Database, fake_at: FakeProvider, machine: Machine, tmp_path: Path
+) -> None:
+    """The backup is of the middle of the import: none of its rows was there yet."""
+    batch_id = upload_file(machine, tmp_path, phones(4))
+    before = Snapshot(database)
+    import_all(machine)
+    # One of them never left.
+    opt_out(database, phone(4))
+    assert machine.send() == 3
+    restored(machine, before)
+    import_all(machine)
+    assert machine.send() == 1
+    assert sorted(sent(fake_at)) == phones(4)
+    assert sorted(statuses_of(machine.database)) == ["accepted", "unknown", "unknown", "unknown"]
+    assert {row.batch_id for row in every(machine.database, tables.messages)} == {batch_id}
+    assert count(machine.database, tables.lost_texts) == 0
+    assert audit.audit(machine.database).problems == []
+
+
+def hear(machine: Machine, text: str, provider_id: str = "an-id") -> None:
+    with open_inbox(machine.database, machine.settings) as inbox:
+        inbox.receive("inbound", inbound(text, provider_id, phone(1)))
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["the text waits", "the text comes again"])
+def test_an_inbound_text_that_was_answered_gets_no_second_reply(
+    database: Database, fake_at: FakeProvider, machine: Machine, tmp_path: Path, is_known: bool
+) -> None:
+    (tmp_path / "replies.py").write_text(HANDLER)
+    machine.settings = machine.settings.model_copy(update={"replies_file": str(tmp_path / "replies.py")})
+    snapshots = [Snapshot(database)]
+    hear(machine, "CODE please")
+    snapshots.append(Snapshot(database))
+    answer_all(machine)
+    assert machine.send() == 1
+    restored(machine, snapshots[is_known])
+    if not is_known:
+        hear(machine, "CODE please")
+    answer_all(machine)
+    machine.send()
+    # What the handler says now is worded otherwise.
+    assert len(fake_at.posts) == 1
+    assert statuses_of(machine.database) == ["unknown"]
+    hear(machine, "CODE please", "another-id")
+    answer_all(machine)
+    assert machine.send() == 1
+
+
+HANDLER = """
+import itertools
+from messaging.reply_handlers import on_keyword
+
+numbers = itertools.count()
+
+@on_keyword("CODE")
+def answer(message):
+    return f"Your code is {next(numbers)}"
+"""
+
+
+def answer_all(machine: Machine) -> None:
+    for job in handler_runner.claim(machine.database, timedelta(seconds=30), 10):
+        handler_runner.answer(machine.settings, machine.database, job)
+
+
+def test_a_stop_of_the_gap_is_fetched_before_anything_is_sent_and_gets_no_reply(
+    database: Database, fake_at: FakeProvider, machine: Machine
+) -> None:
+    queue(database, phone(1), phone(2))
+    machine.beat()
+    before = Snapshot(database)
+    machine.beat()
+    now = utc_now().isoformat()
+    about = {"to": "20880", "date": now}
+    machine.inbox.texts = [
+        {"id": 7, "from": phone(1), "text": "STOP", **about},
+        {"id": 8, "from": phone(3), "text": "Hello?", **about},
+    ]
+    before.put_back(database)
+    machine.start()
+    machine.send()
+    found = machine.recover()
+    assert (found.reason, found.fetched) == (rollback.COUNTER_FELL, 2)
+    assert machine.send() == 1
+    assert sent(fake_at) == [phone(2)]
+    assert {row.reply_outcome for row in every(database, tables.inbound_messages)} == {"late"}
+    assert message_to(database, phone(1)).status == "blocked"
+
+
+class NoInbox:
+    def fetch_inbox(self, last_received_id: int | str = 0) -> list[dict[str, Any]]:
+        raise ProviderUnreachable(reason="refused")
+
+
+def test_an_inbox_that_cannot_be_read_is_waited_for_and_then_done_without(
+    database: Database, machine: Machine
+) -> None:
+    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.RESTORED, now))
+    clock = Clock(machine.database)
+    recoverer = Recoverer(machine.settings, machine.database, NoInbox())
+    assert recoverer.step()
+    assert recoverer.step()
+    clock.step(minutes=2)
+    assert recoverer.step()
+    assert not recoverer.step()
+    (found,) = every(database, tables.recoveries)
+    assert (found.fetched, found.closed_at is None) == (None, False)
