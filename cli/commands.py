@@ -21,6 +21,7 @@ MODULES = {
     "doctor": "cli.operations",
     "fetch-inbound": "cli.operations",
     "forwarding": "cli.forwarding",
+    "held": "cli.held",
     "migrate": "cli.operations",
     "opt-outs": "cli.opt_outs",
     "quote": "cli.batches",

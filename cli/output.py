@@ -67,6 +67,8 @@ def waiting_sentence(batch: dict[str, Any]) -> str:
     waiting = batch.get("waiting")
     if not waiting:
         return ""
+    if waiting["until"] is None:
+        return f" {waiting['messages']} wait for a person (sms held)."
     why = f" ({waiting['reason']})" if waiting["reason"] else ""
     return f" {waiting['messages']} wait until {show_local_time(waiting['until'], time_zone())}{why}."
 

@@ -10,6 +10,8 @@ FAILED = "failed"
 EXPIRED = "expired"
 REJECTED = "rejected"
 UNKNOWN = "unknown"
+# A brake or a restore holds it: a person releases or cancels it.
+HELD = "held"
 BLOCKED = "blocked"
 CANCELLED = "cancelled"
 NO_REPORT = "no_report"
@@ -23,10 +25,13 @@ ALL = (
     EXPIRED,
     REJECTED,
     UNKNOWN,
+    HELD,
     BLOCKED,
     CANCELLED,
     NO_REPORT,
 )
+# What is still to be sent, or being sent.
+UNFINISHED = (QUEUED, SENDING, HELD)
 # Nothing moves these any more.
 FINAL = frozenset({DELIVERED, REJECTED, BLOCKED, CANCELLED})
 # What a finished message shows; some still yield to a later `Success`.
@@ -50,7 +55,9 @@ def may_follow_by_report(current: str, reported: str) -> bool:
 # Which event may follow which in a history; the audit proves that no other pair exists. `sending` is not an
 # event of its own (the attempt is), so `queued` stands before everything that a POST may come to.
 STEPS: dict[str, frozenset[str]] = {
-    QUEUED: frozenset({QUEUED, ACCEPTED, REJECTED, FAILED, UNKNOWN, BLOCKED, CANCELLED, EXPIRED}),
+    QUEUED: frozenset({QUEUED, ACCEPTED, REJECTED, FAILED, UNKNOWN, HELD, BLOCKED, CANCELLED, EXPIRED}),
+    # Unknown: after a restore it turns out that it had left.
+    HELD: frozenset({QUEUED, BLOCKED, CANCELLED, EXPIRED, UNKNOWN}),
     ACCEPTED: frozenset({ACCEPTED, DELIVERED, FAILED, EXPIRED, NO_REPORT}),
     UNKNOWN: frozenset({UNKNOWN, ACCEPTED, REJECTED, QUEUED, DELIVERED, FAILED, EXPIRED}),
     NO_REPORT: frozenset({DELIVERED, FAILED, EXPIRED}),

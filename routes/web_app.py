@@ -16,6 +16,7 @@ from messaging.storage.task_queue import Waker
 from routes.api.batches import batches_api
 from routes.api.conversations import conversations_api
 from routes.api.forwarding import forwarding_api
+from routes.api.held import held_api
 from routes.api.json_bodies import StrictJsonRequest
 from routes.api.messages import messages_api
 from routes.api.models import ErrorAnswer
@@ -74,6 +75,7 @@ def build_web_app(settings: Settings) -> OpenAPI:
         conversations_api,
         opt_outs_api,
         forwarding_api,
+        held_api,
     )
     for api_blueprint in apis:
         app.register_api(api_blueprint)

@@ -30,6 +30,7 @@ _NEVER_LEFT = (
         tables.messages.c.status.in_((statuses.FAILED, statuses.EXPIRED)), tables.messages.c.sent_at.is_(None)
     )
 )
+BY_HAND = "by_hand"
 # What a caller waits for; the worker's upkeep cancels the rest.
 TIMEOUT_SECONDS = 2.0
 
@@ -43,7 +44,7 @@ def pause(database: Database, batch_id: int) -> dict[str, Any]:
         batch = require_batch(connection, batch_id, lock=True)
         if batch.status != PAUSED:
             _require(batch, MAY_SEND, "paused")
-            _set(connection, batch_id, status=PAUSED, reason="by_hand")
+            _set(connection, batch_id, status=PAUSED, reason=BY_HAND)
         return batch_in_json(connection, require_batch(connection, batch_id))
 
 
@@ -64,7 +65,7 @@ def resume(database: Database, batch_id: int) -> dict[str, Any]:
 
 
 def cancel(database: Database, batch_id: int) -> dict[str, Any]:
-    """Ends a batch: what is queued becomes `cancelled`, what Africa's Talking has stays as it is.
+    """Ends a batch: what is queued or held becomes `cancelled`, what Africa's Talking has stays as it is.
 
     The batch in the shape of `GET /v1/batches/{id}`, and `cancelled`, `already_sent`, `under_way`,
     `to_be_cancelled` (a large batch is finished by the worker) and `message`, the same in a sentence.
@@ -74,7 +75,7 @@ def cancel(database: Database, batch_id: int) -> dict[str, Any]:
         batch = require_batch(connection, batch_id, lock=True)
         if batch.status != CANCELLED:
             _require(batch, (RECEIVING, PAUSED, *MAY_SEND), "cancelled")
-            _set(connection, batch_id, status=CANCELLED, reason="by_hand")
+            _set(connection, batch_id, status=CANCELLED, reason=BY_HAND)
     # The word first, then the rows: a crash in between leaves nothing that could be sent.
     cancel_rest(database, batch_id, until=time.monotonic() + TIMEOUT_SECONDS)
     with database.read() as connection:
@@ -84,27 +85,31 @@ def cancel(database: Database, batch_id: int) -> dict[str, Any]:
 
 
 def cancel_rest(database: Database, batch_id: int, until: float = math.inf) -> None:
-    """Cancels what is queued in a batch that has been cancelled, until `time.monotonic()` is `until`."""
+    """Cancels what waits in a batch that has been cancelled, until `time.monotonic()` is `until`."""
     while cancel_chunk(database, batch_id) and time.monotonic() < until:
         time.sleep(BREATH_SECONDS)
 
 
 def cancel_chunk(database: Database, batch_id: int) -> int:
-    """Cancels some of what is queued in a batch that has been cancelled; how many. 0: nothing is left."""
+    """Cancels some of what is queued or held in a batch that has been cancelled; how many. 0: nothing is left."""
     with database.write() as connection:
+        ids = _waiting(connection, batch_id, statuses.QUEUED) or _waiting(connection, batch_id, statuses.HELD)
         now = database.now(connection)
-        statement = (
-            select(tables.messages.c.id)
-            .where(tables.messages.c.batch_id == batch_id, tables.messages.c.status == statuses.QUEUED)
-            # The order of ix_messages_batch: without it PostgreSQL reads the table from its beginning for
-            # each chunk, over all that is cancelled already.
-            .order_by(tables.messages.c.cost_currency)
-            .limit(CHUNK)
-            .with_for_update(skip_locked=True)
-        )
-        ids = list(connection.execute(statement).scalars())
         status_events.settle(connection, ids, statuses.CANCELLED, "batch_cancelled", now, source="operator")
         return len(ids)
+
+
+def _waiting(connection: Connection, batch_id: int, status: str) -> list[int]:
+    statement = (
+        select(tables.messages.c.id)
+        .where(tables.messages.c.batch_id == batch_id, tables.messages.c.status == status)
+        # The order of ix_messages_batch: without it PostgreSQL reads the table from its beginning for
+        # each chunk, over all that is cancelled already.
+        .order_by(tables.messages.c.cost_currency)
+        .limit(CHUNK)
+        .with_for_update(skip_locked=True)
+    )
+    return list(connection.execute(statement).scalars())
 
 
 def status_when_sendable(send_at: datetime | None, now: datetime) -> str:
@@ -132,7 +137,7 @@ def _set(connection: Connection, batch_id: int, **values: Any) -> None:
 
 def _cancelled(counts: dict[str, int], never_left: int) -> dict[str, Any]:
     cancelled, under_way = counts.get(statuses.CANCELLED, 0), counts.get(statuses.SENDING, 0)
-    waiting = counts.get(statuses.QUEUED, 0)
+    waiting = counts.get(statuses.QUEUED, 0) + counts.get(statuses.HELD, 0)
     sent = sum(counts.get(status, 0) for status in _AT_HAS) - never_left
     sentence = (
         f"{cancelled + waiting} messages will not be sent; {sent} were sent already and stay as they are"

@@ -19,7 +19,6 @@ from messaging.storage.database import Database
 from utils.errors import NotFound
 from utils.json_shapes import LARGEST_ID, booked_money, rfc3339
 
-UNSETTLED = (statuses.QUEUED, statuses.SENDING)
 # All of its columns stand in ix_messages_batch: a million rows are read from the index alone.
 _SUMS = (
     select(
@@ -44,11 +43,14 @@ def get_batch(database: Database, batch_id: int) -> dict[str, Any]:
 
 
 class Waiting(NamedTuple):
-    """All that is left waits for a clock. `reason`: `do_not_disturb`, `sending_window`; None: a time of its own."""
+    """All that is left waits for a clock, or for a person (`until` is None).
+
+    `reason`: `do_not_disturb`, `sending_window`, `held`; None: a time of its own.
+    """
 
     messages: int
     reason: str | None
-    until: datetime
+    until: datetime | None
 
     def in_json(self) -> dict[str, Any]:
         return {"messages": self.messages, "reason": self.reason, "until": rfc3339(self.until)}
@@ -65,12 +67,15 @@ def _waiting(connection: Connection, batch: Row[Any], now: datetime) -> Waiting 
         .order_by(tables.messages.c.due_at)
         .limit(1)
     ).one_or_none()
-    if first is None or not first.due_by_wall or first.due_at <= now:
+    if first is not None and (not first.due_by_wall or first.due_at <= now):
         return None
     is_leaving = select(exists().where(tables.messages.c.status == statuses.SENDING, *of_batch))
     if connection.execute(is_leaving).scalar_one():
         return None
-    return Waiting(_open_messages(connection, batch.id), first.reason, first.due_at)
+    left = _open_messages(connection, batch.id)
+    if first is None:
+        return Waiting(left, statuses.HELD, None) if left else None
+    return Waiting(left, first.reason, first.due_at)
 
 
 def require_batch(connection: Connection, batch_id: int, *, lock: bool = False) -> Row[Any]:
@@ -138,18 +143,21 @@ def amounts(micros_by_currency: Mapping[str | None, int]) -> list[dict[str, str 
 
 
 def _progress(batch: Row[Any], counts: dict[str, int]) -> float:
-    """The share that is no longer `queued` or `sending`; a batch that is still being received has none."""
+    """The share that is no longer to be sent, being sent or held; a batch that is still being received has none."""
     if batch.status == "receiving":
         return 0.0
     total = sum(counts.values())
-    open_ones = sum(counts.get(status, 0) for status in UNSETTLED)
+    open_ones = sum(counts.get(status, 0) for status in statuses.UNFINISHED)
     # Rounded down: 1 means that nothing is left.
     return (total - open_ones) * 10_000 // total / 10_000 if total else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """`settled` of `total` are no longer queued or sending. `per_second` since the watch began; None: not known yet."""
+    """`settled` of `total` are neither to be sent, being sent nor held.
+
+    `per_second`: since the watch began; None where it is not known yet.
+    """
 
     status: str
     reason: str | None
@@ -193,6 +201,6 @@ def _speed(batch: Row[Any], settled: int, since_start: int, seconds: float, wait
 
 def _open_messages(connection: Connection, batch_id: int) -> int:
     statement = select(func.count()).where(
-        tables.messages.c.batch_id == batch_id, tables.messages.c.status.in_(UNSETTLED)
+        tables.messages.c.batch_id == batch_id, tables.messages.c.status.in_(statuses.UNFINISHED)
     )
     return connection.execute(statement).scalar_one()

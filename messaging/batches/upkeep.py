@@ -45,13 +45,14 @@ _OPEN_BATCHES = (
         tables.batches.c.send_at,
         _has(statuses.QUEUED).label("has_queued"),
         _has(statuses.SENDING).label("has_sending"),
+        _has(statuses.HELD).label("has_held"),
     )
     .where(tables.UNFINISHED, tables.batches.c.status != RECEIVING)
     .order_by(tables.batches.c.id)
     .limit(WINDOW)
 )
 # Asked again in the write: a text may have come back into the queue since the look.
-_IS_DONE = and_(not_(_has(statuses.QUEUED)), not_(_has(statuses.SENDING)))
+_IS_DONE = and_(*(not_(_has(status)) for status in statuses.UNFINISHED))
 _FINISH = update(tables.batches).where(one_of(tables.batches.c.id, "ids"), tables.UNFINISHED, _IS_DONE)
 _BEGIN = (
     update(tables.batches)
@@ -73,11 +74,11 @@ class BatchUpkeep:
             rows = connection.execute(_OPEN_BATCHES.where(tables.batches.c.id > self._after_id)).all()
         self._after_id = rows[-1].id if len(rows) == WINDOW else 0
         self._move(rows, now)
-        self._cancel([row.id for row in rows if row.status == CANCELLED and row.has_queued])
+        self._cancel([row.id for row in rows if row.status == CANCELLED and (row.has_queued or row.has_held)])
 
     def _move(self, rows: Any, now: datetime) -> None:
         begun = [row.id for row in rows if row.status == SCHEDULED and _is_due(row, now)]
-        done = [row.id for row in rows if not row.has_queued and not row.has_sending]
+        done = [row.id for row in rows if not (row.has_queued or row.has_sending or row.has_held)]
         if begun or done:
             with self.database.write() as connection:
                 _write(connection, begun, done, self.database.now(connection))

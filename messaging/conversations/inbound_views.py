@@ -11,20 +11,16 @@ from sqlalchemy import ColumnElement, Connection, Row, TextClause, select, updat
 
 from messaging.consent import ledger
 from messaging.conversations import replies
-from messaging.conversations.replies import FAILED, HELD, QUEUED, WAITING, Outcome, Reply
+from messaging.conversations.replies import CANCELLED, FAILED, HELD, QUEUED, WAITING, Outcome, Reply
+from messaging.messages.held import NotHeld
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
 from messaging.storage.time_ranges import within
-from utils.errors import Conflict, NotFound, OptedOut
+from utils.errors import NotFound, OptedOut
 from utils.json_shapes import LARGEST_ID, decode_cursor, money, page, rfc3339
 from utils.provider_codes import network_name
-
-
-class NotHeld(Conflict):
-    code = "not_held"
-    sentence = "Only a text whose answer is held, or whose handler failed, can be released"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +132,16 @@ def release(database: Database, inbound_id: int) -> dict[str, Any]:
         elif row.reply_outcome == FAILED:
             _try_again(database, connection, row)
         else:
-            raise NotHeld
+            raise NotHeld("Only a text whose answer is held, or whose handler failed, can be released")
+        return inbound_in_json(_find(connection, inbound_id))
+
+
+def cancel(database: Database, inbound_id: int) -> dict[str, Any]:
+    """What the loop breaker holds is never sent; the text as it is then. Raises NotFound, NotHeld."""
+    with database.write(settled=True) as connection:
+        if _find(connection, inbound_id).reply_outcome != HELD:
+            raise NotHeld("Only an answer that is held can be cancelled")
+        replies.note(connection, [Outcome(inbound_id, CANCELLED)])
         return inbound_in_json(_find(connection, inbound_id))
 
 

@@ -24,6 +24,7 @@ QUEUED = "queued"
 WAITING = "waiting"
 FAILED = "failed"
 HELD = "held"
+CANCELLED = "cancelled"
 OPTED_OUT = "opted_out"
 OFF = "off"
 # How far back a number's texts are looked through, twice the most that REPLIES_PER_DAY may be.

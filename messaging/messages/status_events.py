@@ -71,12 +71,16 @@ def settle(
     reason: str,
     now: datetime,
     source: str = "worker",
+    detail: str | None = None,
 ) -> None:
-    """Gives messages a last status, the reason and the event. The caller has seen that they may take it."""
+    """Gives messages a last status, the reason and the event, which tells `detail`, or else the reason.
+
+    The caller has seen that they may take it.
+    """
     if not ids:
         return
     values = {"status": status, "reason": reason, "finished_at": now}
     connection.execute(
         update(tables.messages).where(one_of(tables.messages.c.id, "ids")).values(**values), {"ids": ids}
     )
-    record(connection, [Event(one, now, status, source, None, reason) for one in ids])
+    record(connection, [Event(one, now, status, source, None, detail or reason) for one in ids])

@@ -345,6 +345,12 @@ def _listed(connection: Connection) -> Iterator[dict[str, Any]]:
     )
     for row in connection.execute(quarantined.order_by(tables.callbacks.c.id.desc()).limit(MOST_NAMED)):
         yield {"kind": "quarantined_callback", "id": row.id, "detail": f"{row.kind}: {row.detail}"}
+    held = select(tables.messages.c.id, tables.messages.c.reason).where(tables.HELD)
+    for message_id, reason in connection.execute(
+        held.order_by(tables.messages.c.id.desc()).limit(MOST_NAMED)
+    ):
+        detail = f"{reason}: release or cancel it (sms held)"
+        yield {"kind": "held_message", "id": message_id, "detail": detail}
     for entry_id, written in ledger.without_number(connection, MOST_NAMED):
         detail = f"{written!r} is no phone number: opt the person out by number, where you know it"
         yield {"kind": "opt_out_without_number", "id": entry_id, "detail": detail}

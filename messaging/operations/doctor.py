@@ -18,6 +18,7 @@ from messaging.forwarding.views import OFF, ON, PAUSED, standing_of
 from messaging.operations import audit, health
 from messaging.operations.account_check import SIMULATOR
 from messaging.operations.health import queue_problem, require_migrated
+from messaging.operations.held import MOST_COUNTED, count_held
 from messaging.operations.metrics import Gauges
 from messaging.service import Service
 from messaging.storage import tables
@@ -95,6 +96,7 @@ def _records(service: Service) -> Iterator[Finding]:
         _clock,
         _pauses,
         _waiting,
+        _held,
         _reports,
         _opt_outs,
         _pace,
@@ -170,6 +172,16 @@ def _waiting(service: Service) -> Finding:
     }
     words = [f"{numbers[name]:.0f} {name.removeprefix('sms_').replace('_', ' ')}" for name in told]
     return Finding("waiting", numbers["sms_unapplied_callbacks"] == 0, ", ".join(words))
+
+
+def _held(service: Service) -> Finding:
+    with service.database.read() as connection:
+        counts = count_held(connection)
+    if not any(counts.values()):
+        return Finding("held", True, "nothing waits for a person")
+    more = {kind: " or more" if number == MOST_COUNTED else "" for kind, number in counts.items()}
+    words = ", ".join(f"{number}{more[kind]} of kind {kind}" for kind, number in counts.items() if number)
+    return Finding("held", False, f"{words}: see sms held list, then release or cancel")
 
 
 def _reports(service: Service) -> Finding:

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Table, TextClause, func, selec
 from messaging import statuses
 from messaging.callbacks import received
 from messaging.callbacks.refused import NAME as REFUSED
+from messaging.operations.held import count_held
 from messaging.storage import tables
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database
@@ -59,6 +60,8 @@ def _gauges(database: Database, connection: Connection) -> Iterator[Gauge]:
     yield Gauge("sms_messages", "Messages by status", by_status, "status")
     yield Gauge("sms_queue_depth", "Messages waiting to be sent", {"": by_status[statuses.QUEUED]})
     yield Gauge("sms_unknown", "Messages whose outcome is unknown", {"": by_status[statuses.UNKNOWN]})
+    held = {kind: float(number) for kind, number in count_held(connection).items()}
+    yield Gauge("sms_held", "What waits for a person, each kind up to 10000", held, "kind")
     parked = _count(connection, tables.delivery_reports, tables.delivery_reports.c.message_id.is_(None))
     yield Gauge("sms_parked_reports", "Delivery reports for an id we do not know", {"": parked})
     for outcome, meaning in (

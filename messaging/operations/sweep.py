@@ -56,7 +56,7 @@ def sweep(database: Database, settings: Settings) -> Swept:
     swept = Swept(
         requeued=requeued,
         unknown=unknown,
-        expired=_settle_in_chunks(database, _too_late),
+        expired=_settle_in_chunks(database, _too_late) + _settle_in_chunks(database, _held_too_late),
         no_report=_settle_in_chunks(database, _without_report),
         joined=parked.join_stragglers(database),
         adopted=adoption.adopt_by_number(database) if settings.adopt_by_number else 0,
@@ -170,6 +170,11 @@ def _too_late(connection: Connection, now: datetime) -> tuple[list[int], str, st
     statement = select(tables.messages.c.id).where(
         tables.messages.c.status == statuses.QUEUED, tables.messages.c.expires_at <= now
     )
+    return _ids(connection, statement), statuses.EXPIRED, "too_late"
+
+
+def _held_too_late(connection: Connection, now: datetime) -> tuple[list[int], str, str]:
+    statement = select(tables.messages.c.id).where(tables.HELD_EXPIRING, tables.messages.c.expires_at <= now)
     return _ids(connection, statement), statuses.EXPIRED, "too_late"
 
 

@@ -84,6 +84,9 @@ _partial_index("ix_batches_receiving", batches.c.id, where=RECEIVING)
 WITH_WARNINGS = text("warnings IS NOT NULL")
 _partial_index("ix_batches_warnings", batches.c.created_at, where=WITH_WARNINGS)
 
+PAUSED_BATCH = text("status = 'paused'")
+_partial_index("ix_batches_paused", batches.c.id, where=PAUSED_BATCH)
+
 # A batch's file as it was uploaded, until its rows are messages. messaging.batches.upload_store.
 upload_pieces = Table(
     "upload_pieces",
@@ -172,6 +175,10 @@ ACCEPTED = text("status = 'accepted'")
 _partial_index("ix_messages_accepted", messages.c.sent_at, where=ACCEPTED)
 EXPIRING = text("status = 'queued' AND expires_at IS NOT NULL")
 _partial_index("ix_messages_expiring", messages.c.expires_at, where=EXPIRING)
+HELD = text("status = 'held'")
+_partial_index("ix_messages_held", messages.c.id, where=HELD)
+HELD_EXPIRING = text("status = 'held' AND expires_at IS NOT NULL")
+_partial_index("ix_messages_held_expiring", messages.c.expires_at, where=HELD_EXPIRING)
 UNSETTLED = text("status IN ('unknown', 'sending')")
 _partial_index("ix_messages_unsettled", messages.c.recipient, where=UNSETTLED)
 WITH_PROVIDER_ID = text("provider_message_id IS NOT NULL")

@@ -13,8 +13,10 @@ BatchStatus = Literal["receiving", "scheduled", "sending", "paused", "cancelled"
 
 class WaitingMessages(BaseModel):
     messages: int
-    reason: str | None = Field(description="`do_not_disturb`, `sending_window`; null: a time of its own")
-    until: str = Field(json_schema_extra={"format": "date-time"})
+    reason: str | None = Field(
+        description="`do_not_disturb`, `sending_window`, `held`; null: a time of its own"
+    )
+    until: str | None = Field(json_schema_extra={"format": "date-time"}, description="Null: a person decides")
 
 
 class Batch(Warned):
@@ -37,9 +39,9 @@ class Batch(Warned):
     )
     costs: list[Money] | None = Field(None, description="By currency, where there are several")
     parts: int = Field(description="Billed pieces, as Africa's Talking counted them")
-    progress: float = Field(description="Share that is no longer queued or sending", ge=0, le=1)
+    progress: float = Field(description="Share that is no longer queued, sending or held", ge=0, le=1)
     waiting: WaitingMessages | None = Field(
-        None, description="All that is left waits for a clock; else absent, and absent in lists"
+        None, description="All that is left waits for a clock or a person; else absent, and absent in lists"
     )
     max_cost: Money | None = Field(None, description="The batch is paused before it would pass this")
     send_at: str | None = Field(None, json_schema_extra={"format": "date-time"})

@@ -15,6 +15,7 @@ ReplyOutcome = Literal[
     "waiting",
     "failed",
     "held",
+    "cancelled",
     "opted_out",
     "off",
     "stop",

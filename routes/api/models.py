@@ -30,6 +30,7 @@ Status = Literal[
     "expired",
     "rejected",
     "unknown",
+    "held",
     "blocked",
     "cancelled",
     "no_report",

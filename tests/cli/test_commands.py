@@ -124,6 +124,10 @@ COMMANDS = [
     ("batch",),
     ("bulk",),
     ("doctor",),
+    ("held",),
+    ("held", "list"),
+    ("held", "release"),
+    ("held", "cancel"),
     ("quote",),
     ("fetch-inbound",),
     ("forwarding",),
@@ -141,15 +145,17 @@ def test_every_command_explains_itself(sms: Sms, words: tuple[str, ...]) -> None
     result = sms(*words, "--help")
     assert result.exit_code == 0
     assert "Usage:" in result.stdout
-    if words not in {("start",), ("batch",), ("opt-outs",), ("forwarding",)}:
+    if words not in {("start",), ("batch",), ("opt-outs",), ("forwarding",), ("held",)}:
         assert "--json" in result.stdout
 
 
 def test_no_command_is_missing_from_this_list() -> None:
     group = sms_commands()
-    nested = command_in(group, "opt-outs")
-    assert isinstance(nested, click.Group)
-    known = {(name,) for name in names_in(group)} | {("opt-outs", name) for name in names_in(nested)}
+    known = {(name,) for name in names_in(group)}
+    for outer in ("opt-outs", "held"):
+        nested = command_in(group, outer)
+        assert isinstance(nested, click.Group)
+        known |= {(outer, name) for name in names_in(nested)}
     assert known == set(COMMANDS)
 
 

@@ -29,7 +29,7 @@ def test_the_word_sent_moves_nothing_that_is_settled(settled: str) -> None:
     assert not may_follow_by_report(settled, "accepted")
 
 
-@pytest.mark.parametrize("before_the_answer", ["queued", "sending"])
+@pytest.mark.parametrize("before_the_answer", ["queued", "sending", "held"])
 @pytest.mark.parametrize("reported", REPORTED)
 def test_a_message_that_was_not_answered_yet_is_not_moved_by_a_report(
     before_the_answer: str, reported: str
@@ -54,4 +54,4 @@ def test_nothing_follows_a_final_status(final: str) -> None:
 
 
 def test_no_step_leads_back_into_the_queue_but_from_before_an_answer_or_an_unknown_one() -> None:
-    assert {now for now, follow in STEPS.items() if "queued" in follow} == {"queued", "unknown"}
+    assert {now for now, follow in STEPS.items() if "queued" in follow} == {"queued", "unknown", "held"}

@@ -12,8 +12,10 @@ from sqlalchemy import bindparam, event, text, update
 
 from messaging.batches import control, exports, progress
 from messaging.batches.upkeep import BatchUpkeep
+from messaging.messages import held
 from messaging.messages.views import MessageFilters, list_messages
 from messaging.operations import sweep
+from messaging.operations.held import count_held, list_held
 from messaging.sending import due, order
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -81,6 +83,15 @@ def cancel_some(database: Database) -> None:
     control.cancel_chunk(database, PAUSED)
 
 
+def count_all_held(database: Database) -> None:
+    with database.read() as connection:
+        count_held(connection)
+
+
+def hold_due(database: Database) -> None:
+    delivery.in_write(database, lambda connection, now: held.hold_due(connection, "restored", now, ROWS * 2))
+
+
 LOOKS: dict[str, Callable[[Database], object]] = {
     "claim": lambda database: delivery.claim(database, recipients=50, posts=1),
     "has_due": due.has_due,
@@ -89,6 +100,10 @@ LOOKS: dict[str, Callable[[Database], object]] = {
     "cancel": cancel_some,
     "upkeep": lambda database: BatchUpkeep(database).look(),
     "leases": sweep.sweep_expired_leases,
+    "held": list_held,
+    "count_held": count_all_held,
+    "expiring_held": lambda database: sweep._settle_in_chunks(database, sweep._held_too_late),
+    "hold_due": hold_due,
     "expiring": lambda database: sweep._settle_in_chunks(database, sweep._too_late),
 }
 
