@@ -32,6 +32,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         if context is None or context.info_name == "run":
             app = _create_web_app(settings)
             _require_servable(app.extensions["sms"])
+            _start_recoverer(app.extensions["sms"])
         elif context.info_name in LOOKS_AT_ROUTES:
             app = _create_web_app(settings)
         else:
@@ -79,6 +80,12 @@ def _require_servable(service: Service) -> None:
     require_handlers(service.settings)
     require_migrated(service.database)
     claim_identity(service.database, service.settings)
+
+
+def _start_recoverer(service: Service) -> None:
+    from messaging.operations import recovery
+
+    recovery.start(service.settings, service.database, service.provider)
 
 
 def _refuse(error: ServiceError) -> NoReturn:

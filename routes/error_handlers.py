@@ -34,6 +34,8 @@ HTTP_STATUSES: tuple[tuple[type[ServiceError], int], ...] = (
     (errors.Conflict, 409),
     (errors.Busy, 503),
     (errors.StorageUnavailable, 503),
+    (errors.WitnessUnwritable, 503),
+    (errors.Recovering, 503),
     (errors.AcceptanceUnknown, 503),
     (errors.OutcomeUnknown, 504),
     (errors.ProviderError, 502),
@@ -41,7 +43,7 @@ HTTP_STATUSES: tuple[tuple[type[ServiceError], int], ...] = (
 SENTENCES = {404: "There is no such route here", 405: "This route does not take that method"}
 UNKNOWN_FIELD = "extra_forbidden"
 NO_OBJECT = "The body has to be a JSON object, sent as Content-Type: application/json"
-RETRY_AFTER_SECONDS = {"busy": 2, "storage_unavailable": 10}
+RETRY_AFTER_SECONDS = {"busy": 2, "storage_unavailable": 10, "witness_unwritable": 10, "recovering": 10}
 
 logger = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ from messaging.access.actor import acting
 from messaging.storage import tables
 from messaging.storage.database import Database
 from messaging.storage.task_queue import make_queue_tables
+from utils import settings_model
 from utils.logs import JsonLinesHandler
 from utils.settings import Settings
 
@@ -65,6 +66,12 @@ def logging_as_it_was() -> Iterator[None]:
     own = (JsonLinesHandler, logging.NullHandler)
     others = [one for one in root.handlers if not isinstance(one, own)]
     root.handlers[:] = [*others, logging.NullHandler()]
+
+
+@pytest.fixture(autouse=True)
+def witness_of_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test sends with a database on a server leaves nothing in the repository's own folder."""
+    monkeypatch.setattr(settings_model, "WITNESS_OF_SERVER", str(tmp_path / "server-witness"))
 
 
 @pytest.fixture(scope="session")

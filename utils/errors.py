@@ -15,6 +15,8 @@
       Busy                                   busy
         TooSlow                              too_slow
       StorageUnavailable                     storage_unavailable
+      WitnessUnwritable                      witness_unwritable
+      Recovering                             recovering
       AcceptanceUnknown                      acceptance_unknown
       BackupFailed                           backup_failed
       ProviderError                          talking to Africa's Talking
@@ -129,6 +131,18 @@ class TooSlow(Busy):
 class StorageUnavailable(ServiceError):
     code = "storage_unavailable"
     sentence = "The database cannot be used now"
+
+
+class WitnessUnwritable(ServiceError):
+    """Nothing is sent that the witness does not hold: after a restore it would be sent again."""
+
+    code = "witness_unwritable"
+    sentence = "WITNESS_DIR cannot be written, so nothing is sent"
+
+
+class Recovering(ServiceError):
+    code = "recovering"
+    sentence = "The database was put back to an earlier state; until it is known what has left since, nothing is sent"
 
 
 class AcceptanceUnknown(ServiceError):

@@ -20,6 +20,9 @@ SANDBOX_HOST = "https://api.sandbox.africastalking.com"
 DEFAULT_SENDER = "AFRICASTKNG"  # AT's own choice where `from` is absent (docs/africastalking.md, 1a)
 NO_PROVIDER = "AT_USERNAME is not set: set it and AT_API_KEY, or use `make run` for the offline simulator"
 
+# On this machine, where the database is another one's.
+WITNESS_OF_SERVER = "instance/witness"
+
 Known = dict[str, Any]
 
 
@@ -45,6 +48,12 @@ def _default_queue(known: Known) -> str:
     # Named after the database, so that two databases in one folder do not share a queue.
     path = sqlite_path(known["database_url"])
     return f"sqlite:///{path.with_name(f'{path.stem}-queue.db')}" if path else known["database_url"]
+
+
+def _default_witness_dir(known: Known) -> str:
+    """Beside the database's file, never in it: whoever puts an old file back leaves this as it is."""
+    path = sqlite_path(known["database_url"])
+    return str(path.with_name(f"{path.stem}-witness") if path else WITNESS_OF_SERVER)
 
 
 def _default_web_concurrency(known: Known) -> int:
@@ -82,6 +91,8 @@ class Settings(BaseModel):
 
     database_url: types.DatabaseUrl = Field(default="sqlite:///instance/sms.db", repr=False)
     queue_url: types.QueueUrl = Field(default_factory=_default_queue, repr=False)
+    witness_dir: types.RepositoryPath = Field(default_factory=_default_witness_dir)
+    witness_days: types.Count = 14
 
     api_keys: types.Keys = Field(default=(), repr=False)
     webhook_tokens: types.Keys = Field(default=(), repr=False)

@@ -7,6 +7,7 @@ threads, and the minute's work is done a little later.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import signal
@@ -29,6 +30,7 @@ from messaging.conversations.handlers import require_handlers
 from messaging.forwarding import delivery
 from messaging.operations import account_check, health, sweep
 from messaging.operations.health import require_migrated
+from messaging.operations.recovery import Recoverer
 from messaging.sending import claim, due, pauses
 from messaging.sending.sender import MessageSender, worker_name
 from messaging.service import Service, build_service
@@ -41,7 +43,7 @@ from messaging.storage.task_queue import (
     first_line,
     require_queue_tables,
 )
-from utils.errors import ServiceError
+from utils.errors import Recovering, ServiceError, WitnessUnwritable
 from utils.logs import configure_logging
 from utils.settings import load_settings
 from worker.lanes import Lanes
@@ -77,7 +79,7 @@ class Worker:
         self._waker = Waker(service.settings)
         service.database.wake = self.wake
         self._send_due = declare_send_due(queue, self.send_due)
-        queue.periodic_task(crontab(minute="*"), name="sweep", __module__=QUEUE_NAME)(self.sweep)
+        queue.periodic_task(crontab(minute="*"), name="sweep", __module__=QUEUE_NAME)(self.sweep_as_task)
         self._consumer = Consumer(
             queue,
             workers=TASK_THREADS,
@@ -92,6 +94,7 @@ class Worker:
             service.settings, service.database, service.provider, self._stopping, self._apply_received
         )
         self._lanes = Lanes(self._sender.run_until_idle, service.settings.worker_concurrency, self._stopping)
+        self._recoverer = Recoverer(service.settings, service.database, service.provider)
         self._swept_at = -math.inf
         self._threads: dict[str, threading.Thread] = {}
         self._targets: dict[str, Callable[[], None]] = {
@@ -99,6 +102,7 @@ class Worker:
             "importer": self.import_files,
             "sweeper": self.sweep_unasked,
             "prober": self.probe,
+            "recoverer": self.recover,
             "applier": self.apply_reports,
             "answerer": self._answerer.run,
             "forwarder": self.forward,
@@ -120,6 +124,10 @@ class Worker:
         if not self._lanes.wake_one():
             self._waker()
 
+    def sweep_as_task(self) -> None:
+        with contextlib.suppress(Recovering):
+            self.sweep()
+
     def sweep(self) -> None:
         """Counts once it has succeeded: a lost task or an error would else cost a whole minute."""
         swept = sweep.sweep(self._service.database, self._service.settings)
@@ -135,6 +143,14 @@ class Worker:
             except SQLAlchemyError:
                 logger.warning("nothing is probed: no database", exc_info=True)
 
+    def recover(self) -> None:
+        """A thread of its own: while a recovery is open nothing else is done, and the inbox may take a while."""
+        while not self._stopping.wait(TICK_SECONDS):
+            try:
+                self._recoverer.step()
+            except (SQLAlchemyError, OSError):
+                logger.warning("a recovery waits", exc_info=True)
+
     def tick(self) -> None:
         """Finds what no wake-up announced: a backoff that ended, `send_at`, a lost task."""
         next_beat = 0.0
@@ -142,7 +158,7 @@ class Worker:
         while not self._stopping.wait(TICK_SECONDS):
             try:
                 if time.monotonic() >= next_beat or self._outages.is_on(DATABASE):
-                    health.beat(self._service.database, worker_name())
+                    self._beat()
                     self._look_for_the_end()
                     next_beat = time.monotonic() + health.HEARTBEAT_INTERVAL.total_seconds()
                 upkeep.look()
@@ -150,6 +166,13 @@ class Worker:
                     self.wake()
             except SQLAlchemyError:
                 logger.warning("the database cannot be reached", exc_info=True)
+
+    def _beat(self) -> None:
+        """The witness remembers how high the counter was: a database where it is lower went backwards."""
+        with contextlib.suppress(Recovering, WitnessUnwritable):
+            beat = health.beat(self._service.database, worker_name())
+            if beat is not None:
+                self._sender.witness.note_beat(beat)
 
     def _look_for_the_end(self) -> None:
         """A heartbeat is a write: where it is stored, the database is well."""
@@ -173,6 +196,8 @@ class Worker:
             except SQLAlchemyError:
                 logger.warning("nothing is swept: no database", exc_info=True)
                 wait_seconds = SWEEP_AGAIN_SECONDS
+            except Recovering:
+                wait_seconds = SWEEP_AGAIN_SECONDS
 
     def apply_reports(self) -> None:
         """Looks by itself, ten times a second: a task for each report would cost more than the report."""
@@ -194,6 +219,8 @@ class Worker:
                     pass
             except SQLAlchemyError:
                 logger.warning("the database cannot be reached", exc_info=True)
+            except Recovering:
+                continue
 
     def forward(self) -> None:
         """A thread of its own: however dead the receiver, it delays nothing else."""

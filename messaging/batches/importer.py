@@ -26,9 +26,10 @@ from messaging.batches.import_pace import import_pace
 from messaging.batches.rows import BatchRows, Chunk
 from messaging.batches.text_groups import TextGroups
 from messaging.forwarding import events
+from messaging.messages import lost_texts
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.storage import tables
-from messaging.storage.bulk import as_stored, insert_rows
+from messaging.storage.bulk import as_stored, insert_rows, one_of
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
 from utils.csv_files import InvalidFile, read_header, read_rows
@@ -81,7 +82,7 @@ class Overtaken(Exception):
 
 
 def import_next(database: Database, settings: Settings, stopping: Callable[[], bool]) -> bool:
-    """One waiting batch, to its end or until `stopping`. False where none waits."""
+    """One waiting batch, to its end or until `stopping`. False where none waits. Raises Recovering."""
     batch = _take(database)
     if batch is None:
         return False
@@ -108,7 +109,9 @@ def _take(database: Database) -> Any:
     if waiting is None:
         return None
     with database.write() as connection:
-        now = steady(connection, database.now(connection))
+        wall = database.now(connection)
+        database.rollback.require(connection, wall)
+        now = steady(connection, wall)
         batch = connection.execute(_waiting(now).with_for_update(skip_locked=True)).first()
         if batch is not None:
             connection.execute(
@@ -189,10 +192,14 @@ def _has_too_many_refused(database: Database, batch: Any, done: int) -> bool:
 def _write_chunk(
     database: Database, batch: Any, chunk: Chunk, done: int, groups: TextGroups, about: dict[str, Any]
 ) -> float:
-    """For how many seconds it held its locks. `about`: what the batch keeps of its file. Raises Overtaken."""
+    """For how many seconds it held its locks. `about`: what the batch keeps of its file.
+
+    Raises Overtaken, Recovering.
+    """
     with database.write() as connection:
         began_at = time.monotonic()
         now = database.now(connection)
+        database.rollback.require(connection, now)
         advanced = connection.execute(
             update(tables.batches)
             .where(tables.RECEIVING, tables.batches.c.id == batch.id, tables.batches.c.rows_read == done)
@@ -213,9 +220,25 @@ def _write_chunk(
             for number, row in enumerate(chunk.taken, start=done)
         ]
         insert_rows(connection, tables.messages, _COLUMNS, rows)
+        _leave_out_sent(connection, batch, chunk, now)
         not_taken = [(*row, batch.id) for row in (*chunk.refused, *chunk.duplicate_rows)]
         insert_rows(connection, tables.refused_rows, _REFUSED_COLUMNS, not_taken)
     return time.monotonic() - began_at
+
+
+def _leave_out_sent(connection: Connection, batch: Any, chunk: Chunk, now: datetime) -> None:
+    """What left when it was imported before the database was put back to an earlier state."""
+    lost = lost_texts.of_batch(connection, batch.id, batch.created_at)
+    if not lost:
+        return
+    mine = (tables.messages.c.batch_id == batch.id, tables.messages.c.status == statuses.QUEUED)
+    columns = (
+        tables.messages.c[name].label("message_id" if name == "id" else name)
+        for name in ("id", "recipient", "sender_id", "text")
+    )
+    wanted = select(*columns).where(*mine, one_of(tables.messages.c.recipient, "recipients"))
+    rows = connection.execute(wanted, {"recipients": [row.recipient for row in chunk.taken]})
+    lost_texts.settle_made_anew(connection, lost, [lost_texts.MadeAnew(*row) for row in rows], now)
 
 
 def _shared_values(connection: Connection, batch: Any, now: datetime) -> tuple[Any, ...]:

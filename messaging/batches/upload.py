@@ -22,6 +22,7 @@ from messaging.batches import upload_store
 from messaging.batches.rows import BatchRows
 from messaging.messages import idempotency
 from messaging.messages.accept import Acceptance, validate_on_unknown, validate_text, validate_times
+from messaging.messages.lost_texts import note_call
 from messaging.storage import tables
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
@@ -75,7 +76,8 @@ def receive(
     """`file`: at its beginning, and it can seek. `is_mine`: the caller imports it too, and where it dies the batch
     is cancelled, for whoever typed the command will type it again.
 
-    The body is `{"id", "status": "receiving"}`. Raises InvalidInput (InvalidFile, EmptyMessage …), KeyReused.
+    The body is `{"id", "status": "receiving"}`. Raises InvalidInput (InvalidFile, EmptyMessage …), KeyReused,
+    Recovering.
     """
     with as_csv(file, request.sheet) as plain:
         return _receive(settings, database, request, plain, idempotency_key, is_mine=is_mine)
@@ -98,6 +100,7 @@ def _receive(
     upload_id = upload_store.store(database, _pieces(file))
     with database.write(settled=True) as connection:
         now = database.now(connection)
+        identity = database.rollback.require(connection, now)
         earlier = None
         if idempotency_key is not None:
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
@@ -105,6 +108,7 @@ def _receive(
             validate_times(request.send_at, request.expires_at, now)
             body = _write(settings, database, connection, request, max_cost, upload_id, now, is_mine)
             if idempotency_key is not None:
+                note_call(connection, identity, body["id"], ROUTE, idempotency_key)
                 idempotency.finish(connection, ROUTE, idempotency_key, body)
             return Acceptance(body)
     upload_store.forget(database, upload_id)

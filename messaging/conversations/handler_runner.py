@@ -28,6 +28,7 @@ from messaging.storage import tables
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database
 from messaging.storage.retrying import with_retries
+from utils.errors import Recovering
 from utils.settings import Settings
 from utils.texts import as_text
 
@@ -65,6 +66,7 @@ def claim(database: Database, lease: timedelta, limit: int) -> list[Job]:
         if connection.execute(_due(_steady_now(database, connection)).limit(1)).first() is None:
             return []
     with database.write() as connection:
+        database.rollback.require(connection, database.now(connection))
         now = _steady_now(database, connection)
         rows = connection.execute(_due(now).limit(limit).with_for_update(skip_locked=True)).all()
         replies.note(connection, [_failed(row.id, NO_ANSWER) for row in rows if _is_spent(row)])
@@ -133,6 +135,7 @@ def _texts(settings: Settings, handlers: Handlers, row: Row[Any]) -> tuple[str, 
 def _record(settings: Settings, database: Database, job: Job, texts: tuple[str, ...]) -> None:
     row = job.row
     with database.write() as connection:
+        database.rollback.require(connection, database.now(connection))
         if _is_ours(connection, job):
             reply = Reply(row.id, row.sender, row.recipient, texts, row.link_id)
             replies.note(connection, replies.send(settings, database, connection, [reply]))
@@ -196,6 +199,8 @@ class Answerer:
                 self._start_due()
             except SQLAlchemyError:
                 logger.warning("the database cannot be reached", exc_info=True)
+            except Recovering:
+                logger.debug("no text is answered during a recovery")
             self._work.wait(LOOK_SECONDS)
             self._work.clear()
         deadline = time.monotonic() + LAST_WORDS_SECONDS
@@ -224,4 +229,6 @@ class Answerer:
             answer(self._settings, self._database, job)
         except SQLAlchemyError:
             logger.warning("an answer could not be recorded; it is tried again", exc_info=True)
+        except Recovering:
+            logger.debug("its lease ends, and it is answered after the recovery")
         self.nudge()

@@ -15,7 +15,7 @@ from messaging.conversations import default_reply, replies, same_text, threads
 from messaging.conversations.handlers import require_handlers
 from messaging.conversations.replies import Outcome, Reply
 from messaging.forwarding import events
-from messaging.storage import tables
+from messaging.storage import rollback, tables
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
 from utils import sender_ids
@@ -89,7 +89,8 @@ def receive_texts(
     new = _insert(settings, connection, arrived)
     changed = _obey(settings, database, connection, new)
     said_again = _obeyed_again(settings, database, connection, arrived, new)
-    refused = [Outcome(one.id, why) for one in new if (why := _refusal(settings, one))]
+    is_recovering = rollback.is_recovering(connection)
+    refused = [Outcome(one.id, why) for one in new if (why := _refusal(settings, one, is_recovering))]
     not_answered = {one.inbound_id for one in refused}
     people = [
         _FromPhone(one, one.phone, one.id in changed)
@@ -99,7 +100,7 @@ def receive_texts(
     people += [
         _FromPhone(one, one.phone, has_changed=True)
         for one in said_again
-        if one.phone is not None and _refusal(settings, one) is None
+        if one.phone is not None and _refusal(settings, one, is_recovering) is None
     ]
     outcomes = refused + _answer(settings, database, connection, people)
     replies.note(connection, outcomes)
@@ -237,12 +238,17 @@ def _obey_one(settings: Settings, database: Database, connection: Connection, on
     )
 
 
-def _refusal(settings: Settings, one: _New) -> str | None:
-    """Why this text certainly gets no reply; None where it may."""
+def _refusal(settings: Settings, one: _New, is_recovering: bool) -> str | None:
+    """Why this text certainly gets no reply; None where it may.
+
+    What a recovery finds in AT's inbox may have been answered before the database was put back.
+    """
     inbound = one.filed.inbound
     ours = (settings.at_shortcode, settings.at_sender_id, inbound.recipient)
     if sender_ids.sender_key(inbound.sender) in {sender_ids.sender_key(own) for own in ours if own}:
         return "own_number"
+    if is_recovering and same_text.inbox_id_of(inbound.provider_inbound_id) is not None:
+        return "late"
     if same_text.is_late(inbound.provider_inbound_id, inbound.provider_date, one.filed.received_at):
         return "late"
     return "not_a_phone" if one.phone is None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, bindparam, select, update
 
 from messaging.consent import ledger
+from messaging.messages import lost_texts
 from messaging.messages.queue import REPLY_PRIORITY, NewMessage, enqueue
 from messaging.storage import tables
 from messaging.storage.database import Database, lock_keys
@@ -110,7 +111,22 @@ def send(
 
 
 def put_in_queue(database: Database, connection: Connection, replies: Sequence[Reply]) -> None:
-    enqueue(database, connection, [_message(one, text) for one in replies for text in one.texts])
+    new = [_message(one, text) for one in replies for text in one.texts]
+    ids = enqueue(database, connection, new)
+    if new and lost_texts.has_replies(connection):
+        _leave_out_sent(database, connection, ids, new)
+
+
+def _leave_out_sent(
+    database: Database, connection: Connection, ids: Sequence[int], new: Sequence[NewMessage]
+) -> None:
+    """What has left already, before the database was put back to an earlier state."""
+    rows: dict[int, list[lost_texts.MadeAnew]] = defaultdict(list)
+    for message_id, one in zip(ids, new, strict=True):
+        made = lost_texts.MadeAnew(message_id, one.recipient, one.sender_id, one.text)
+        rows[one.inbound_id or 0].append(made)
+    for inbound_id, mine in rows.items():
+        lost_texts.settle_reply(connection, inbound_id, mine, database.now(connection))
 
 
 def _opted_out(connection: Connection, replies: Sequence[Reply]) -> set[int]:

@@ -90,13 +90,14 @@ def find(connection: Connection, phone: str, *, for_update: bool = False) -> Any
 def say(database: Database, phone: str, text: str, idempotency_key: str | None = None) -> Acceptance:
     """Queues a person's answer, from the number that `phone` wrote to last.
 
-    Raises NotFound, OptedOut, EmptyMessage, InvalidInput, KeyReused.
+    Raises NotFound, OptedOut, EmptyMessage, InvalidInput, KeyReused, Recovering.
     """
     validate_text(text)
     with database.write(settled=True) as connection:
+        now = database.now(connection)
+        database.rollback.require(connection, now)
         if idempotency_key is not None:
             mark = idempotency.fingerprint([phone, text])
-            now = database.now(connection)
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
             if earlier is not None and earlier.answer is not None:
                 return Acceptance(earlier.answer, is_replay=True)

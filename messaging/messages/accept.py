@@ -11,6 +11,7 @@ from sqlalchemy import Connection, insert
 
 from messaging.access.actor import acting_name
 from messaging.messages import idempotency
+from messaging.messages.lost_texts import note_call
 from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY, NewMessage, enqueue
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
 from messaging.storage import tables
@@ -92,13 +93,14 @@ def accept(
     `find_blocked`: the ledger's `suppressed`, for an answer that names who opted out. They are queued all the
     same: what counts is the moment of the POST.
 
-    Raises InvalidInput (EmptyMessage, NoRecipients, NobodyAccepted …), KeyReused.
+    Raises InvalidInput (EmptyMessage, NoRecipients, NobodyAccepted …), KeyReused, Recovering.
     """
     _validate(request)
     recipients = _read(request.to, settings.default_region)
     warn_of_left_over(recipients.warnings, left_over(request.text))
     with database.write(settled=True) as connection:
         now = database.now(connection)
+        identity = database.rollback.require(connection, now)
         if idempotency_key is not None:
             mark = idempotency.fingerprint(request.as_json())
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
@@ -108,6 +110,7 @@ def accept(
         validate_times(request.send_at, request.expires_at, now)
         body = _write(settings, database, connection, request, recipients, now, find_blocked)
         if idempotency_key is not None:
+            note_call(connection, identity, body["batch_id"], ROUTE, idempotency_key)
             idempotency.finish(connection, ROUTE, idempotency_key, body)
     return Acceptance(body)
 

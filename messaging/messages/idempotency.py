@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
 
+from messaging.messages import lost_texts
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
 from messaging.storage.clocks import by_boot_clock
@@ -22,6 +23,16 @@ LONGEST_KEY = 255
 class KeyReused(InvalidInput):
     code = "idempotency_key_reused"
     sentence = "This Idempotency-Key was used with another request: use a new key"
+
+
+class SentBeforeRestore(Conflict):
+    """What a first call with this key asked for has left, at least in part, and the database has forgotten it."""
+
+    code = "sent_before_restore"
+    sentence = (
+        "Texts of the first call with this Idempotency-Key left before the database was put back to an earlier state;"
+        " they are not sent again. Look at what is missing, and use a new key for that"
+    )
 
 
 class StillRunning(Conflict):
@@ -44,7 +55,7 @@ def fingerprint(request: Any) -> bytes:
 
 
 def begin(connection: Connection, route: str, key: str, mark: bytes, now: datetime) -> Earlier | None:
-    """None: the key is ours from this transaction on. Raises KeyReused, InvalidInput.
+    """None: the key is ours from this transaction on. Raises KeyReused, SentBeforeRestore, InvalidInput.
 
     A second transaction with the same key waits here for the first one's end (PostgreSQL's unique index,
     SQLite's one writer), and then sees its answer; a first one that crashed has freed the key.
@@ -56,6 +67,8 @@ def begin(connection: Connection, route: str, key: str, mark: bytes, now: dateti
         # None: a sweep has just forgotten the row that was in the way.
         if earlier := _earlier(connection, route, key, mark, lock=True):
             return earlier
+    if lost_texts.has_call(connection, route, key, now):
+        raise SentBeforeRestore(field="Idempotency-Key")
     return None
 
 

@@ -32,9 +32,10 @@ class NotUnknown(Conflict):
 def resend(database: Database, message_id: int) -> int:
     """The id of the new message, which names the old one. The old one stays `unknown`: both may have arrived.
 
-    Raises NotFound, NotUnknown.
+    Raises NotFound, NotUnknown, Recovering.
     """
     with database.write(settled=True) as connection:
+        database.rollback.require(connection, database.now(connection))
         old = _unknown_message(connection, message_id)
         new = NewMessage(
             old.recipient,

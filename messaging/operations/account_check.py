@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
 from messaging.storage.database import Database
+from messaging.storage.identity import require_identity
 from utils.errors import ServiceError
 from utils.settings import Settings
 
@@ -28,7 +29,9 @@ def claim_identity(database: Database, settings: Settings) -> None:
     account, host = _identity(settings)
     with database.write() as connection:
         database.clocks.look(connection)
-        row = {"id": 1, "account": account, "host": host, "recorded_at": database.now(connection)}
+        now = database.now(connection)
+        require_identity(connection, now)
+        row = {"id": 1, "account": account, "host": host, "recorded_at": now}
         insert_or_ignore(connection, tables.service_identity, row)
         recorded = _recorded(connection)
     if recorded != (account, host):

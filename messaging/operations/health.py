@@ -25,6 +25,7 @@ from messaging.storage import migrations, tables
 from messaging.storage.bulk import insert_for
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database
+from messaging.storage.rollback import Beat
 from messaging.storage.task_queue import QUEUE_ERRORS
 from utils.errors import ServiceError, StorageUnavailable
 from utils.private_files import make_private
@@ -157,15 +158,18 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def beat(database: Database, worker: str) -> None:
+def beat(database: Database, worker: str) -> Beat | None:
+    """What must be remembered outside of the database; None during a recovery. Raises WentBackwards."""
     with database.write() as connection:
         database.clocks.look(connection)
-        now = steady(connection, database.now(connection))
+        wall = database.now(connection)
+        now = steady(connection, wall)
         statement = insert_for(connection, tables.heartbeats).values(worker=worker, seen_at=now)
         statement = statement.on_conflict_do_update(
             index_elements=[tables.heartbeats.c.worker], set_={"seen_at": now}
         )
         connection.execute(statement)
+        return database.rollback.beat(connection, wall)
 
 
 def is_worker_alive(database: Database) -> bool:

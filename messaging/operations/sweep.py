@@ -49,6 +49,9 @@ class Swept:
 
 
 def sweep(database: Database, settings: Settings) -> Swept:
+    """Raises Recovering: what has left has to be known first."""
+    with database.write() as connection:
+        database.rollback.require(connection, database.now(connection))
     # What AT has told already counts before anything is inferred, or called unknown, without it.
     received.apply_received(database, settings)
     requeued, unknown = sweep_expired_leases(database)

@@ -21,11 +21,13 @@ from messaging.messages.queue import BATCH_PRIORITY
 from messaging.messages.status_events import settle
 from messaging.sending import circuit_breaker, pauses
 from messaging.sending.due import DueRow, LongLooks, Wanted, find_due
+from messaging.sending.origins import Origin, find_origins
 from messaging.sending.sending_hours import NO_WINDOWS, SendingWindows
 from messaging.storage import tables
 from messaging.storage.bulk import as_array, as_json_rows, one_of
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
+from messaging.storage.identity import new_token
 from messaging.storage.retrying import TIMEOUT_SECONDS
 from utils import reasons
 
@@ -50,6 +52,10 @@ class Claim:
     is_probe: bool = False
     # Of a batch with a max_cost, and what of it is held back for this POST.
     budget: tuple[int, int, str] | None = None
+    # Whose attempt it is: after a backup was put back, its id may be another's.
+    token: str = ""
+    # By message, of those that have one.
+    origins: Mapping[int, Origin] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -105,7 +111,8 @@ def take(
     *,
     urgent_only: bool = False,
 ) -> Taken:
-    """Claims due rows for up to `limits.posts` POSTs; none where nothing may be sent now."""
+    """Claims due rows for up to `limits.posts` POSTs; none where nothing may be sent now. Raises Recovering."""
+    identity = database.rollback.require(connection, now)
     paused = pauses.current(connection)
     circuit = circuit_breaker.current(connection, now)
     if paused.account or circuit.waits(now):
@@ -124,7 +131,8 @@ def take(
     elif len(sendable) < len(rows):
         # All of them were too late or opted out: what is due behind them need not wait for the ticker.
         wake_after_commit(connection)
-    claims = _write_attempts(database, connection, groups, worker, now, limits.lease)
+    origins = find_origins(connection, identity, sendable)
+    claims = _write_attempts(database, connection, groups, worker, now, limits.lease, origins)
     is_more = due.is_more if claims else len(sendable) < len(rows)
     return Taken([replace(one, is_probe=circuit.is_half_open) for one in claims], is_more)
 
@@ -213,6 +221,7 @@ def _write_attempts(
     worker: str,
     now: datetime,
     lease: timedelta,
+    origins: Mapping[int, Origin],
 ) -> list[Claim]:
     if not groups:
         return []
@@ -226,6 +235,8 @@ def _write_attempts(
             group.recipients,
             group.urgent,
             budget=group.budget_of_claim,
+            token=new_token(),
+            origins={one: origins[one] for one in group.recipients.values() if one in origins},
         )
         for attempt_id, group in zip(attempt_ids, groups, strict=True)
     ]
@@ -264,6 +275,7 @@ def _hold(connection: Connection, pairs: list[tuple[int, int]]) -> None:
 def attempt_row(one: Claim, worker: str, now: datetime, lease_until: datetime) -> dict[str, Any]:
     return {
         "id": one.attempt_id,
+        "token": one.token,
         "state": "claimed",
         "worker": worker,
         "is_trigger": one.is_trigger,

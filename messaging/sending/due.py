@@ -77,6 +77,7 @@ class DueRow(NamedTuple):
     expires_at: datetime | None
     passes_opt_out: bool
     estimated_parts: int | None
+    inbound_id: int | None
 
 
 _COLUMNS = tuple(tables.messages.c[name] for name in DueRow._fields)

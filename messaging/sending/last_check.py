@@ -96,7 +96,7 @@ def let_go(connection: Connection, attempt_id: int, **values: object) -> bool:
 
 
 _ALIVE = (
-    select(tables.attempts.c.id)
+    select(tables.attempts.c.id, tables.attempts.c.token)
     .where(
         one_of(tables.attempts.c.id, "ids"),
         tables.attempts.c.state == "claimed",
@@ -108,8 +108,10 @@ _ALIVE = (
 
 
 def find_alive(connection: Connection, wanted: Sequence[Claim], now: datetime) -> Set[int]:
-    ids = [one.attempt_id for one in wanted]
-    return set(connection.execute(_ALIVE, {"ids": ids, "now": steady(connection, now)}).scalars())
+    tokens = {one.attempt_id: one.token for one in wanted}
+    found = connection.execute(_ALIVE, {"ids": list(tokens), "now": steady(connection, now)})
+    # In a database that was put back the id may be another process's attempt.
+    return {row.id for row in found if row.token == tokens[row.id]}
 
 
 # How many of each attempt's texts may still leave, without fetching them: nearly always all of them.

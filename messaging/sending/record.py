@@ -24,12 +24,12 @@ from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.database import Database, lock_keys
 from messaging.storage.retrying import REFUSALS, is_passing
-from utils.errors import ProviderError
+from utils.errors import ProviderError, StorageUnavailable
 from utils.provider_answers import RecipientAnswer, SendAnswer
 
 _STATES = (
-    select(tables.attempts.c.id, tables.attempts.c.state)
-    .where(one_of(tables.attempts.c.id, "ids"))
+    select(tables.attempts.c.id, tables.attempts.c.token, tables.attempts.c.state)
+    .where(tables.WITH_TOKEN, one_of(tables.attempts.c.token, "tokens"))
     .order_by(tables.attempts.c.id)
     .with_for_update()
 )
@@ -40,6 +40,12 @@ _HELD = (
     .where(one_of(tables.messages.c.attempt_id, "ids"), IS_SENDING)
     .group_by(tables.messages.c.attempt_id)
 )
+
+
+class AttemptMissing(StorageUnavailable):
+    """The database was put back since the POST began. It is tried again: a recovery makes the attempt anew."""
+
+    sentence = "The database does not have this attempt any more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +118,32 @@ def _outcome_of(found: RecipientAnswer) -> RecipientAnswer:
 def _record_answers(connection: Connection, answered: list[_Answered]) -> list[None]:
     database = answered[0].database
     now = database.now(connection)
-    found = connection.execute(_STATES, {"ids": [one.posting.claim.attempt_id for one in answered]})
+    written = {one.posting.claim.token: one for one in answered}
+    found = connection.execute(_STATES, {"tokens": list(written)}).all()
+    if len(found) < len(written):
+        raise AttemptMissing
     states = {row.id: row.state for row in found}
-    written = {one.posting.claim.attempt_id: one for one in answered}
-    ours = [one for attempt_id, one in written.items() if states[attempt_id] in ("posting", "unknown")]
+    here = [_as_it_is_here(connection, written[row.token], row.id) for row in found]
+    ours = [one for one in here if states[one.posting.claim.attempt_id] in ("posting", "unknown")]
     if ours:
         _write_answers(database, connection, ours, states, now)
     return [None] * len(answered)
+
+
+def _as_it_is_here(connection: Connection, one: _Answered, attempt_id: int) -> _Answered:
+    return replace(one, posting=_under(connection, one.posting, attempt_id))
+
+
+def _under(connection: Connection, posting: Posting, attempt_id: int) -> Posting:
+    """In a database that was put back a recovery has made the attempt anew: another id, and maybe fewer messages."""
+    if posting.claim.attempt_id == attempt_id:
+        return posting
+    mine = select(tables.messages.c.recipient, tables.messages.c.id).where(
+        one_of(tables.messages.c.recipient, "recipients"), tables.messages.c.attempt_id == attempt_id
+    )
+    found = connection.execute(mine, {"recipients": list(posting.claim.recipients)})
+    recipients = {row.recipient: row.id for row in found}
+    return replace(posting, claim=replace(posting.claim, attempt_id=attempt_id, recipients=recipients))
 
 
 def _write_answers(
@@ -196,9 +221,13 @@ def record_failure(database: Database, posting: Posting, error: ProviderError) -
     """The POST as a whole came to nothing, or to nothing that we know of."""
     with database.write() as connection:
         now = database.now(connection)
-        owned = _owned(connection, posting.claim)
-        if owned is None:
+        attempt = connection.execute(_STATES, {"tokens": [posting.claim.token]}).one_or_none()
+        if attempt is None:
+            raise AttemptMissing
+        if attempt.state not in ("posting", "unknown"):
             return
+        posting = _under(connection, posting, attempt.id)
+        owned = replace(_owned_rows(connection, posting.claim), was_lost=attempt.state == "unknown")
         writes = RecordWrites(posting.claim, now)
         for row in owned.rows.values():
             writes.add_failure(row, error)
@@ -225,15 +254,6 @@ def _charge_failure(
         budgets.charge_loss(connection, batch_id, held_back)
     elif error.outcome != "unknown" and was_lost:
         budgets.charge_loss(connection, batch_id, -held_back)
-
-
-def _owned(connection: Connection, claim: Claim) -> _Owned | None:
-    state = connection.execute(
-        select(tables.attempts.c.state).where(tables.attempts.c.id == claim.attempt_id).with_for_update()
-    ).scalar_one()
-    if state not in ("posting", "unknown"):
-        return None
-    return replace(_owned_rows(connection, claim), was_lost=state == "unknown")
 
 
 def _owned_rows(connection: Connection, claim: Claim) -> _Owned:

@@ -15,14 +15,15 @@ from functools import partial
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging.sending import claim as claims
-from messaging.sending import due, last_check, record, start_post
+from messaging.sending import due, record, start_post
 from messaging.sending.claim import Claim, ClaimLimits, Taken
 from messaging.sending.rate_limit import Rates
 from messaging.sending.sending_hours import SendingWindows
 from messaging.sending.start_post import Posting
+from messaging.sending.witness import Witness
 from messaging.storage.database import Database
 from messaging.storage.retrying import REFUSALS, TIMEOUT_SECONDS, is_passing, with_retries
-from utils.errors import ProviderError
+from utils.errors import ProviderError, Recovering, WitnessUnwritable
 from utils.provider_answers import SendAnswer
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
@@ -68,11 +69,12 @@ class MessageSender:
             looks=self.looks,
         )
         self._rates = Rates(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
+        self.witness = Witness(settings, database)
 
     def run_until_idle(self) -> int:
         """How many messages were posted."""
         posted, has_called = 0, False
-        while not self._stopping.is_set():
+        while self._may_send():
             taken = self._claim()
             if not taken.claims and not taken.is_more:
                 break
@@ -83,10 +85,16 @@ class MessageSender:
             posted += self._send_all(taken.claims)
         return posted
 
+    def _may_send(self) -> bool:
+        return not self._stopping.is_set() and self.witness.is_writable()
+
     def _claim(self, *, urgent_only: bool = False) -> Taken:
         limits = replace(self._limits, posts=self._posts_per_claim())
         claim_due = partial(claims.claim_due, urgent_only=urgent_only)
-        return with_retries(lambda: claim_due(self._database, worker_name(), limits))
+        try:
+            return with_retries(lambda: claim_due(self._database, worker_name(), limits))
+        except Recovering:
+            return Taken([])
 
     def _posts_per_claim(self) -> int:
         return max(1, min(round(CLAIMED_SECONDS / self._seconds_per_post), claims.MOST_POSTS))
@@ -126,7 +134,7 @@ class MessageSender:
 
     def _send_urgent(self) -> int:
         """A reply or a single text does not wait for the bulk that this worker already holds."""
-        if self._stopping.is_set() or not self._sees_urgent():
+        if not self._may_send() or not self._sees_urgent():
             return 0
         return self._send_all(self._claim(urgent_only=True).claims)
 
@@ -142,16 +150,30 @@ class MessageSender:
             return False
 
     def _wait_for_turn(self, one: Claim) -> Posting | None:
-        while not self._stopping.is_set():
-            turn = start_post.begin_posting(self._database, one, self._rates, self._lease)
+        while self._may_send():
+            try:
+                turn = self._begin_posting(one)
+            except WitnessUnwritable:
+                break
+            except Recovering:
+                # Which claims are given back is the recovery's business.
+                return None
             if not isinstance(turn, start_post.Wait):
                 return turn if isinstance(turn, Posting) else None
             self._stopping.wait(min(turn.seconds, LONGEST_NAP_SECONDS))
             if not one.urgent:
                 self._send_urgent()
         with self._database.write() as connection:
-            last_check.release(connection, one.attempt_id)
+            start_post.give_back(connection, one, self._database.now(connection))
         return None
+
+    def _begin_posting(self, one: Claim) -> start_post.Turn:
+        """What it returns to post is in the witness. Raises WitnessUnwritable: then it may be marked all the same."""
+        with self.witness.turn():
+            turn = start_post.begin_posting(self._database, one, self._rates, self._lease)
+            if isinstance(turn, Posting):
+                self.witness.note(turn)
+            return turn
 
 
 def ask_provider(

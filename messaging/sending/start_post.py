@@ -19,11 +19,13 @@ from messaging.sending.last_check import (
     find_alive,
     find_unchanged,
     let_go,
+    release,
 )
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database
+from messaging.storage.identity import Identity
 from messaging.storage.retrying import TIMEOUT_SECONDS, with_retries
 from utils.deadlines import boot_clock
 
@@ -41,6 +43,7 @@ class Posting:
     claim: Claim
     posting_at: datetime
     not_after: float
+    identity: Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def begin_posting(
 ) -> Turn:
     """Asks again whether the claim may be posted, and writes down that it is. Threads share a commit.
 
-    `timeout_seconds`: how long it waits for a database that is away.
+    `timeout_seconds`: how long it waits for a database that is away. Raises Recovering.
     """
     asked = _Asked(database, claim, rates, lease)
     # By people: a group of 64 full POSTs took PostgreSQL 1.5 s, so what it had asked was stale at each try.
@@ -91,6 +94,7 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
     # Before the database's clock is read: the lease must not end there sooner than here.
     began_at = boot_clock()
     now = asked[0].database.now(connection)
+    identity = asked[0].database.rollback.require(connection, now)
     wanted = [one.claim for one in asked]
     _take_back(connection, [one.claim.attempt_id for one in asked if one.may_be_marked], now)
     for one in asked:
@@ -115,7 +119,7 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
         elif wait > 0:
             turns.append(Wait(wait))
         else:
-            posting = Posting(claim_or_no, now, began_at + one.lease.total_seconds())
+            posting = Posting(claim_or_no, now, began_at + one.lease.total_seconds(), identity)
             turns.append(posting)
             posted.append((one.lease, posting))
     _mark(connection, posted, now)
@@ -168,6 +172,19 @@ def _mark(connection: Connection, posted: list[tuple[timedelta, Posting]], now: 
     for lease, ids in by_lease.items():
         lease_until = steady(connection, now) + lease
         connection.execute(_POSTING, {"ids": ids, "new_posting_at": now, "new_lease_until": lease_until})
+
+
+def give_back(connection: Connection, claim: Claim, now: datetime) -> None:
+    """Queues its texts again, also where its turn is written down: only its own thread knows that nothing left."""
+    if is_ours(connection, claim):
+        _take_back(connection, [claim.attempt_id], now)
+        release(connection, claim.attempt_id)
+
+
+def is_ours(connection: Connection, claim: Claim) -> bool:
+    """In a database that was put back the attempt's id may be another process's."""
+    ours = tables.attempts.c.id == claim.attempt_id, tables.attempts.c.token == claim.token
+    return connection.execute(select(tables.attempts.c.id).where(*ours)).first() is not None
 
 
 def cancel(

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,15 +22,19 @@ from messaging import statuses
 from messaging.consent import ledger
 from messaging.messages import idempotency, status_events
 from messaging.messages.accept import validate_text
+from messaging.messages.lost_texts import digest_of_call
 from messaging.messages.queue import SINGLE_PRIORITY, NewMessage, enqueue
 from messaging.sending import claim as claims
 from messaging.sending import last_check, start_post
 from messaging.sending.claim import Claim
+from messaging.sending.origins import Origin
 from messaging.sending.rate_limit import Rates
 from messaging.sending.sender import ask_provider, worker_name, write_outcome
+from messaging.sending.witness import Witness
 from messaging.storage import tables
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database
+from messaging.storage.identity import new_token
 from utils import reasons
 from utils.deadlines import boot_clock
 from utils.errors import (
@@ -41,6 +45,7 @@ from utils.errors import (
     OutcomeUnknown,
     ProviderError,
     ServiceError,
+    WitnessUnwritable,
 )
 from utils.provider_answers import SendAnswer
 from utils.settings import Settings
@@ -92,6 +97,7 @@ class TriggerSender:
         self._database = database
         self._provider = provider
         self._rates = Rates(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
+        self._witness = Witness(settings, database)
 
     def send_now(
         self,
@@ -103,8 +109,10 @@ class TriggerSender:
         """One POST, now, within 20 seconds. `recipients` are E.164.
 
         Raises InvalidInput, OptedOut, Busy, RecipientsRejected and the ProviderError tree; with a key that was
-        used before, what the first call came to (StillRunning, KeyReused, OutcomeUnknown …).
+        used before, what the first call came to (StillRunning, KeyReused, OutcomeUnknown …). WitnessUnwritable and
+        Recovering where nothing may leave now.
         """
+        self._witness.require_writable()
         deadline = time.monotonic() + DEADLINE_SECONDS
         unique = list(dict.fromkeys(recipients))
         self._validate(text, unique)
@@ -135,6 +143,7 @@ class TriggerSender:
     def _accept(self, text: str, recipients: list[str], sender_id: str | None, key: str | None) -> _Accepted:
         with self._database.write() as connection:
             now = self._database.now(connection)
+            identity = self._database.rollback.require(connection, now)
             if key is not None:
                 mark = idempotency.fingerprint([text, recipients, sender_id])
                 earlier = idempotency.begin(connection, ROUTE, key, mark, now)
@@ -145,6 +154,9 @@ class TriggerSender:
             free = [one for one in recipients if one not in suppressed]
             self._write_blocked(connection, text, blocked, sender_id, now)
             claim = self._write_claim(connection, text, free, sender_id, now) if free else None
+            if key is not None and claim is not None:
+                origin = Origin(call=digest_of_call(identity, ROUTE, key))
+                claim = replace(claim, origins=dict.fromkeys(claim.recipients.values(), origin))
             if key is not None:
                 attempt_id = None if claim is None else claim.attempt_id
                 idempotency.finish(connection, ROUTE, key, {"blocked": blocked}, attempt_id)
@@ -164,7 +176,9 @@ class TriggerSender:
         rows = [_new_message(one, text, sender_id) for one in free]
         ids = enqueue(self._database, connection, rows, status=statuses.SENDING, attempt_id=attempt_id)
         recipients = dict(zip(free, ids, strict=True))
-        claim = Claim(attempt_id, text, sender_id, None, recipients, urgent=True, is_trigger=True)
+        claim = Claim(
+            attempt_id, text, sender_id, None, recipients, urgent=True, is_trigger=True, token=new_token()
+        )
         lease_until = steady(connection, now) + LEASE
         connection.execute(
             insert(tables.attempts), [claims.attempt_row(claim, worker_name(), now, lease_until)]
@@ -173,20 +187,29 @@ class TriggerSender:
 
     def _wait_for_turn(self, claim: Claim, deadline: float) -> start_post.Posting:
         while True:
-            timeout_seconds = deadline - time.monotonic() - LEAST_POST_SECONDS
-            turn = start_post.begin_posting(self._database, claim, self._rates, LEASE, timeout_seconds)
+            turn = self._begin(claim, deadline)
             if isinstance(turn, last_check.Released):
                 raise _not_posted(turn, list(claim.recipients))
-            seconds_left = deadline - LEAST_POST_SECONDS - time.monotonic()
             if isinstance(turn, start_post.Posting):
-                if seconds_left >= 0:
-                    return turn
-                self._give_up(claim, is_marked=True)
-                raise Busy(WAITED_TOO_LONG)
-            if turn.seconds > seconds_left:
+                return turn
+            if turn.seconds > _seconds_left(deadline):
                 self._give_up(claim, is_marked=False)
                 raise Busy("The rate limit of Africa's Talking is used up; try again in a moment")
             time.sleep(min(turn.seconds, LONGEST_NAP_SECONDS))
+
+    def _begin(self, claim: Claim, deadline: float) -> start_post.Turn:
+        """What it returns to post is in the witness. Raises Busy, WitnessUnwritable: then nothing leaves."""
+        try:
+            with self._witness.turn():
+                timeout_seconds = _seconds_left(deadline)
+                turn = start_post.begin_posting(self._database, claim, self._rates, LEASE, timeout_seconds)
+                if isinstance(turn, start_post.Posting):
+                    _require_time(deadline)
+                    self._witness.note(turn)
+                return turn
+        except (Busy, WitnessUnwritable) as error:
+            self._give_up(claim, is_marked=True, reason=error.code)
+            raise
 
     def _record(
         self, posting: start_post.Posting, outcome: SendAnswer | ProviderError, deadline: float
@@ -209,10 +232,11 @@ class TriggerSender:
                 "what a trigger sent is not recorded", extra={"attempt_id": posting.claim.attempt_id}
             )
 
-    def _give_up(self, claim: Claim, *, is_marked: bool) -> None:
+    def _give_up(self, claim: Claim, *, is_marked: bool, reason: str = "busy") -> None:
         with self._database.write() as connection:
             now = self._database.now(connection)
-            start_post.cancel(connection, claim.attempt_id, "busy", now, is_marked=is_marked)
+            if start_post.is_ours(connection, claim):
+                start_post.cancel(connection, claim.attempt_id, reason, now, is_marked=is_marked)
 
     def _answer_again(self, earlier: idempotency.Earlier, blocked: list[str]) -> TriggerResult:
         blocked = (earlier.answer or {}).get("blocked", blocked)
@@ -226,6 +250,16 @@ class TriggerSender:
             raise OutcomeUnknown(reason=row.reason or "worker_died", http_status=row.http_status)
         again = json.loads(row.answer)
         return _result_of(again["response"], again["accepted"], again["unknown"], blocked)
+
+
+def _seconds_left(deadline: float) -> float:
+    """Until it is too late to begin a POST."""
+    return deadline - LEAST_POST_SECONDS - time.monotonic()
+
+
+def _require_time(deadline: float) -> None:
+    if _seconds_left(deadline) < 0:
+        raise Busy(WAITED_TOO_LONG)
 
 
 def _may_send_again(connection: Connection, earlier: idempotency.Earlier) -> bool:

@@ -17,6 +17,7 @@ from messaging.storage.clocks import Clocks
 from messaging.storage.commit_tokens import leave_token, was_committed
 from messaging.storage.group_commit import GroupCommit
 from messaging.storage.read_limits import within_limit
+from messaging.storage.rollback import RollbackCheck, WentBackwards
 from messaging.storage.sqlite_write_lock import SqliteWriteLock
 from utils.errors import StorageUnavailable
 from utils.private_files import make_private, make_private_folder
@@ -68,6 +69,7 @@ class Database:
         # Whether facts are also written as events for the operator's own system.
         self.forwards = False
         self.clocks = Clocks(self._wall_clock)
+        self.rollback = RollbackCheck()
         self._write_lock = threading.Lock()
         self._file_lock: SqliteWriteLock | None = None
         self.group_commit = GroupCommit(self.write)
@@ -108,6 +110,8 @@ class Database:
         `settled`: for what must not be done twice. Where the connection ends at COMMIT, it is found out whether it
         was done: it returns, or raises StorageUnavailable, or AcceptanceUnknown where that cannot
         be found out. It costs PostgreSQL one more insert. SQLite itself tells whether a commit was done.
+
+        Where it finds that the database went backwards, it does nothing and opens a recovery. Raises Recovering.
         """
         token: str | None = None
         is_waking = is_at_commit = False
@@ -120,6 +124,9 @@ class Database:
                 yield connection
                 is_waking = bool(connection.info.pop(WAKES_WORKER, None))
                 is_at_commit = True
+        except WentBackwards:
+            self._open_recovery()
+            raise
         except DBAPIError as error:
             # A server that refuses a commit says so on a connection that lives on.
             if token is None or not is_at_commit or not error.connection_invalidated:
@@ -128,6 +135,10 @@ class Database:
                 raise StorageUnavailable from error
         if is_waking:
             self.wake()
+
+    def _open_recovery(self) -> None:
+        with self.write() as connection:
+            self.rollback.open_if_needed(connection, self.now(connection))
 
     @contextmanager
     def write_lock(self) -> Iterator[None]:

@@ -72,6 +72,8 @@ batches = Table(
     Column("file_columns", Text),
     Column("rows_read", Integer, nullable=False, server_default=text("0")),
     Column("importer_seen_at", UtcDateTime),
+    # A hash of the Idempotency-Key that asked for it. messaging.messages.lost_texts.
+    Column("call", String(16)),
     Column("created_at", UtcDateTime, nullable=False),
     # The key or person that asked for it. messaging.access.actor.
     Column("created_by", String(80)),
@@ -235,6 +237,8 @@ attempts = Table(
     Column("reason", Text),
     Column("http_status", Integer),
     Column("provider_message", Text),
+    # Random: an id may be given again after a backup was put back. None: of a release before it.
+    Column("token", String(32)),
     # What the POST may cost, held back from the max_cost of this batch until it is recorded.
     Column("budget_batch_id", Id),
     Column("reserved_micros", BigInteger),
@@ -243,6 +247,8 @@ attempts = Table(
 )
 OPEN = text("state IN ('claimed', 'posting')")
 _partial_index("ix_attempts_open", attempts.c.lease_until, where=OPEN)
+WITH_TOKEN = text("token IS NOT NULL")
+_partial_index("ix_attempts_token", attempts.c.token, where=WITH_TOKEN, unique=True)
 
 # Append-only: every change of a message's status, whatever made it. `sending` is told by the attempt.
 message_events = Table(
@@ -504,6 +510,80 @@ service_identity = Table(
     Column("host", Text, nullable=False),
     Column("recorded_at", UtcDateTime, nullable=False),
 )
+
+# One row: which database this is, wherever a copy of it lies, and how far it is. messaging.storage.identity.
+database_identity = Table(
+    "database_identity",
+    metadata,
+    Column("id", SmallInteger, primary_key=True),
+    Column("database_id", String(32), nullable=False),
+    Column("hash_key", LargeBinary(32), nullable=False),
+    Column("made_at", UtcDateTime, nullable=False),
+    # Raised by each heartbeat: lower than somebody has seen it, the database went backwards.
+    Column("counter", BigInteger, nullable=False, server_default=text("0")),
+    Column("beat_at", UtcDateTime),
+    # PostgreSQL's cluster, database and timeline. A copy that is restored elsewhere still names the old ones.
+    Column("place", Text),
+    # The one that is open. messaging.operations.recovery.
+    Column("recovery_id", Id),
+)
+
+# One row for each time that the database was found to have gone backwards. messaging.operations.recovery.
+recoveries = Table(
+    "recoveries",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("reason", String(16), nullable=False),
+    Column("opened_at", UtcDateTime, nullable=False),
+    # What was written between the last heartbeat that the database has and the moment it was found is missing.
+    Column("gap_from", UtcDateTime),
+    Column("closed_at", UtcDateTime),
+    # What left in the gap by the witnesses: POSTs; messages that became unknown; texts of which no row is left.
+    Column("posts", Integer, nullable=False, server_default=text("0")),
+    Column("unknown", Integer, nullable=False, server_default=text("0")),
+    Column("without_row", Integer, nullable=False, server_default=text("0")),
+    # Due texts that wait for a person, because a witness is missing.
+    Column("held", Integer, nullable=False, server_default=text("0")),
+    # Texts of the gap that AT's inbox gave; null: it could not be read.
+    Column("fetched", Integer),
+)
+
+# The folders with witnesses, one for each machine that sends. messaging.operations.recovery.
+witness_folders = Table(
+    "witness_folders",
+    metadata,
+    Column("folder_id", String(32), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    # Why it could not be written when it was seen last.
+    Column("problem", Text),
+    # The last recovery that has read it, and how many POSTs of this database it found there.
+    Column("recovery_id", Id),
+    Column("posts", Integer, nullable=False, server_default=text("0")),
+)
+
+# What left in a gap and has no row any more, by hashes: what is made anew of it is not sent again.
+lost_texts = Table(
+    "lost_texts",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("recovery_id", Id, ForeignKey("recoveries.id"), nullable=False),
+    Column("attempt_id", Id, nullable=False),
+    Column("posting_at", UtcDateTime, nullable=False),
+    Column("recipient", String(16), nullable=False),
+    Column("text", String(16), nullable=False),
+    Column("batch_id", Id),
+    # Hashes of the inbound text that it answered, and of the key of the call that asked for it.
+    Column("inbound", String(16)),
+    Column("call", String(16)),
+)
+OF_BATCH = text("batch_id IS NOT NULL")
+_partial_index("ix_lost_texts_batch_id", lost_texts.c.batch_id, where=OF_BATCH)
+OF_INBOUND = text("inbound IS NOT NULL")
+_partial_index("ix_lost_texts_inbound", lost_texts.c.inbound, where=OF_INBOUND)
+OF_CALL = text("call IS NOT NULL")
+_partial_index("ix_lost_texts_call", lost_texts.c.call, where=OF_CALL)
 
 # The outbox to the operator's own system, written with the fact it tells of. messaging.forwarding.events inserts,
 # messaging.forwarding.outbox moves the state: waiting, then delivered or failed.

@@ -88,6 +88,7 @@ class Stack:
             "DASHBOARD_PASSWORD": "test-password",
             "SECRET_KEY": "test-secret-key",
             "DATABASE_URL": database_url,
+            "WITNESS_DIR": str(self.folder / "witness"),
             "PORT": str(self.web_port),
             "AT_MAX_REQUESTS_PER_SECOND": "1000",
             "AT_MAX_MESSAGES_PER_SECOND": "100000",

@@ -33,9 +33,14 @@ def worker_environment(database_url: str, provider_url: str, **settings: str) ->
 class WorkerProcess:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._log_path = folder / "worker.log"
+        witness = environment["WITNESS_DIR"] or str(folder / "witness")
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "worker"], cwd=ROOT, env=environment, stdout=log, stderr=log
+                [sys.executable, "-m", "worker"],
+                cwd=ROOT,
+                env=environment | {"WITNESS_DIR": witness},
+                stdout=log,
+                stderr=log,
             )
 
     @property

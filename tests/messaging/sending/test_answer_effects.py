@@ -10,6 +10,7 @@ from messaging.sending.claim import Claim
 from messaging.sending.start_post import Posting
 from messaging.storage import tables
 from messaging.storage.database import Database
+from messaging.storage.identity import Identity
 from tests.support.delivery import Clock, every, in_write, phone, phones
 from utils.errors import (
     CredentialsRefused,
@@ -44,7 +45,7 @@ def learn_failure(database: Database, error: ProviderError) -> None:
     in_write(
         database,
         lambda connection, now: answer_effects.from_failure(
-            connection, Posting(claim_of(), now, 0.0), error, now
+            connection, Posting(claim_of(), now, 0.0, Identity("an id", b"a key")), error, now
         ),
     )
 

@@ -1,0 +1,129 @@
+"""Texts that left before the database was put back to an earlier state, and have no row in it any more.
+
+What makes them anew (an import that goes on, a reply to the same inbound text) makes rows that are `unknown`: they may
+have arrived. A call that asks for them anew, with the key of then, is refused.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, delete, exists, select, update
+
+from messaging import statuses
+from messaging.messages import status_events
+from messaging.storage import tables
+from messaging.storage.bulk import one_of
+from messaging.storage.identity import Identity, require_identity
+
+REASON = "database_restored"
+SOURCE = "recovery"
+
+_LOST = select(
+    tables.lost_texts.c.id,
+    tables.lost_texts.c.attempt_id,
+    tables.lost_texts.c.recipient,
+    tables.lost_texts.c.text,
+).order_by(tables.lost_texts.c.id)
+_ANY_OF_INBOUND = select(exists().where(tables.OF_INBOUND).select_from(tables.lost_texts))
+_ANY_OF_CALL = select(exists().where(tables.OF_CALL).select_from(tables.lost_texts))
+
+
+class MadeAnew(NamedTuple):
+    """A row that was just written."""
+
+    message_id: int
+    recipient: str
+    sender_id: str | None
+    text: str
+
+
+def digest_of_text(identity: Identity, sender_id: str | None, text: str) -> str:
+    return identity.digest(sender_id or "", text)
+
+
+def digest_of_inbound(identity: Identity, provider_inbound_id: str) -> str:
+    return identity.digest("inbound", provider_inbound_id)
+
+
+def digest_of_call(identity: Identity, route: str, key: str) -> str:
+    return identity.digest("call", route, key)
+
+
+def note_call(connection: Connection, identity: Identity, batch_id: int, route: str, key: str) -> None:
+    """So that whoever sends a text of the batch can say in the witness which call asked for it."""
+    values = {"call": digest_of_call(identity, route, key)}
+    connection.execute(update(tables.batches).where(tables.batches.c.id == batch_id).values(**values))
+
+
+def of_batch(connection: Connection, batch_id: int, since: datetime) -> Sequence[Any]:
+    """`since`: when the batch was made. Its id may have been another's before."""
+    mine = (tables.lost_texts.c.batch_id == batch_id, tables.lost_texts.c.posting_at >= since)
+    return connection.execute(_LOST.where(*mine)).all()
+
+
+def has_call(connection: Connection, route: str, key: str, now: datetime) -> bool:
+    if not connection.execute(_ANY_OF_CALL).scalar():
+        return False
+    digest = digest_of_call(require_identity(connection, now), route, key)
+    return connection.execute(_LOST.where(tables.lost_texts.c.call == digest).limit(1)).first() is not None
+
+
+def has_replies(connection: Connection) -> bool:
+    return bool(connection.execute(_ANY_OF_INBOUND).scalar())
+
+
+def settle_reply(connection: Connection, inbound_id: int, rows: Sequence[MadeAnew], now: datetime) -> None:
+    """Of one inbound text, whose answer may have left before.
+
+    A handler may word it otherwise now. So where no text is the same, none of them is sent.
+    """
+    provider_id = select(tables.inbound_messages.c.provider_inbound_id).where(
+        tables.inbound_messages.c.id == inbound_id
+    )
+    identity = require_identity(connection, now)
+    digest = digest_of_inbound(identity, connection.execute(provider_id).scalar_one())
+    lost = connection.execute(_LOST.where(tables.lost_texts.c.inbound == digest)).all()
+    if lost and not settle_made_anew(connection, lost, rows, now):
+        make_unknown(connection, {row.message_id: lost[0] for row in rows}, now)
+
+
+def settle_made_anew(
+    connection: Connection, lost: Sequence[Any], rows: Sequence[MadeAnew], now: datetime
+) -> int:
+    """Makes those of the rows `unknown` whose text left; each lost text stands for one of them."""
+    identity = require_identity(connection, now)
+    left: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    for one in reversed(lost):
+        left[one.recipient, one.text].append(one)
+    found = {}
+    for row in rows:
+        key = identity.digest(row.recipient), digest_of_text(identity, row.sender_id, row.text)
+        if left[key]:
+            found[row.message_id] = left[key].pop()
+    make_unknown(connection, found, now)
+    return len(found)
+
+
+def make_unknown(connection: Connection, found: Mapping[int, Any], now: datetime) -> None:
+    """`found`: lost texts by the messages that are made of them."""
+    by_attempt: dict[int, list[int]] = defaultdict(list)
+    for message_id, one in found.items():
+        by_attempt[one.attempt_id].append(message_id)
+    for attempt_id, ids in sorted(by_attempt.items()):
+        values = {"status": statuses.UNKNOWN, "reason": REASON, "attempt_id": attempt_id}
+        connection.execute(
+            update(tables.messages).where(one_of(tables.messages.c.id, "ids")).values(**values), {"ids": ids}
+        )
+        grown = {"message_count": tables.attempts.c.message_count + len(ids)}
+        connection.execute(update(tables.attempts).where(tables.attempts.c.id == attempt_id).values(**grown))
+        happened = [
+            status_events.Event(one, now, statuses.UNKNOWN, SOURCE, attempt_id, REASON) for one in sorted(ids)
+        ]
+        status_events.record(connection, happened)
+    if found:
+        gone = {"ids": [one.id for one in found.values()]}
+        connection.execute(delete(tables.lost_texts).where(one_of(tables.lost_texts.c.id, "ids")), gone)

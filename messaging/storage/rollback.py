@@ -1,0 +1,203 @@
+"""Whether the database went backwards: a backup was put back, or a replica that lacks the last commits took over.
+
+Three things tell. This machine's witnesses name attempts that the database must have. Each heartbeat raises a
+counter, which never falls. And the database names the PostgreSQL cluster, database and timeline that it was last
+at home in: of a dump that was restored, or a replica that was promoted, one of them is another.
+
+Whoever may send asks in the transaction that claims, and again in that of the last check. What is found opens a
+recovery; until it is closed nobody sends.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy.exc import DBAPIError
+
+from messaging.storage import tables
+from messaging.storage.bulk import one_of
+from messaging.storage.identity import ROW_ID, Identity, require_identity
+from utils.errors import Recovering
+
+POST_MISSING = "post_missing"
+COUNTER_FELL = "counter_fell"
+PLACE_CHANGED = "place_changed"
+RESTORED = "restored"
+# States of an attempt whose bytes may have left.
+LEFT = ("posting", "recorded", "unknown")
+# The last POSTs of all threads: two that were under way at once may have been committed in any order.
+MOST_TOKENS = 16
+
+_ROW = select(tables.database_identity).where(tables.database_identity.c.id == ROW_ID)
+_THERE = (
+    select(func.count())
+    .select_from(tables.attempts)
+    .where(tables.WITH_TOKEN, one_of(tables.attempts.c.token, "tokens"), tables.attempts.c.state.in_(LEFT))
+)
+_SET = update(tables.database_identity).where(tables.database_identity.c.id == ROW_ID)
+# pg_walfile_name names the timeline that is written now; pg_control_checkpoint() that of the last checkpoint, which
+# a promoted replica has not made yet. Any role may call these.
+_PLACE = (
+    "SELECT (SELECT system_identifier FROM pg_control_system()) || '/'"
+    " || (SELECT oid FROM pg_database WHERE datname = current_database()) || '/' || 'attempts'::regclass::oid"
+)
+_PLACES = (
+    text(f"{_PLACE} || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"),
+    # Some hosted servers have no names of log files.
+    text(_PLACE),
+)
+
+logger = logging.getLogger(__name__)
+
+
+class WentBackwards(Recovering):
+    """Found in a transaction, which is given up; `Database.write` then opens a recovery."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(details={"reason": reason})
+        self.reason = reason
+
+
+class Remembered(NamedTuple):
+    """What this machine's witnesses hold of a database: the tokens of the last POSTs, and the counter."""
+
+    tokens: list[str]
+    counter: int
+
+
+class Beat(NamedTuple):
+    """So high must the counter of this database be from now on."""
+
+    database_id: str
+    counter: int
+
+
+class RollbackCheck:
+    """What one process remembers of its database.
+
+    `recall`: reads what this machine has written outside of it, once for each database id.
+    """
+
+    def __init__(self) -> None:
+        self.recall: Callable[[str], Remembered] = lambda _database_id: Remembered([], 0)
+        self._lock = threading.Lock()
+        self._database_id: str | None = None
+        self._tokens: deque[str] = deque(maxlen=MOST_TOKENS)
+        self._counter = 0
+        self._place: Any = None
+
+    def require(self, connection: Connection, now: datetime) -> Identity:
+        """In the write transaction of whatever must not be done twice. Raises Recovering."""
+        row = connection.execute(_ROW).one_or_none()
+        if row is None:
+            return require_identity(connection, now)
+        if row.recovery_id is not None:
+            raise Recovering
+        reason = self.find_reason(connection, row)
+        if reason is not None:
+            raise WentBackwards(reason)
+        return Identity(row.database_id, bytes(row.hash_key))
+
+    def find_reason(self, connection: Connection, row: Row[Any]) -> str | None:
+        tokens, counter = self._remembered(row.database_id)
+        if row.counter < counter:
+            return COUNTER_FELL
+        if row.place is not None and row.place != self.place(connection):
+            return PLACE_CHANGED
+        if tokens and connection.execute(_THERE, {"tokens": tokens}).scalar_one() < len(tokens):
+            return POST_MISSING
+        return None
+
+    def left(self, database_id: str, token: str) -> None:
+        """This attempt is in the witness: from now on the database must have it."""
+        with self._lock:
+            if database_id == self._database_id:
+                self._tokens.append(token)
+
+    def beat(self, connection: Connection, now: datetime) -> Beat | None:
+        """Raises the counter. The result is for `seen`, after the commit. Raises WentBackwards."""
+        require_identity(connection, now)
+        row = connection.execute(_ROW.with_for_update()).one()
+        if row.recovery_id is not None:
+            return None
+        reason = self.find_reason(connection, row)
+        if reason is not None:
+            raise WentBackwards(reason)
+        counter = row.counter + 1
+        connection.execute(_SET.values(counter=counter, beat_at=now, place=self.place(connection)))
+        return Beat(row.database_id, counter)
+
+    def seen(self, beat: Beat) -> None:
+        with self._lock:
+            if beat.database_id == self._database_id:
+                self._counter = max(self._counter, beat.counter)
+
+    def open_if_needed(self, connection: Connection, now: datetime) -> None:
+        """Several threads find it at once, and the first one may have been recovered from already."""
+        row = connection.execute(_ROW.with_for_update()).one()
+        reason = self.find_reason(connection, row)
+        if row.recovery_id is None and reason is not None:
+            self.open(connection, reason, now)
+
+    def open(self, connection: Connection, reason: str, now: datetime) -> int | None:
+        """Writes down that a recovery is needed; None where one is open already."""
+        require_identity(connection, now)
+        row = connection.execute(_ROW.with_for_update()).one()
+        if row.recovery_id is not None:
+            return None
+        values = {"reason": reason, "opened_at": now, "gap_from": row.beat_at}
+        added = connection.execute(insert(tables.recoveries).values(**values))
+        recovery_id = int(added.inserted_primary_key[0])  # type: ignore[index]
+        connection.execute(_SET.values(recovery_id=recovery_id))
+        note = {"recovery_id": recovery_id, "reason": reason}
+        logger.error(
+            "the database went backwards: nothing is sent until it is known what has left", extra=note
+        )
+        return recovery_id
+
+    def close(self, connection: Connection) -> None:
+        """The recovery has raised the counter to the highest that any witness has."""
+        connection.execute(_SET.values(place=self.place(connection), recovery_id=None))
+
+    def _remembered(self, database_id: str) -> tuple[list[str], int]:
+        with self._lock:
+            if self._database_id != database_id:
+                found = self.recall(database_id)
+                self._database_id = database_id
+                self._tokens = deque(found.tokens, maxlen=MOST_TOKENS)
+                self._counter = found.counter
+            return list(self._tokens), self._counter
+
+    def place(self, connection: Connection) -> str | None:
+        """None on SQLite: a file is one machine's, and its witnesses tell enough."""
+        if connection.dialect.name == "sqlite":
+            return None
+        if self._place is None:
+            self._place = next((one for one in _PLACES if _works(connection, one)), text("SELECT NULL"))
+        found: str | None = connection.execute(self._place).scalar_one()
+        return found
+
+
+def _works(connection: Connection, statement: Any) -> bool:
+    try:
+        with connection.begin_nested():
+            connection.execute(statement)
+    except DBAPIError:
+        return False
+    return True
+
+
+def is_recovering(connection: Connection) -> bool:
+    """For what merely waits: it asks nothing but whether a recovery is open."""
+    return bool(connection.execute(_OPEN).scalar())
+
+
+_OPEN = select(tables.database_identity.c.recovery_id.is_not(None)).where(
+    tables.database_identity.c.id == ROW_ID
+)
