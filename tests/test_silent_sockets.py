@@ -22,6 +22,7 @@ pytestmark = pytest.mark.processes
 HELD_SECONDS = float(os.environ.get("SILENT_SOCKETS_SECONDS", "4"))
 SOCKETS = 200
 SLOWEST_SECONDS = 1.0
+PAUSE_SECONDS = 0.02
 CALLBACK = f"POST /sms/twoway?token={TOKEN} HTTP/1.1\r\nHost: localhost\r\n"
 FORM = "Content-Type: application/x-www-form-urlencoded\r\n"
 JSON = (
@@ -148,6 +149,8 @@ def slowest(stack: Stack, seconds: float, meanwhile: Callable[[], None] = lambda
         assert requests.get(f"{stack.web_url}/healthz", timeout=10).status_code == 200
         took.append(time.monotonic() - began)
         meanwhile()
+        # The service has the processor to itself for a moment: this test is about waiting, not about load.
+        time.sleep(PAUSE_SECONDS)
     return max(took)
 
 
