@@ -27,6 +27,7 @@ MODULES = {
     "conversations": "cli.conversations",
     "doctor": "cli.operations",
     "fetch-inbound": "cli.operations",
+    "forget": "cli.forget",
     "forwarding": "cli.forwarding",
     "keys": "cli.access",
     "held": "cli.held",

@@ -90,6 +90,11 @@ def region_of(e164: str) -> str | None:
         return None
 
 
+def national_number(e164: str) -> str:
+    """Its digits without the country code and without a leading zero of dialling."""
+    return phonenumbers.national_significant_number(phonenumbers.parse(e164))
+
+
 def mask_phone(phone: str) -> str:
     """The number for a log line, `+2547…678`: enough to recognise, not enough to call."""
     return f"{phone[:5]}…{phone[-3:]}" if len(phone) > 10 else f"…{phone[-2:]}"

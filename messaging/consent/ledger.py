@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, delete, exists, insert, select
 
+from messaging.consent import forgotten
 from messaging.forwarding import events
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
@@ -41,7 +42,9 @@ _IN_FORCE = exists().where(
 )
 
 # AT's callback held no number that could be read: nobody is kept from texting the person by it.
-_WITHOUT_NUMBER = tables.suppressions.c.phone.not_like("+%")
+_WITHOUT_NUMBER = and_(
+    tables.suppressions.c.phone.not_like("+%"), tables.suppressions.c.phone.not_like(f"{forgotten.MARK}%")
+)
 
 
 class LedgerEntry(NamedTuple):
@@ -149,9 +152,10 @@ def suppressed(
     """
     if not phones:
         return set()
-    wanted = {"phones": list(phones), "sender_ids": [EVERYTHING, sender_key(sender_id)]}
+    hidden = forgotten.names_of(connection, phones)
+    wanted = {"phones": [*phones, *hidden], "sender_ids": [EVERYTHING, sender_key(sender_id)]}
     statement = _SUPPRESSED_BESIDE_KEYWORD if confirms_stop else _SUPPRESSED
-    return set(connection.execute(statement, wanted).scalars())
+    return {hidden.get(one, one) for one in connection.execute(statement, wanted).scalars()}
 
 
 def entries(
@@ -198,7 +202,7 @@ def _blocks(connection: Connection, phone: str) -> Sequence[Any]:
             tables.opt_outs.c.scope,
         )
         .join(tables.opt_outs, tables.opt_outs.c.id == tables.suppressions.c.opt_out_id)
-        .where(tables.suppressions.c.phone == phone)
+        .where(tables.suppressions.c.phone.in_((phone, *forgotten.names_of(connection, [phone]))))
     )
     return connection.execute(statement).all()
 

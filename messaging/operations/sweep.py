@@ -17,6 +17,7 @@ from messaging.callbacks import received, replay
 from messaging.costs import budgets
 from messaging.forwarding import outbox
 from messaging.messages import idempotency, status_counts, status_events
+from messaging.operations import erasure
 from messaging.reports import adoption, parked
 from messaging.sending import last_check, start_post
 from messaging.storage import tables
@@ -85,7 +86,10 @@ def _forget_old(database: Database, settings: Settings) -> int:
                 tables.heartbeats.c.seen_at < steady(connection, now) - HEARTBEAT_KEPT
             )
         )
-    refused_rows.forget_old(database, now - timedelta(days=settings.retention_days))
+    retention = timedelta(days=settings.retention_days)
+    refused_rows.forget_old(database, now - retention)
+    erasure.erase_conversations(database, now - max(retention, erasure.REPORTS_COME))
+    erasure.erase_old(database, retention)
     return upload_store.forget_abandoned(database)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, exists, func, literal_column, or_,
 
 from messaging import statuses
 from messaging.batch_statuses import MAY_SEND
-from messaging.consent import ledger
+from messaging.consent import forgotten, ledger
 from messaging.messages.status_events import settle
 from messaging.sending import order, pauses
 from messaging.sending.claim import Claim
@@ -144,7 +144,18 @@ def find_unchanged(connection: Connection, asked_for: Sequence[Claim], now: date
         asked |= {"everything": ledger.EVERYTHING, "sender": sender}
         wanted = {row.attempt_id: row.wanted for row in connection.execute(_WANTED, asked)}
         unchanged.update(one.attempt_id for one in mine if wanted.get(one.attempt_id) == len(one.recipients))
-    return unchanged
+    return unchanged - _of_the_forgotten(connection, asked_for)
+
+
+def _of_the_forgotten(connection: Connection, asked_for: Sequence[Claim]) -> set[int]:
+    """Attempts to somebody whose opt-out stands as a hash, which no join finds."""
+    if not forgotten.has_any(connection):
+        return set()
+    return {
+        one.attempt_id
+        for one in asked_for
+        if ledger.suppressed(connection, list(one.recipients), one.sender_id)
+    }
 
 
 def _forbidden(claim: Claim, look: Look) -> str | None:

@@ -149,6 +149,16 @@ class Database:
         with self._write_lock, self._file_lock.held():
             yield
 
+    def truncate_log(self) -> bool:
+        """Writes SQLite's log back and empties it; whether that could be done. A long read keeps it from that."""
+        connection = self.engine.raw_connection()
+        try:
+            with self.write_lock():
+                busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+        finally:
+            connection.close()
+
     def now(self, connection: Connection) -> datetime:
         """The wall clock: PostgreSQL's own, else this machine's. For durations: `clocks.steady`."""
         return self.clocks.now(connection)
@@ -198,6 +208,8 @@ def _prepare_sqlite_connection(connection: Any, _record: Any) -> None:
     # FULL: a commit survives a power cut. NORMAL gained nothing where it was measured.
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
+    # What is erased or deleted is overwritten in the file, too.
+    cursor.execute("PRAGMA secure_delete=ON")
     cursor.execute("PRAGMA cache_size=-16000")
     cursor.execute(f"PRAGMA wal_autocheckpoint={LONGEST_LOG_PAGES}")
     cursor.close()

@@ -422,6 +422,10 @@ suppressions = Table(
     Column("opt_out_id", Id, ForeignKey("opt_outs.id"), nullable=False),
 )
 
+# Of who was forgotten: a hash in place of the number. messaging.consent.forgotten.
+FORGOTTEN = text("substr(phone, 1, 1) = '#'")
+_partial_index("ix_suppressions_forgotten", suppressions.c.phone, where=FORGOTTEN)
+
 # What is paused now: 'account' or 'sender:NAME'. messaging.sending.pauses.
 pauses = Table(
     "pauses",

@@ -17,15 +17,15 @@ def within(
     """Conditions: the time itself, and the ids that can have it. `since` is included, `until` is not."""
     conditions: list[ColumnElement[bool]] = []
     if since is not None:
-        first_id = _first_id_from(connection, table, at, since - CLOCK_SLACK)
+        first_id = first_id_from(connection, table, at, since - CLOCK_SLACK)
         conditions += [at >= since, table.c.id >= first_id]
     if until is not None:
-        first_id = _first_id_from(connection, table, at, until + CLOCK_SLACK)
+        first_id = first_id_from(connection, table, at, until + CLOCK_SLACK)
         conditions += [at < until, table.c.id < first_id]
     return conditions
 
 
-def _first_id_from(connection: Connection, table: Table, at: Column[Any], moment: datetime) -> int:
+def first_id_from(connection: Connection, table: Table, at: Column[Any], moment: datetime) -> int:
     """The first id of `moment` or later, by halving: some twenty look-ups by key in a million rows."""
     low, high = _range(connection, table)
     while low < high:

@@ -84,6 +84,7 @@ COMMANDS = [
     ("opt-outs", "export"),
     ("opt-outs", "import"),
     ("keys",),
+    ("forget",),
     ("operators",),
     ("actions",),
 ]
