@@ -38,6 +38,7 @@ LONGEST_VIEW = 9
 UNSETTLED = {
     "claim_identity": "whose database this is: written again, it says the same",
     "find": "when a login was last seen",
+    "forget": "blanks once more what is blank already",
     "mark_read": "neither sends nor blocks",
     "replay": "what has taken effect does not do so again",
     "resend": "an event to the operator's own system, delivered at least once in any case",
