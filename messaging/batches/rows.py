@@ -19,11 +19,13 @@ from utils.phone_metadata import region_if_plainly_valid
 from utils.phone_numbers import read_phone
 from utils.references import read_reference
 from utils.segments import measure
-from utils.texts import as_text, compose, is_blank
+from utils.texts import as_text, compose, is_blank, is_text
 
 LONGEST_VALUE_KEPT = 100
 # Of a row as JSON: ten thousand of them are 40 MB at most.
 LONGEST_CELLS_KEPT = 4000
+# `json.dumps` makes an encoder for each call that is not all default.
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
 DUPLICATE = "duplicate"
 # The column whose cells are the caller's own ids, beside being a placeholder like any other.
 REFERENCE = "reference"
@@ -236,7 +238,10 @@ class BatchRows:
 def _as_kept(cells: list[str]) -> str | None:
     if sum(map(len, cells)) > LONGEST_CELLS_KEPT:
         return None
-    return json.dumps([as_text(cell) for cell in cells], ensure_ascii=False)
+    # Nearly always all of them can be kept as they are: looked at together.
+    if not is_text("".join(cells)):
+        cells = [as_text(cell) for cell in cells]
+    return _as_json(cells)
 
 
 def is_new(key: int, seen: set[int]) -> bool:

@@ -67,6 +67,13 @@ class Tally(dict[Counted, tuple[int, int, int]]):
 
 
 _COLUMNS = (*Counted._fields, "messages", "parts", "micros")
+# For a statement of PostgreSQL that writes more beside it, which saves a round trip. Its parameter: `given`.
+COUNTING = f"""
+    INSERT INTO status_deltas ({", ".join(_COLUMNS)})
+    SELECT {", ".join(_COLUMNS)} FROM json_to_recordset(CAST(:given AS json)) AS given(
+        hour timestamptz, status text, reason text, sender_id text, network text, currency text, delay smallint,
+        messages integer, parts integer, micros bigint)
+"""  # noqa: S608  (names of our columns)
 GIVEN = JsonRows("given", {name: tables.status_deltas.c[name].type for name in _COLUMNS})
 INSERT_GIVEN = insert(tables.status_deltas).from_select(GIVEN.names, select(*GIVEN.columns))
 _INSERT_JSON = f"""

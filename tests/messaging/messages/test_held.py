@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from messaging.batches import control
+from messaging.batches import control, upkeep
 from messaging.batches.progress import get_batch, watch
 from messaging.batches.upkeep import BatchUpkeep
 from messaging.consent import ledger
@@ -150,6 +150,13 @@ def test_a_batch_is_not_finished_while_something_of_it_is_held(database: Databas
     delivery.in_write(database, lambda connection, now: held.cancel(connection, [1], now, "mary"))
     BatchUpkeep(database).look()
     assert get_batch(database, batch_id)["status"] == "finished"
+
+
+def test_a_batch_of_which_something_is_held_since_the_look_is_not_finished(database: Database) -> None:
+    batch_id = delivery.queue_batch(database, [delivery.phone(1)])
+    hold(database, 1)
+    delivery.in_write(database, lambda connection, now: upkeep._write(connection, [], [batch_id], now))
+    assert get_batch(database, batch_id)["status"] == "sending"
 
 
 def test_cancelling_a_batch_cancels_what_is_held_of_it(database: Database) -> None:
