@@ -15,10 +15,10 @@ INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-che
 UNREACHABLE = "Not installed: see above. Without a network the package index cannot be reached"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format format-check lint types migration benchmark torture pins pins-check
+.PHONY: help run test check format format-check lint types migration benchmark torture proof proof-of-proof pins pins-check
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(RUNTIME) ## install, migrate and start the service (offline with the simulator unless AT_USERNAME is set)
 	@$(BIN)/flask --app app sms migrate
@@ -51,6 +51,14 @@ benchmark: $(DEVELOPMENT) ## measure every promise; results also in benchmarks/r
 
 torture: $(DEVELOPMENT) ## kill processes thousands of times under load on both stores (fewer: make torture ARGS="--kills 200")
 	@$(BIN)/python -m tests.crash.torture $(ARGS)
+
+proof: $(DEVELOPMENT) ## end the process at every step of every scenario, try every order of two, and explore the model
+	@$(BIN)/python -m tests.proof $(ARGS)
+	@$(BIN)/python -m tests.proof.orders
+	@$(BIN)/python -m tests.proof.model
+
+proof-of-proof: $(DEVELOPMENT) ## plant faults in a copy of the source: each has to be found
+	@$(BIN)/python -m tests.proof.planted $(ARGS)
 
 pins: $(DEVELOPMENT) ## compile requirements*.in into requirements*.txt
 	@$(COMPILE) requirements.in --output-file requirements.txt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -56,6 +56,11 @@ class Books:
 
 
 def read_books(database: Database, stack: Stack) -> Books:
+    received = Counter((item["to"], item["text"]) for item in stack.ledger())
+    return books_of(database, read_taken(stack.folder / "simulator.db"), received)
+
+
+def books_of(database: Database, taken: Sequence[Taken], received: Mapping[Key, int]) -> Books:
     with database.read() as connection:
         rows = _all(connection, select(tables.messages))
         tries = _all(connection, select(tables.attempts))
@@ -65,13 +70,9 @@ def read_books(database: Database, stack: Stack) -> Books:
         )
         inbound = _all(connection, select(tables.inbound_messages))
         counts = _report_counts(connection)
-    taken = read_taken(stack.folder / "simulator.db")
     recipients: dict[int, list[str]] = defaultdict(list)
     for row in rows:
         recipients[row.attempt_id].append(row.recipient)
-    received: dict[Key, int] = defaultdict(int)
-    for item in stack.ledger():
-        received[item["to"], item["text"]] += 1
     return Books(
         messages=_grouped(rows, lambda row: (row.recipient, row.text)),
         attempts={row.id: row for row in tries},

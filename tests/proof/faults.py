@@ -1,0 +1,207 @@
+"""Faults that are planted in a copy of the source, and the scenario that has to find each of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Edit:
+    """`old` stands in the file exactly once."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    name: str
+    scenario: str
+    edits: tuple[Edit, ...]
+
+
+CLAIM = "messaging/sending/claim.py"
+START = "messaging/sending/start_post.py"
+CHECK = "messaging/sending/last_check.py"
+RECORD = "messaging/sending/record.py"
+SWEEP = "messaging/operations/sweep.py"
+ACCEPT = "messaging/messages/accept.py"
+
+FAULTS = (
+    Fault(
+        "a POST is marked after it, not before",
+        "send by API",
+        (
+            Edit(START, "    _mark(connection, posted, now)\n    return turns", "    return turns"),
+            Edit(RECORD, '] in ("posting", "unknown")]', '] in ("claimed", "posting", "unknown")]'),
+        ),
+    ),
+    Fault(
+        "the sweep sends again what may have been sent",
+        "send by API",
+        (
+            Edit(SWEEP, 'if state == "posting":', 'if state == "never":'),
+            Edit(SWEEP, 'elif state == "claimed":', "elif state:"),
+            Edit(CHECK, 'tables.attempts.c.state == "claimed"\n    ended', "True\n    ended"),
+        ),
+    ),
+    Fault(
+        "the sweep calls a live lease dead",
+        "send by API",
+        (
+            Edit(
+                SWEEP,
+                "tables.OPEN, tables.attempts.c.lease_until < now)",
+                "tables.OPEN, tables.attempts.c.lease_until < now + timedelta(hours=1))",
+            ),
+            Edit(
+                SWEEP,
+                "tables.attempts.c.lease_until < steady(connection, now))",
+                "tables.attempts.c.lease_until < steady(connection, now) + timedelta(hours=1))",
+            ),
+        ),
+    ),
+    Fault(
+        "a claim does not hold its rows",
+        "batch of three POSTs",
+        (
+            Edit(
+                CLAIM,
+                "SET status = 'sending', attempt_id = held.attempt_id\n    FROM (SELECT",
+                "SET attempt_id = held.attempt_id\n    FROM (SELECT",
+            ),
+        ),
+    ),
+    Fault(
+        "a record takes rows that have gone on",
+        "report before the answer",
+        (
+            Edit(
+                RECORD,
+                "        tables.messages.c.status.in_((statuses.SENDING, statuses.UNKNOWN)),\n    )",
+                "    )",
+            ),
+        ),
+    ),
+    Fault(
+        "opt-outs are not asked again at the last check",
+        "STOP between claim and POST",
+        (
+            Edit(
+                CHECK,
+                "tables.suppressions.c.phone == tables.messages.c.recipient,",
+                'tables.suppressions.c.phone == "nobody",',
+            ),
+        ),
+    ),
+    Fault(
+        "a cancelled batch is not asked for at the last check",
+        "cancel between claim and POST",
+        (
+            Edit(
+                CHECK,
+                "    .where(or_(tables.batches.c.status.is_(None), tables.batches.c.status.in_(MAY_SEND)))\n",
+                "",
+            ),
+        ),
+    ),
+    Fault(
+        "the order of texts is not asked for at the last check",
+        "a later text that was claimed first",
+        (Edit(CHECK, "    .where(order.is_next())\n", ""),),
+    ),
+    Fault(
+        "a callback is answered before it is durable",
+        "reports applied",
+        (
+            Edit(
+                "messaging/callbacks/receive.py",
+                "            self._commits.submit(read)\n",
+                "            __import__('threading').Thread(target=self._commits.submit, args=(read,)).start()\n",
+            ),
+        ),
+    ),
+    Fault(
+        "the token of a callback is not compared",
+        "callback of a stranger",
+        (
+            Edit(
+                "routes/guards.py",
+                'if not _may_pass(request.args.get("token"), settings.webhook_tokens, settings):',
+                "if False:",
+            ),
+        ),
+    ),
+    Fault(
+        "reports are applied without a turn",
+        "reports applied",
+        (
+            Edit("messaging/callbacks/received.py", "        find.take_turn(connection)\n", ""),
+            Edit(
+                "messaging/callbacks/received.py",
+                "for one in usable if one.callback_id in still]",
+                "for one in usable]",
+            ),
+        ),
+    ),
+    Fault(
+        "the idempotency key is kept in a transaction of its own",
+        "send by API",
+        (
+            Edit(
+                ACCEPT,
+                "        if idempotency_key is not None:\n"
+                "            idempotency.finish(connection, ROUTE, idempotency_key, body)\n",
+                "    if idempotency_key is not None:\n"
+                "        with database.write() as connection:\n"
+                "            idempotency.finish(connection, ROUTE, idempotency_key, body)\n",
+            ),
+        ),
+    ),
+    Fault(
+        "an importer does not ask whether another one was there",
+        "import of a file",
+        (
+            Edit(
+                "messaging/batches/importer.py",
+                "            .where(tables.RECEIVING, tables.batches.c.id == batch.id,"
+                " tables.batches.c.rows_read == done)\n",
+                "            .where(tables.batches.c.id == batch.id)\n",
+            ),
+        ),
+    ),
+    Fault(
+        "an event counts as forwarded when it is claimed",
+        "forwarding",
+        (
+            Edit(
+                "messaging/forwarding/outbox.py",
+                "attempts=tables.forward_events.c.attempts + 1, due_at=now + LEASE",
+                "attempts=tables.forward_events.c.attempts + 1, due_at=now + LEASE, state=DELIVERED",
+            ),
+        ),
+    ),
+    Fault(
+        "a backup is written over the earlier one",
+        "backup",
+        (
+            Edit(
+                "messaging/operations/backup.py",
+                "        with put_in_place(target) as partial:\n",
+                "        for partial in (target,):\n",
+            ),
+        ),
+    ),
+    Fault(
+        "a batch may cost more than its limit",
+        "batch with a limit of its cost",
+        (
+            Edit(
+                "messaging/sending/claim.py",
+                "        if held_back is None:\n            continue\n",
+                "        held_back = held_back or 0\n",
+            ),
+        ),
+    ),
+)

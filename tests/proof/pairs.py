@@ -1,0 +1,153 @@
+"""What two processes may do at the same moment, and what must be true whatever the order of their statements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from messaging import statuses
+from messaging.callbacks.receive import CallbackReceiver
+from messaging.callbacks.received import apply_received
+from messaging.operations import sweep
+from messaging.sending import claim as claims
+from messaging.sending.sender import write_outcome
+from messaging.sending.start_post import Posting
+from messaging.storage import tables
+from messaging.storage.database import Database
+from tests.proof.interleaving import Trace
+from tests.support.callback_rows import report
+from tests.support.delivery import LEASE, begin, begin_posting, every, opt_out, phone, queue
+from utils.provider_answers import RecipientAnswer, SendAnswer
+from utils.settings import Settings
+
+ID = "ATXid_1"
+# More than a lease.
+LATER = timedelta(minutes=10)
+LIMITS = claims.ClaimLimits(1, LEASE, posts=4)
+
+
+@dataclass
+class Scene:
+    """Two processes have a `Database` each; a third one sets up and looks."""
+
+    settings: Settings
+    databases: tuple[Database, Database]
+    own: Database
+    held: Any = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """`one` and `other` are called with the scene; `check` says in words what is wrong.
+
+    `ahead`: how far the clock of the other process is.
+    """
+
+    name: str
+    set_up: Callable[[Scene], None]
+    one: Callable[[Scene], Any]
+    other: Callable[[Scene], Any]
+    check: Callable[[Scene, Trace], Iterator[str]]
+    ahead: timedelta = timedelta()
+
+
+def _queue_three(scene: Scene) -> None:
+    for number in (1, 1, 2):
+        queue(scene.own, phone(number))
+
+
+def _claim(place: int) -> Callable[[Scene], Any]:
+    return lambda scene: claims.claim_due(scene.databases[place], f"worker {place}", LIMITS).claims
+
+
+def _each_once(scene: Scene, trace: Trace) -> Iterator[str]:
+    ids = [one for claimed in trace.results for claim in claimed for one in claim.recipients.values()]
+    if len(ids) != len(set(ids)):
+        yield f"claimed twice: {ids}"
+    if 2 in ids:
+        yield "the second text of a person is claimed beside the first"
+    if not {1, 3} <= set(ids):
+        yield f"only {ids} are claimed"
+
+
+def _claim_first(scene: Scene) -> None:
+    queue(scene.own, phone(1))
+    (scene.held,) = claims.claim_due(scene.own, "worker", LIMITS).claims
+
+
+def _begin(scene: Scene) -> Any:
+    return begin(scene.databases[0], scene.held)
+
+
+def _stop(scene: Scene) -> None:
+    opt_out(scene.databases[1], phone(1))
+
+
+def _not_after_stop(scene: Scene, trace: Trace) -> Iterator[str]:
+    asked, stopped = trace.place("one", "suppressions"), trace.place("other", "COMMIT")
+    posts = isinstance(trace.results[0], Posting)
+    # The step behind the commit is no step of its own: the next one of either comes when it is done.
+    if posts and asked is not None and stopped is not None and stopped < asked:
+        yield "a text leaves though STOP was durable when it was asked"
+    (row,) = every(scene.own, tables.messages)
+    if not posts and row.status not in (statuses.BLOCKED, statuses.QUEUED):
+        yield f"nothing leaves, and the text is {row.status}"
+
+
+def _sweep_later(scene: Scene) -> Any:
+    """By a clock at which the lease has ended; the other process has read its own a moment before."""
+    return sweep.sweep_expired_leases(scene.databases[1])
+
+
+def _not_sent_and_queued(scene: Scene, trace: Trace) -> Iterator[str]:
+    (row,) = every(scene.own, tables.messages)
+    if isinstance(trace.results[0], Posting) and row.status == statuses.QUEUED:
+        yield "a text leaves that the sweep has queued again"
+    if not isinstance(trace.results[0], Posting) and row.status != statuses.QUEUED:
+        yield f"nothing leaves, and the text is {row.status}"
+
+
+def _post_first(scene: Scene) -> None:
+    _claim_first(scene)
+    scene.held = begin_posting(scene.own, scene.held)
+
+
+def _answer() -> SendAnswer:
+    number = phone(1)
+    accepted = RecipientAnswer(number, "accepted", status_word="Success", provider_message_id=ID)
+    return SendAnswer({}, 201, "Sent to 1/1", {number: accepted}, [])
+
+
+def _record(scene: Scene) -> None:
+    write_outcome(scene.databases[0], scene.held, _answer())
+
+
+def _post_first_and_hear(scene: Scene) -> None:
+    _post_first(scene)
+    receiver = CallbackReceiver(scene.own, scene.settings)
+    receiver.receive("report", report(ID, phone=phone(1)))
+    receiver.stop()
+
+
+def _apply(scene: Scene) -> None:
+    apply_received(scene.databases[1], scene.settings)
+
+
+def _is(status: str) -> Callable[[Scene, Trace], Iterator[str]]:
+    def check(scene: Scene, _trace: Trace) -> Iterator[str]:
+        (row,) = every(scene.own, tables.messages)
+        if (row.status, row.provider_message_id) != (status, ID):
+            yield f"the text is {row.status}, {row.provider_message_id}"
+
+    return check
+
+
+PAIRS = [
+    Pair("claim and claim", _queue_three, _claim(0), _claim(1), _each_once),
+    Pair("last check and STOP", _claim_first, _begin, _stop, _not_after_stop),
+    Pair("last check and sweep", _claim_first, _begin, _sweep_later, _not_sent_and_queued, LATER),
+    Pair("record and sweep", _post_first, _record, _sweep_later, _is(statuses.ACCEPTED), LATER),
+    Pair("record and report", _post_first_and_hear, _record, _apply, _is(statuses.DELIVERED)),
+]
