@@ -27,6 +27,7 @@ MODULES = {
     "quote": "cli.batches",
     "replay": "cli.operations",
     "resend": "cli.messages",
+    "restore": "cli.restore",
     "resume": "cli.operations",
     "send": "cli.messages",
     "start": "cli.operations",

@@ -23,8 +23,6 @@ from messaging.storage.due_times import IS_DUE, due_now
 from utils.errors import Conflict
 
 CHUNK = 1000
-# A word in `messages.reason`: the database was restored, and nobody can tell whether the text had left.
-DATABASE_RESTORED = "database_restored"
 OPERATOR = "operator"
 
 

@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from messaging import statuses
 from messaging.callbacks.fetch_inbound import Provider, fetch_inbound
 from messaging.costs import budgets
-from messaging.messages import status_events
+from messaging.messages import held, status_events
 from messaging.messages.lost_texts import REASON, SOURCE, digest_of_text
 from messaging.sending import last_check, rate_limit, start_post
 from messaging.sending.witness import (
@@ -41,13 +41,15 @@ from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
 from messaging.storage.database import Database, wake_after_commit
 from messaging.storage.identity import ROW_ID, Identity, require_identity
-from messaging.storage.rollback import LEFT
+from messaging.storage.rollback import LEFT, RESTORED
 from utils.errors import ProviderError
 from utils.private_files import FILE_MODE
 from utils.settings import Settings
 
 ID_FILE = "id"
 READING_FILE = "reading"
+# Machines are started one after the other. One that has not read its witnesses by then is taken to be gone.
+SILENT_AFTER = timedelta(minutes=2)
 # An inbox that cannot be read for so long does not keep everything else from being sent.
 INBOX_TRIED_FOR = timedelta(minutes=2)
 REGISTER_SECONDS = 60.0
@@ -56,7 +58,7 @@ MOST_RECIPIENTS = 2000
 MOST_POSTS = 100
 CHUNK = 1000
 # What may still be sent, by itself or by a hand.
-MAY_LEAVE = (statuses.QUEUED, statuses.SENDING)
+MAY_LEAVE = (statuses.QUEUED, statuses.SENDING, statuses.HELD)
 
 _OPEN = select(tables.recoveries).where(
     tables.recoveries.c.id
@@ -146,9 +148,13 @@ class Recoverer:
         with self._database.read() as connection:
             now = self._database.now(connection)
             folders = _folders(connection, recovery, self._kept)
-        if any(one.recovery_id != recovery.id for one in folders):
+        is_silent = any(one.recovery_id != recovery.id for one in folders)
+        if is_silent and now - recovery.opened_at < SILENT_AFTER:
             return
         _give_back_claims(self._database)
+        if is_silent or (recovery.reason == RESTORED and not any(one.posts for one in folders)):
+            # What was due may have left, and nobody can tell: a person decides.
+            _add_held(self._database, recovery.id, held.hold_all_due(self._database, REASON))
         try:
             fetched = self._fetch()
         except ProviderError as error:
@@ -419,6 +425,14 @@ def _folders(connection: Connection, recovery: Row[Any], kept: timedelta) -> Seq
     since = (recovery.gap_from or recovery.opened_at) - kept
     lately = tables.witness_folders.c.seen_at >= since
     return connection.execute(select(tables.witness_folders).where(lately)).all()
+
+
+def _add_held(database: Database, recovery_id: int, count: int) -> None:
+    mine = tables.recoveries.c
+    with database.write() as connection:
+        connection.execute(
+            update(tables.recoveries).where(mine.id == recovery_id).values(held=mine.held + count)
+        )
 
 
 def _give_back_claims(database: Database) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import insert, update
 
 from messaging.batches import importer, upload
 from messaging.conversations import handler_runner
@@ -323,7 +323,7 @@ def test_during_a_recovery_nothing_that_was_claimed_before_is_posted(
 ) -> None:
     queue(database, phone(1))
     (claim,) = machine.sender._claim().claims
-    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.RESTORED, now))
+    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.COUNTER_FELL, now))
     assert machine.sender._wait_for_turn(claim) is None
     machine.recover()
     assert machine.send() == 1
@@ -539,3 +539,76 @@ def test_an_inbox_that_cannot_be_read_is_waited_for_and_then_done_without(
     assert not recoverer.step()
     (found,) = every(database, tables.recoveries)
     assert (found.fetched, found.closed_at is None) == (None, False)
+
+
+def register_other(database: Database) -> str:
+    """A machine that has sent before and does not start again."""
+    row = {"folder_id": "f" * 32, "host": "gone", "path": "/gone"}
+    in_write(
+        database,
+        lambda connection, now: connection.execute(insert(tables.witness_folders).values(**row, seen_at=now)),
+    )
+    return "gone"
+
+
+def test_a_machine_that_stays_silent_keeps_what_was_due_held(
+    database: Database, fake_at: FakeProvider, machine: Machine
+) -> None:
+    register_other(database)
+    queue(database, *phones(2))
+    later = utc_now() + timedelta(hours=1)
+    queue(database, phone(5), due_at=later)
+    before = Snapshot(database)
+    machine.send()
+    before.put_back(database)
+    queue(database, phone(3))
+    machine.start()
+    machine.send()
+    clock = Clock(machine.database)
+    assert machine.recoverer.step()
+    assert machine.recoverer.step()
+    assert machine.send() == 0
+    clock.step(minutes=2)
+    found = machine.recover()
+    assert (found.unknown, found.held) == (2, 1)
+    assert machine.send() == 0
+    assert statuses_of(database) == ["unknown", "unknown", "queued", "held"]
+    assert message_to(database, phone(3)).reason == REASON
+    assert audit.audit(database).problems == []
+
+
+def test_a_machine_that_comes_back_later_makes_unknown_what_it_had_sent_of_the_held(
+    database: Database, fake_at: FakeProvider, machine: Machine, tmp_path: Path
+) -> None:
+    elsewhere = machine.settings.model_copy(update={"witness_dir": str(tmp_path / "other")})
+    other = Machine(elsewhere, machine.client)
+    other.recoverer.step()
+    queue(database, *phones(2))
+    machine.beat()
+    before = Snapshot(database)
+    machine.beat()
+    assert other.send() == 2
+    before.put_back(database)
+    machine.start()
+    clock = Clock(machine.database)
+    machine.send()
+    clock.step(minutes=3)
+    assert machine.recover().held == 2
+    assert statuses_of(database) == ["held", "held"]
+    other.start()
+    other.send()
+    assert other.recoverer.step()
+    assert machine.recover().unknown == 2
+    other.close()
+    assert statuses_of(database) == ["unknown", "unknown"]
+    assert sorted(sent(fake_at)) == phones(2)
+
+
+def test_a_restored_database_of_which_no_witness_is_left_holds_what_was_due(
+    database: Database, fake_at: FakeProvider, machine: Machine
+) -> None:
+    queue(database, *phones(2))
+    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.RESTORED, now))
+    assert machine.recover().held == 2
+    assert machine.send() == 0
+    assert statuses_of(database) == ["held", "held"]
