@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from messaging.operations.health import OK, oldest_report_seconds, readiness
+from messaging.operations.health import OK, oldest_report_seconds, readiness, sending_state
 from messaging.operations.metrics import Gauge, Gauges
 from routes.guards import REFUSED_CALLBACKS, requires_api_key
 from routes.service import current_service
@@ -30,11 +30,13 @@ def show_alive() -> dict[str, str]:
 def show_ready() -> tuple[dict[str, object], int]:
     """Ready: database, queue, worker and inbox are well; 503 says which is not.
 
-    The age of the oldest report that is not applied yet is told and decides nothing.
+    What keeps texts from leaving (`sending`) and the age of the oldest report that is not applied yet are told and
+    decide nothing.
     """
     checks = readiness(current_service())
     is_ready = all(said == OK for said in checks.values())
     said: dict[str, object] = {"status": "ready" if is_ready else "not ready", "checks": checks}
+    said["sending"] = sending_state(current_service())
     said["oldest_report_seconds"] = oldest_report_seconds(current_service())
     return said, 200 if is_ready else 503
 

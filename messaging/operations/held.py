@@ -307,6 +307,10 @@ _SOURCES = {
 
 
 def _count(connection: Connection, statement: Select[Any]) -> int:
-    some = statement.with_only_columns(literal_column("1")).limit(MOST_COUNTED).subquery()
+    some = (
+        statement.with_only_columns(literal_column("1"), maintain_column_froms=True)
+        .limit(MOST_COUNTED)
+        .subquery()
+    )
     found: int = connection.execute(select(func.count()).select_from(some)).scalar_one()
     return found

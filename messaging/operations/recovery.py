@@ -7,6 +7,7 @@ other. What has no row any more is kept as hashes, so that what is made anew of 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -52,7 +53,7 @@ READING_FILE = "reading"
 SILENT_AFTER = timedelta(minutes=2)
 # An inbox that cannot be read for so long does not keep everything else from being sent.
 INBOX_TRIED_FOR = timedelta(minutes=2)
-REGISTER_SECONDS = 60.0
+REGISTER_SECONDS = 20.0
 LOOK_SECONDS = 0.5
 MOST_RECIPIENTS = 2000
 MOST_POSTS = 100
@@ -104,7 +105,7 @@ class Recoverer:
 
     def _register_now_and_then(self) -> None:
         if time.monotonic() >= self._next_registration:
-            self._folder_id = register_folder(self._database, self._folder)
+            self._folder_id = register_folder(self._database, self._folder) or self._folder_id
             self._next_registration = time.monotonic() + REGISTER_SECONDS
 
     def _read_own(self, recovery: Row[Any]) -> None:
@@ -214,7 +215,7 @@ def describe(recovery: Row[Any]) -> dict[str, Any]:
 def register_folder(database: Database, folder: Path) -> str | None:
     """Tells the database of this machine's witnesses; the id of their folder, None where it has none yet."""
     problem = find_problem(folder)
-    folder_id = _read_id(folder) if problem is None else None
+    folder_id = _find_id(folder) or (_make_id(folder) if problem is None else None)
     if folder_id is None:
         return None
     with database.write() as connection:
@@ -230,16 +231,24 @@ def register_folder(database: Database, folder: Path) -> str | None:
     return folder_id
 
 
-def _read_id(folder: Path) -> str:
-    path = folder / ID_FILE
+def _find_id(folder: Path) -> str | None:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
-    except FileExistsError:
-        return path.read_text(encoding="ascii").strip()
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        folder_id = secrets.token_hex(16)
-        file.write(folder_id)
-    return folder_id
+        return (folder / ID_FILE).read_text(encoding="ascii").strip() or None
+    except OSError:
+        return None
+
+
+def _make_id(folder: Path) -> str | None:
+    """Two processes that start at once have one id."""
+    own = folder / f"{ID_FILE}-{secrets.token_hex(4)}"
+    own.touch(FILE_MODE)
+    try:
+        own.write_text(secrets.token_hex(16), encoding="ascii")
+        with contextlib.suppress(FileExistsError):
+            (folder / ID_FILE).hardlink_to(own)
+    finally:
+        own.unlink()
+    return _find_id(folder)
 
 
 @contextmanager

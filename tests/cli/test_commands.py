@@ -121,6 +121,7 @@ COMMANDS = [
     ("replay",),
     ("audit",),
     ("backup",),
+    ("restore",),
     ("batch",),
     ("bulk",),
     ("doctor",),

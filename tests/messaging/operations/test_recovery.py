@@ -14,11 +14,14 @@ from messaging.conversations import handler_runner
 from messaging.messages import accept
 from messaging.messages.accept import SendRequest
 from messaging.messages.idempotency import SentBeforeRestore
-from messaging.operations import audit, health, sweep
+from messaging.operations import audit, doctor, health, recovery, sweep
+from messaging.operations.doctor import Finding, examine
+from messaging.operations.metrics import Gauges
 from messaging.operations.recovery import REASON, Recoverer
 from messaging.sending.sender import MessageSender
 from messaging.sending.triggers import TriggerSender
 from messaging.sending.witness import files_in
+from messaging.service import Service
 from messaging.storage import rollback, tables
 from messaging.storage.database import Database, utc_now
 from tests.support.callback_rows import inbound, open_inbox, report
@@ -41,6 +44,7 @@ from tests.support.delivery import (
 from tests.support.fake_provider import FakeProvider
 from tests.support.snapshots import Snapshot
 from utils.errors import ProviderUnreachable, Recovering
+from utils.json_shapes import rfc3339
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 
@@ -612,3 +616,70 @@ def test_a_restored_database_of_which_no_witness_is_left_holds_what_was_due(
     assert machine.recover().held == 2
     assert machine.send() == 0
     assert statuses_of(database) == ["held", "held"]
+
+
+def findings_of(machine: Machine) -> dict[str, Finding]:
+    service = Service(machine.settings)
+    try:
+        return {one.part: one for one in examine(service)}
+    finally:
+        service.database.close()
+
+
+@pytest.fixture
+def is_migrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' tables are made without Alembic."""
+    monkeypatch.setattr(doctor, "require_migrated", lambda _database: None)
+
+
+@pytest.mark.usefixtures("is_migrated")
+def test_the_doctor_and_the_audit_tell_from_when_to_when_records_are_missing(
+    database: Database, machine: Machine
+) -> None:
+    assert findings_of(machine)["recovery"].is_well
+    machine.beat()
+    beat_at = every(database, tables.database_identity)[0].beat_at
+    queue(database, *phones(2))
+    before = Snapshot(database)
+    machine.send()
+    before.put_back(database)
+    machine.start()
+    machine.send()
+    assert "nothing is sent yet" in findings_of(machine)["recovery"].says
+    opened_at = machine.recover().opened_at
+    found = findings_of(machine)["recovery"]
+    assert not found.is_well
+    assert f"from {rfc3339(beat_at)} to {rfc3339(opened_at)}: 1 POSTs had left, 2 messages" in found.says
+    (listed,) = (one for one in audit.audit(database).listed if one["kind"] == "records_missing")
+    assert listed["detail"] == found.says
+    assert audit.audit(database).counts["recoveries"] == 1
+    gauges = {one.name: one.values[""] for one in Gauges(database).read() if one.label is None}
+    assert (gauges["sms_recovering"], gauges["sms_recoveries"], gauges["sms_recovered_unknown"]) == (0, 1, 2)
+
+
+@pytest.mark.usefixtures("is_migrated")
+def test_a_witness_that_cannot_be_written_is_told_and_makes_nobody_unready(
+    database: Database, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert findings_of(machine)["witness"].is_well
+    full = "No space left on device"
+    monkeypatch.setattr(recovery, "find_problem", lambda _folder: full)
+    monkeypatch.setattr(doctor, "find_problem", lambda _folder: full)
+    machine.start()
+    machine.recoverer._folder_id = None
+    machine.recoverer.step()
+    found = findings_of(machine)["witness"]
+    assert (found.is_well, full in found.says) == (False, True)
+    service = Service(machine.settings)
+    assert full in health.sending_state(service)["witness"]
+    assert health.sending_state(service)["recovery"] == "ok"
+    service.database.close()
+    assert {one.name: one for one in Gauges(database).read()}["sms_witness_unwritable"].values[""] == 1
+
+
+def test_two_processes_of_one_machine_have_one_folder(database: Database, machine: Machine) -> None:
+    machine.start()
+    machine.recoverer.step()
+    assert count(database, tables.witness_folders) == 1
+    names = {path.name for path in Path(machine.settings.witness_dir).iterdir()}
+    assert not {name for name in names if name.startswith(("id-", "probe-"))}
