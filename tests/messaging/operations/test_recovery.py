@@ -27,6 +27,8 @@ from messaging.storage.database import Database, utc_now
 from tests.support.callback_rows import inbound, open_inbox, report
 from tests.support.delivery import (
     Clock,
+    begin_posting,
+    change,
     claim_one,
     count,
     every,
@@ -43,6 +45,7 @@ from tests.support.delivery import (
 )
 from tests.support.fake_provider import FakeProvider
 from tests.support.snapshots import Snapshot
+from tests.support.stack import eventually
 from utils.errors import ProviderUnreachable, Recovering
 from utils.json_shapes import rfc3339
 from utils.settings import Settings
@@ -209,6 +212,8 @@ def test_an_id_that_was_given_again_is_another_text(
     before.put_back(database)
     (again,) = queue(database, phone(2))
     assert again == lost
+    # The clock was set back meanwhile: the hash of the recipient tells all the same.
+    change(database, tables.messages, again, created_at=utc_now() - timedelta(hours=1))
     machine.start()
     machine.send()
     found = machine.recover()
@@ -354,6 +359,61 @@ def test_an_answer_that_comes_during_the_recovery_settles_its_texts(
     other.close()
     assert statuses_of(database) == ["accepted"] * 2
     assert audit.audit(database).problems == []
+
+
+def test_an_answer_that_comes_before_the_recovery_waits_for_it(
+    database: Database, fake_at: FakeProvider, machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue(database, *phones(2))
+    before = Snapshot(database)
+    fake_at.hold.clear()
+    thread = threading.Thread(target=machine.send, daemon=True)
+    thread.start()
+    assert fake_at.arrived.acquire(timeout=TIMEOUT_SECONDS)
+    before.put_back(database)
+    fake_at.hold.set()
+    eventually(lambda: "a write waits for the database" in caplog.text, "there is nothing to record it in")
+    assert statuses_of(database) == ["queued"] * 2
+    other = Machine(machine.settings, machine.client)
+    other.send()
+    other.recover()
+    thread.join(TIMEOUT_SECONDS)
+    other.close()
+    assert statuses_of(database) == ["accepted"] * 2
+    assert len(fake_at.posts) == 1
+
+
+def test_the_witness_is_read_after_the_line_of_a_last_check_that_had_begun(
+    database: Database, fake_at: FakeProvider, machine: Machine
+) -> None:
+    """A process that stops between the two would else append when everybody has read."""
+    queue(database, phone(1))
+    machine.beat()
+    before = Snapshot(database)
+    machine.beat()
+    (claim,) = machine.sender._claim().claims
+    other = Machine(machine.settings, machine.client)
+    waits = threading.Event()
+    await_last_checks = other.recoverer._await_last_checks
+
+    def announce() -> None:
+        waits.set()
+        await_last_checks()
+
+    other.recoverer._await_last_checks = announce  # type: ignore[method-assign]
+    with machine.sender.witness.turn():
+        posting = begin_posting(machine.database, claim)
+        before.put_back(database)
+        with pytest.raises(rollback.WentBackwards):
+            other.beat()
+        reader = threading.Thread(target=other.recoverer.step, daemon=True)
+        reader.start()
+        assert waits.wait(TIMEOUT_SECONDS)
+        reader.join(0.2)
+        machine.sender.witness.note(posting)
+    reader.join(TIMEOUT_SECONDS)
+    other.close()
+    assert statuses_of(database) == ["unknown"]
 
 
 def test_a_report_settles_what_the_recovery_made_unknown(
