@@ -40,6 +40,7 @@ MODULES = {
     "reply": "cli.conversations",
     "replay": "cli.operations",
     "resend": "cli.messages",
+    "restore": "cli.restore",
     "resume": "cli.operations",
     "send": "cli.messages",
     "start": "cli.operations",

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from messaging.operations.health import OK, oldest_report_seconds, readiness, worker_problem
+from messaging.operations.health import OK, oldest_report_seconds, readiness, sending_state, worker_problem
 from messaging.operations.metrics import Gauge, Gauges
 from routes.guards import REFUSED_CALLBACKS, requires_metrics_key
 from routes.service import current_service
@@ -34,12 +34,14 @@ def show_alive() -> tuple[dict[str, str], int]:
 def show_ready() -> tuple[dict[str, object], int]:
     """Ready: this process can take callbacks and store them; 503 says what keeps it from that.
 
-    The queue, the worker and the age of the oldest report that is not applied yet are told and decide nothing.
+    The queue, the worker, what keeps texts from leaving (`sending`) and the age of the oldest report that is not
+    applied yet are told and decide nothing.
     """
     found = readiness(current_service())
     said: dict[str, object] = {
         "status": "ready" if found.can_store else "not ready",
         "checks": found.checks,
+        "sending": sending_state(current_service()),
         "oldest_report_seconds": oldest_report_seconds(current_service()),
     }
     return said, 200 if found.can_store else 503

@@ -24,8 +24,6 @@ from utils import reasons
 from utils.errors import Conflict
 
 CHUNK = 1000
-# A word in `messages.reason`: the database was restored, and nobody can tell whether the text had left.
-DATABASE_RESTORED = "database_restored"
 OPERATOR = "operator"
 
 

@@ -19,6 +19,7 @@ from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.identity import Identity, require_identity
 
+# A word in `messages.reason`: the database was restored, and the text has left, or nobody can tell whether it had.
 REASON = "database_restored"
 SOURCE = "recovery"
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, bindparam, func, select, text
 from messaging import statuses
 from messaging.consent import ledger
 from messaging.operations import health
+from messaging.operations.recovery_views import latest_recoveries, sentence_of, totals
 from messaging.reports.adoption import ambiguous_reports
 from messaging.storage import tables
 from messaging.storage.clocks import steady
@@ -321,6 +322,7 @@ def _counts(connection: Connection) -> dict[str, int]:
     counts["reports_parked"] = connection.execute(parked).scalar_one()
     inbound = select(func.count()).select_from(tables.inbound_messages)
     counts["inbound_messages"] = connection.execute(inbound).scalar_one()
+    counts["recoveries"] = totals(connection)[0]
     return counts
 
 
@@ -357,6 +359,8 @@ def _listed(connection: Connection) -> Iterator[dict[str, Any]]:
     for row in connection.execute(_POSSIBLE_OPT_OUTS, {"most": MOST_NAMED}):
         detail = "it holds a stop word and more: read it, and opt the person out where that is meant"
         yield {"kind": "possible_opt_out", "id": row.id, "detail": detail}
+    for recovery in latest_recoveries(connection, MOST_NAMED):
+        yield {"kind": "records_missing", "id": recovery.id, "detail": sentence_of(recovery)}
     ambiguous = {report.report_id: report.why for report in ambiguous_reports(connection)}
     parked = select(
         tables.delivery_reports.c.id, tables.delivery_reports.c.word, tables.delivery_reports.c.callback_id

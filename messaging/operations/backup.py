@@ -76,7 +76,7 @@ class Copy:
 
 def back_up(database: Database, target: Path) -> Copy:
     """Raises BackupFailed; then nothing is left behind, and a file of an earlier run is as it was."""
-    with _in_sentences(target):
+    with in_sentences(target):
         _require_place(database, target)
         with put_in_place(target) as partial:
             copy = _copy_sqlite if database.is_sqlite else _copy_postgresql
@@ -86,7 +86,7 @@ def back_up(database: Database, target: Path) -> Copy:
 
 def verify(database: Database, path: Path) -> Copy:
     """Reads a file that is there. Of PostgreSQL's it makes a database that is dropped again. Raises BackupFailed."""
-    with _in_sentences(path):
+    with in_sentences(path):
         _require_unused(database, path)
         with path.open("rb") as stream:
             start = stream.read(len(SQLITE))
@@ -102,7 +102,7 @@ def verify(database: Database, path: Path) -> Copy:
 
 
 @contextmanager
-def _in_sentences(path: Path) -> Iterator[None]:
+def in_sentences(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as error:

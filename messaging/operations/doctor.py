@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, select
@@ -20,6 +22,8 @@ from messaging.operations.account_check import SIMULATOR
 from messaging.operations.health import queue_problem, require_migrated
 from messaging.operations.held import MOST_COUNTED, count_held
 from messaging.operations.metrics import Gauges
+from messaging.operations.recovery_views import latest_recoveries, sentence_of, unwritable
+from messaging.sending.witness import find_problem
 from messaging.service import Service
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for
@@ -93,6 +97,8 @@ def _records(service: Service) -> Iterator[Finding]:
         _database,
         _identity,
         _worker,
+        _witness,
+        _recovery,
         _clock,
         _pauses,
         _waiting,
@@ -132,6 +138,35 @@ def _worker(service: Service) -> Finding:
     return Finding(
         "worker", False, "none seen lately, so nothing leaves: start one (make run, python -m worker)"
     )
+
+
+def _witness(service: Service) -> Finding:
+    """This machine's by a try, the others' by what they said lately."""
+    folder = Path(service.settings.witness_dir)
+    problem = find_problem(folder)
+    if problem is not None:
+        return Finding("witness", False, f"{folder} cannot be written ({problem}), so nothing is sent")
+    with service.database.read() as connection:
+        others = unwritable(service.database, connection)
+    if others:
+        said = ", ".join(f"{name} ({why})" for name, why in sorted(others.items()))
+        return Finding("witness", False, f"cannot be written, so nothing is sent there: {said}")
+    if stat.S_IMODE(folder.stat().st_mode) & 0o077:
+        return Finding("witness", False, f"open to other users of this machine (chmod go=): {folder}")
+    return Finding(
+        "witness", True, f"what leaves is noted in {folder}, for {service.settings.witness_days} days"
+    )
+
+
+def _recovery(service: Service) -> Finding:
+    with service.database.read() as connection:
+        found = latest_recoveries(connection, 1)
+        now = service.database.now(connection)
+    if not found:
+        return Finding("recovery", True, "the database never went backwards")
+    (last,) = found
+    is_old = last.closed_at is not None and now - last.closed_at > STEP_SHOWN
+    return Finding("recovery", is_old, sentence_of(last))
 
 
 def _clock(service: Service) -> Finding:

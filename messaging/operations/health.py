@@ -20,6 +20,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError, S
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from messaging.callbacks import received
+from messaging.operations import recovery_views
 from messaging.service import Service
 from messaging.storage import migrations, tables
 from messaging.storage.bulk import insert_for
@@ -88,6 +89,21 @@ def readiness(service: Service) -> Readiness:
     }
     checks = {name: check() or OK for name, check in (needed | told).items()}
     return Readiness(checks, all(checks[name] == OK for name in needed))
+
+
+def sending_state(service: Service) -> dict[str, str]:
+    """What may keep texts from leaving. It makes nobody unready: callbacks must come in all the same."""
+    try:
+        with service.database.read() as connection:
+            recovery = recovery_views.open_recovery(connection)
+            folders = recovery_views.unwritable(service.database, connection)
+    except SQLAlchemyError:
+        return dict.fromkeys(("witness", "recovery"), "not known: the database cannot be used")
+    witness = ", ".join(f"{name}: {why}" for name, why in sorted(folders.items()))
+    return {
+        "witness": f"nothing is sent, it cannot be written: {witness}" if folders else OK,
+        "recovery": OK if recovery is None else recovery_views.sentence_of(recovery),
+    }
 
 
 def _database_problem(database: Database) -> str | None:

@@ -13,6 +13,7 @@ from messaging import statuses
 from messaging.callbacks import received
 from messaging.callbacks.refused import NAME as REFUSED
 from messaging.operations.held import count_held
+from messaging.operations.recovery_views import open_recovery, totals, unwritable
 from messaging.storage import tables
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database
@@ -80,6 +81,22 @@ def _gauges(database: Database, connection: Connection) -> Iterator[Gauge]:
     )
     yield Gauge(
         "sms_pauses", "Pauses in force (account or sender id)", {"": _count(connection, tables.pauses)}
+    )
+    recoveries, unknown = totals(connection)
+    is_open = open_recovery(connection) is not None
+    yield Gauge("sms_recovering", "Whether a recovery is open, so that nothing is sent", {"": float(is_open)})
+    yield Gauge(
+        "sms_recoveries", "How often the database went backwards", {"": float(recoveries)}, is_counter=True
+    )
+    yield Gauge(
+        "sms_recovered_unknown",
+        "Messages that became unknown because they had left in a gap",
+        {"": float(unknown)},
+        is_counter=True,
+    )
+    folders = float(len(unwritable(database, connection)))
+    yield Gauge(
+        "sms_witness_unwritable", "Machines that send nothing: WITNESS_DIR is not writable", {"": folders}
     )
     waiting = _count(connection, tables.forward_events, tables.TO_FORWARD)
     yield Gauge("sms_forward_waiting", "Events not yet accepted by FORWARD_URL", {"": waiting})

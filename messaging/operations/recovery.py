@@ -7,6 +7,7 @@ other. What has no row any more is kept as hashes, so that what is made anew of 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -26,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from messaging import statuses
 from messaging.callbacks.fetch_inbound import Provider, fetch_inbound
 from messaging.costs import budgets
-from messaging.messages import status_events
+from messaging.messages import held, status_events
 from messaging.messages.lost_texts import REASON, SOURCE, digest_of_text
 from messaging.sending import last_check, rate_limit, start_post
 from messaging.sending.witness import (
@@ -41,22 +42,24 @@ from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
 from messaging.storage.database import Database, wake_after_commit
 from messaging.storage.identity import ROW_ID, Identity, require_identity
-from messaging.storage.rollback import LEFT
+from messaging.storage.rollback import LEFT, RESTORED
 from utils.errors import ProviderError
 from utils.private_files import FILE_MODE
 from utils.settings import Settings
 
 ID_FILE = "id"
 READING_FILE = "reading"
+# Machines are started one after the other. One that has not read its witnesses by then is taken to be gone.
+SILENT_AFTER = timedelta(minutes=2)
 # An inbox that cannot be read for so long does not keep everything else from being sent.
 INBOX_TRIED_FOR = timedelta(minutes=2)
-REGISTER_SECONDS = 60.0
+REGISTER_SECONDS = 20.0
 LOOK_SECONDS = 0.5
 MOST_RECIPIENTS = 2000
 MOST_POSTS = 100
 CHUNK = 1000
 # What may still be sent, by itself or by a hand.
-MAY_LEAVE = (statuses.QUEUED, statuses.SENDING)
+MAY_LEAVE = (statuses.QUEUED, statuses.SENDING, statuses.HELD)
 
 _OPEN = select(tables.recoveries).where(
     tables.recoveries.c.id
@@ -102,7 +105,7 @@ class Recoverer:
 
     def _register_now_and_then(self) -> None:
         if time.monotonic() >= self._next_registration:
-            self._folder_id = register_folder(self._database, self._folder)
+            self._folder_id = register_folder(self._database, self._folder) or self._folder_id
             self._next_registration = time.monotonic() + REGISTER_SECONDS
 
     def _read_own(self, recovery: Row[Any]) -> None:
@@ -146,9 +149,13 @@ class Recoverer:
         with self._database.read() as connection:
             now = self._database.now(connection)
             folders = _folders(connection, recovery, self._kept)
-        if any(one.recovery_id != recovery.id for one in folders):
+        is_silent = any(one.recovery_id != recovery.id for one in folders)
+        if is_silent and now - recovery.opened_at < SILENT_AFTER:
             return
         _give_back_claims(self._database)
+        if is_silent or (recovery.reason == RESTORED and not any(one.posts for one in folders)):
+            # What was due may have left, and nobody can tell: a person decides.
+            _add_held(self._database, recovery.id, held.hold_all_due(self._database, REASON))
         try:
             fetched = self._fetch()
         except ProviderError as error:
@@ -208,7 +215,7 @@ def describe(recovery: Row[Any]) -> dict[str, Any]:
 def register_folder(database: Database, folder: Path) -> str | None:
     """Tells the database of this machine's witnesses; the id of their folder, None where it has none yet."""
     problem = find_problem(folder)
-    folder_id = _read_id(folder) if problem is None else None
+    folder_id = _find_id(folder) or (_make_id(folder) if problem is None else None)
     if folder_id is None:
         return None
     with database.write() as connection:
@@ -224,16 +231,24 @@ def register_folder(database: Database, folder: Path) -> str | None:
     return folder_id
 
 
-def _read_id(folder: Path) -> str:
-    path = folder / ID_FILE
+def _find_id(folder: Path) -> str | None:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
-    except FileExistsError:
-        return path.read_text(encoding="ascii").strip()
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        folder_id = secrets.token_hex(16)
-        file.write(folder_id)
-    return folder_id
+        return (folder / ID_FILE).read_text(encoding="ascii").strip() or None
+    except OSError:
+        return None
+
+
+def _make_id(folder: Path) -> str | None:
+    """Two processes that start at once have one id."""
+    own = folder / f"{ID_FILE}-{secrets.token_hex(4)}"
+    own.touch(FILE_MODE)
+    try:
+        own.write_text(secrets.token_hex(16), encoding="ascii")
+        with contextlib.suppress(FileExistsError):
+            (folder / ID_FILE).hardlink_to(own)
+    finally:
+        own.unlink()
+    return _find_id(folder)
 
 
 @contextmanager
@@ -419,6 +434,14 @@ def _folders(connection: Connection, recovery: Row[Any], kept: timedelta) -> Seq
     since = (recovery.gap_from or recovery.opened_at) - kept
     lately = tables.witness_folders.c.seen_at >= since
     return connection.execute(select(tables.witness_folders).where(lately)).all()
+
+
+def _add_held(database: Database, recovery_id: int, count: int) -> None:
+    mine = tables.recoveries.c
+    with database.write() as connection:
+        connection.execute(
+            update(tables.recoveries).where(mine.id == recovery_id).values(held=mine.held + count)
+        )
 
 
 def _give_back_claims(database: Database) -> None:

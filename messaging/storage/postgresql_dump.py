@@ -26,6 +26,8 @@ from utils.settings import child_environment
 # excludes all makes everybody behind it wait too.
 LOCK_TIMEOUT = "60s"
 CONNECT_SECONDS = 10
+# There on every server unless somebody has dropped it.
+MAINTENANCE = "postgres"
 OTHER_VERSION = "server version mismatch"
 _EXPORT = text("SELECT pg_export_snapshot()")
 # The session does nothing while pg_dump reads.
@@ -67,20 +69,45 @@ def restored(url: URL, path: Path) -> Iterator[URL]:
     _on_server(url, "CREATE DATABASE {} TEMPLATE template0", name)
     try:
         copy = url.set(database=name)
-        options = ["--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction"]
-        _run("pg_restore", [*options, str(path)], copy, quotes_rows=True)
+        load(copy, path)
         yield copy
     finally:
         _on_server(url, "DROP DATABASE {} WITH (FORCE)", name)
 
 
-def _on_server(url: URL, statement: str, name: str) -> None:
+def replace(url: URL, path: Path, ending: str) -> str:
+    """What the dump holds takes the place of the database, which gets a longer name, the result.
+
+    Raises BackupFailed; then it has its own name again.
+    """
+    name = url.database or ""
+    kept = f"{name}_{ending}"
+    # Nobody can rename the database that he is connected to.
+    beside = url.set(database=MAINTENANCE)
+    _on_server(beside, "ALTER DATABASE {} RENAME TO {}", name, kept)
+    try:
+        _on_server(beside, "CREATE DATABASE {} TEMPLATE template0", name)
+        load(url, path)
+    except BackupFailed:
+        _on_server(beside, "DROP DATABASE IF EXISTS {}", name)
+        _on_server(beside, "ALTER DATABASE {} RENAME TO {}", kept, name)
+        raise
+    return kept
+
+
+def load(url: URL, path: Path) -> None:
+    """Into an empty database: all of the dump or nothing. Raises BackupFailed."""
+    options = ["--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction"]
+    _run("pg_restore", [*options, str(path)], url, quotes_rows=True)
+
+
+def _on_server(url: URL, statement: str, *names: str) -> None:
     try:
         options = _connect_options(url) | {"connect_timeout": CONNECT_SECONDS}
         with psycopg.connect(make_conninfo(**options), autocommit=True) as connection:
-            connection.execute(sql.SQL(statement).format(sql.Identifier(name)))
+            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
     except psycopg.Error as error:
-        raise BackupFailed(f"The database {name}, to try the file in: {_first_line(str(error))}") from error
+        raise BackupFailed(f"The database {names[0]}: {_first_line(str(error))}") from error
 
 
 def _connect_options(url: URL) -> dict[str, Any]:

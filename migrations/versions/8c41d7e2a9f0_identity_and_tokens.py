@@ -1,7 +1,7 @@
 """Which database this is, and a random token for each attempt.
 
 Revision ID: 8c41d7e2a9f0
-Revises: 5d1e8a40c7b2
+Revises: a1c07e5d9b34
 """
 
 from __future__ import annotations

@@ -67,6 +67,7 @@ COMMANDS = [
     ("inbound",),
     ("messages",),
     ("reply",),
+    ("restore",),
     ("batch",),
     ("bulk",),
     ("doctor",),

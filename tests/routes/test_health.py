@@ -54,8 +54,25 @@ def test_a_worker_that_stopped_is_told_and_takes_no_callback_away(caller: Caller
     assert after.json == {
         "status": "ready",
         "checks": {"database": "ok", "queue": "ok", "worker": "ok", "inbox": "ok"},
+        "sending": {"witness": "ok", "recovery": "ok"},
         "oldest_report_seconds": 0.0,
     }
+
+
+def test_a_recovery_and_a_witness_that_cannot_be_written_are_told_and_make_nobody_unready(
+    caller: Caller, database: Database
+) -> None:
+    health.beat(database, "worker-1")
+    with database.write() as connection:
+        now = database.now(connection)
+        database.rollback.open(connection, "restored", now)
+        row = {"folder_id": "a", "host": "sms-1", "path": "/w", "seen_at": now, "problem": "No space left"}
+        connection.execute(tables.witness_folders.insert().values(**row))
+    answer = caller.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json is not None
+    assert "sms-1:/w: No space left" in answer.json["sending"]["witness"]
+    assert "nothing is sent yet" in answer.json["sending"]["recovery"]
 
 
 def test_a_worker_that_fell_silent_is_told(caller: Caller, database: Database) -> None:

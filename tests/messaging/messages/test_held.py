@@ -10,7 +10,7 @@ from messaging.batches import control, upkeep
 from messaging.batches.progress import get_batch, watch
 from messaging.batches.upkeep import BatchUpkeep
 from messaging.consent import ledger
-from messaging.messages import held
+from messaging.messages import held, lost_texts
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.operations import sweep
 from messaging.operations.audit import audit
@@ -20,7 +20,7 @@ from tests.support import delivery
 from tests.support.delivery import Clock
 
 pytest_plugins = ["tests.support.delivery_fixtures"]
-WHY = held.DATABASE_RESTORED
+WHY = lost_texts.REASON
 
 
 def hold(database: Database, *ids: int, reason: str = WHY) -> list[int]:

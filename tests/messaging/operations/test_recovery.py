@@ -7,23 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import insert, update
 
 from messaging.batches import importer, upload
 from messaging.conversations import handler_runner
 from messaging.messages import accept
 from messaging.messages.accept import SendRequest
 from messaging.messages.idempotency import SentBeforeRestore
-from messaging.operations import audit, health, sweep
+from messaging.operations import audit, doctor, health, recovery, sweep
+from messaging.operations.doctor import Finding, examine
+from messaging.operations.metrics import Gauges
 from messaging.operations.recovery import REASON, Recoverer
 from messaging.sending.sender import MessageSender
 from messaging.sending.triggers import TriggerSender
 from messaging.sending.witness import files_in
+from messaging.service import Service
 from messaging.storage import rollback, tables
 from messaging.storage.database import Database, utc_now
 from tests.support.callback_rows import inbound, open_inbox, report
 from tests.support.delivery import (
     Clock,
+    begin_posting,
+    change,
     claim_one,
     count,
     every,
@@ -40,7 +45,9 @@ from tests.support.delivery import (
 )
 from tests.support.fake_provider import FakeProvider
 from tests.support.snapshots import Snapshot
+from tests.support.stack import eventually
 from utils.errors import ProviderUnreachable, Recovering
+from utils.json_shapes import rfc3339
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 
@@ -205,6 +212,8 @@ def test_an_id_that_was_given_again_is_another_text(
     before.put_back(database)
     (again,) = queue(database, phone(2))
     assert again == lost
+    # The clock was set back meanwhile: the hash of the recipient tells all the same.
+    change(database, tables.messages, again, created_at=utc_now() - timedelta(hours=1))
     machine.start()
     machine.send()
     found = machine.recover()
@@ -323,7 +332,7 @@ def test_during_a_recovery_nothing_that_was_claimed_before_is_posted(
 ) -> None:
     queue(database, phone(1))
     (claim,) = machine.sender._claim().claims
-    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.RESTORED, now))
+    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.COUNTER_FELL, now))
     assert machine.sender._wait_for_turn(claim) is None
     machine.recover()
     assert machine.send() == 1
@@ -350,6 +359,61 @@ def test_an_answer_that_comes_during_the_recovery_settles_its_texts(
     other.close()
     assert statuses_of(database) == ["accepted"] * 2
     assert audit.audit(database).problems == []
+
+
+def test_an_answer_that_comes_before_the_recovery_waits_for_it(
+    database: Database, fake_at: FakeProvider, machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue(database, *phones(2))
+    before = Snapshot(database)
+    fake_at.hold.clear()
+    thread = threading.Thread(target=machine.send, daemon=True)
+    thread.start()
+    assert fake_at.arrived.acquire(timeout=TIMEOUT_SECONDS)
+    before.put_back(database)
+    fake_at.hold.set()
+    eventually(lambda: "a write waits for the database" in caplog.text, "there is nothing to record it in")
+    assert statuses_of(database) == ["queued"] * 2
+    other = Machine(machine.settings, machine.client)
+    other.send()
+    other.recover()
+    thread.join(TIMEOUT_SECONDS)
+    other.close()
+    assert statuses_of(database) == ["accepted"] * 2
+    assert len(fake_at.posts) == 1
+
+
+def test_the_witness_is_read_after_the_line_of_a_last_check_that_had_begun(
+    database: Database, fake_at: FakeProvider, machine: Machine
+) -> None:
+    """A process that stops between the two would else append when everybody has read."""
+    queue(database, phone(1))
+    machine.beat()
+    before = Snapshot(database)
+    machine.beat()
+    (claim,) = machine.sender._claim().claims
+    other = Machine(machine.settings, machine.client)
+    waits = threading.Event()
+    await_last_checks = other.recoverer._await_last_checks
+
+    def announce() -> None:
+        waits.set()
+        await_last_checks()
+
+    other.recoverer._await_last_checks = announce  # type: ignore[method-assign]
+    with machine.sender.witness.turn():
+        posting = begin_posting(machine.database, claim)
+        before.put_back(database)
+        with pytest.raises(rollback.WentBackwards):
+            other.beat()
+        reader = threading.Thread(target=other.recoverer.step, daemon=True)
+        reader.start()
+        assert waits.wait(TIMEOUT_SECONDS)
+        reader.join(0.2)
+        machine.sender.witness.note(posting)
+    reader.join(TIMEOUT_SECONDS)
+    other.close()
+    assert statuses_of(database) == ["unknown"]
 
 
 def test_a_report_settles_what_the_recovery_made_unknown(
@@ -539,3 +603,143 @@ def test_an_inbox_that_cannot_be_read_is_waited_for_and_then_done_without(
     assert not recoverer.step()
     (found,) = every(database, tables.recoveries)
     assert (found.fetched, found.closed_at is None) == (None, False)
+
+
+def register_other(database: Database) -> str:
+    """A machine that has sent before and does not start again."""
+    row = {"folder_id": "f" * 32, "host": "gone", "path": "/gone"}
+    in_write(
+        database,
+        lambda connection, now: connection.execute(insert(tables.witness_folders).values(**row, seen_at=now)),
+    )
+    return "gone"
+
+
+def test_a_machine_that_stays_silent_keeps_what_was_due_held(
+    database: Database, fake_at: FakeProvider, machine: Machine
+) -> None:
+    register_other(database)
+    queue(database, *phones(2))
+    later = utc_now() + timedelta(hours=1)
+    queue(database, phone(5), due_at=later)
+    before = Snapshot(database)
+    machine.send()
+    before.put_back(database)
+    queue(database, phone(3))
+    machine.start()
+    machine.send()
+    clock = Clock(machine.database)
+    assert machine.recoverer.step()
+    assert machine.recoverer.step()
+    assert machine.send() == 0
+    clock.step(minutes=2)
+    found = machine.recover()
+    assert (found.unknown, found.held) == (2, 1)
+    assert machine.send() == 0
+    assert statuses_of(database) == ["unknown", "unknown", "queued", "held"]
+    assert message_to(database, phone(3)).reason == REASON
+    assert audit.audit(database).problems == []
+
+
+def test_a_machine_that_comes_back_later_makes_unknown_what_it_had_sent_of_the_held(
+    database: Database, fake_at: FakeProvider, machine: Machine, tmp_path: Path
+) -> None:
+    elsewhere = machine.settings.model_copy(update={"witness_dir": str(tmp_path / "other")})
+    other = Machine(elsewhere, machine.client)
+    other.recoverer.step()
+    queue(database, *phones(2))
+    machine.beat()
+    before = Snapshot(database)
+    machine.beat()
+    assert other.send() == 2
+    before.put_back(database)
+    machine.start()
+    clock = Clock(machine.database)
+    machine.send()
+    clock.step(minutes=3)
+    assert machine.recover().held == 2
+    assert statuses_of(database) == ["held", "held"]
+    other.start()
+    other.send()
+    assert other.recoverer.step()
+    assert machine.recover().unknown == 2
+    other.close()
+    assert statuses_of(database) == ["unknown", "unknown"]
+    assert sorted(sent(fake_at)) == phones(2)
+
+
+def test_a_restored_database_of_which_no_witness_is_left_holds_what_was_due(
+    database: Database, fake_at: FakeProvider, machine: Machine
+) -> None:
+    queue(database, *phones(2))
+    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.RESTORED, now))
+    assert machine.recover().held == 2
+    assert machine.send() == 0
+    assert statuses_of(database) == ["held", "held"]
+
+
+def findings_of(machine: Machine) -> dict[str, Finding]:
+    service = Service(machine.settings)
+    try:
+        return {one.part: one for one in examine(service)}
+    finally:
+        service.database.close()
+
+
+@pytest.fixture
+def is_migrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' tables are made without Alembic."""
+    monkeypatch.setattr(doctor, "require_migrated", lambda _database: None)
+
+
+@pytest.mark.usefixtures("is_migrated")
+def test_the_doctor_and_the_audit_tell_from_when_to_when_records_are_missing(
+    database: Database, machine: Machine
+) -> None:
+    assert findings_of(machine)["recovery"].is_well
+    machine.beat()
+    beat_at = every(database, tables.database_identity)[0].beat_at
+    queue(database, *phones(2))
+    before = Snapshot(database)
+    machine.send()
+    before.put_back(database)
+    machine.start()
+    machine.send()
+    assert "nothing is sent yet" in findings_of(machine)["recovery"].says
+    opened_at = machine.recover().opened_at
+    found = findings_of(machine)["recovery"]
+    assert not found.is_well
+    assert f"from {rfc3339(beat_at)} to {rfc3339(opened_at)}: 1 POSTs had left, 2 messages" in found.says
+    (listed,) = (one for one in audit.audit(database).listed if one["kind"] == "records_missing")
+    assert listed["detail"] == found.says
+    assert audit.audit(database).counts["recoveries"] == 1
+    gauges = {one.name: one.values[""] for one in Gauges(database).read() if one.label is None}
+    assert (gauges["sms_recovering"], gauges["sms_recoveries"], gauges["sms_recovered_unknown"]) == (0, 1, 2)
+
+
+@pytest.mark.usefixtures("is_migrated")
+def test_a_witness_that_cannot_be_written_is_told_and_makes_nobody_unready(
+    database: Database, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert findings_of(machine)["witness"].is_well
+    full = "No space left on device"
+    monkeypatch.setattr(recovery, "find_problem", lambda _folder: full)
+    monkeypatch.setattr(doctor, "find_problem", lambda _folder: full)
+    machine.start()
+    machine.recoverer._folder_id = None
+    machine.recoverer.step()
+    found = findings_of(machine)["witness"]
+    assert (found.is_well, full in found.says) == (False, True)
+    service = Service(machine.settings)
+    assert full in health.sending_state(service)["witness"]
+    assert health.sending_state(service)["recovery"] == "ok"
+    service.database.close()
+    assert {one.name: one for one in Gauges(database).read()}["sms_witness_unwritable"].values[""] == 1
+
+
+def test_two_processes_of_one_machine_have_one_folder(database: Database, machine: Machine) -> None:
+    machine.start()
+    machine.recoverer.step()
+    assert count(database, tables.witness_folders) == 1
+    names = {path.name for path in Path(machine.settings.witness_dir).iterdir()}
+    assert not {name for name in names if name.startswith(("id-", "probe-"))}
