@@ -15,7 +15,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-che
 UNREACHABLE = "Not installed: see above. Without a network the package index cannot be reached"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format format-check lint types migration benchmark torture proof proof-of-proof pins pins-check
+.PHONY: help run test check format format-check lint types migration benchmark torture proof proof-of-proof pins pins-check screenshots
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,9 @@ proof: $(DEVELOPMENT) ## end the process at every step of every scenario, try ev
 
 proof-of-proof: $(DEVELOPMENT) ## plant faults in a copy of the source: each has to be found
 	@$(BIN)/python -m tests.proof.planted $(ARGS)
+
+screenshots: $(DEVELOPMENT) ## pictures of every page of a seeded demo, into screenshots/ (some: make screenshots ARGS=overview)
+	@$(BIN)/python -m tests.pages.screenshots $(ARGS)
 
 pins: $(DEVELOPMENT) ## compile requirements*.in into requirements*.txt
 	@$(COMPILE) requirements.in --output-file requirements.txt

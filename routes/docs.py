@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, cast
 
-from flask import Blueprint, Flask, current_app, redirect, render_template, url_for
+from flask import Blueprint, Flask, current_app, render_template
 from flask_openapi.openapi import OpenAPI
 from markupsafe import Markup, escape
-from werkzeug.wrappers import Response
 
 CALLERS = "Anyone: it tells what the service can do, nothing of what it did."
 UNTOLD = frozenset({"HEAD", "OPTIONS"})
@@ -39,12 +38,6 @@ def with_code(text: str) -> Markup:
     return Markup().join(
         Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
     )
-
-
-@docs_bp.get("/")
-def show_start() -> Response:
-    """Leads to the documentation."""
-    return redirect(url_for("docs.show_docs"))
 
 
 @docs_bp.get("/docs")

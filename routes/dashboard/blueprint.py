@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import (
     Blueprint,
     Flask,
@@ -19,8 +21,9 @@ from werkzeug.wrappers import Response
 from messaging.access import operators, sessions
 from messaging.access.actor import Actor, acting
 from messaging.access.operators import ADMIN, VIEWER, Operator
-from routes.dashboard.roles import NEEDED, PUBLIC
+from routes.dashboard.roles import NEEDED, PUBLIC, UPLOADS
 from routes.service import current_service
+from routes.uploads import begin_upload
 from utils.errors import Busy, Forbidden, NotFound, ServiceError, StorageUnavailable
 from utils.secret_files import read_or_make
 from utils.settings import Settings
@@ -62,11 +65,13 @@ def require_operator() -> Response | None:
         return redirect(url_for("dashboard.show_login", next=request.full_path.rstrip("?")), 303)
     if g.operator is not None:
         acting.set(Actor(f"operator:{g.operator.name}", request.remote_addr))
-    if request.method != "GET":
-        csrf.protect()
     needed = NEEDED.get(endpoint, VIEWER if request.method == "GET" else ADMIN)
     if endpoint not in PUBLIC and not g.operator.may(needed):
         raise Forbidden(f"This needs the role {needed}; yours is {g.operator.role}", code="missing_role")
+    if endpoint in UPLOADS:
+        begin_upload()
+    if request.method != "GET":
+        csrf.protect()
     return None
 
 
@@ -108,7 +113,7 @@ def show_error(error: ServiceError) -> tuple[str, int]:
     return render_template("dashboard/error.html", sentence=error.message, status=status), status
 
 
-def done(sentence: str, endpoint: str) -> Response:
+def done(sentence: str, endpoint: str, **values: Any) -> Response:
     """After a form: the page again, by GET, with one sentence that says what was done."""
     flash(sentence)
-    return redirect(url_for(f"dashboard.{endpoint}"), 303)
+    return redirect(url_for(f"dashboard.{endpoint}", **values), 303)

@@ -1,20 +1,130 @@
-"""How the pages write times and states."""
+"""How the pages write times, numbers, money, states and people."""
 
 from __future__ import annotations
 
+import secrets
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from flask import g
+from markupsafe import Markup
+
+from messaging.access.operators import SENDER
+from routes.dashboard import words
 from routes.dashboard.blueprint import dashboard_bp
 from routes.service import current_service
-from utils.local_times import show_local_time
+from utils import reasons
+from utils.local_times import show_local_time, show_local_times
+from utils.phone_numbers import mask_phone
+
+dashboard_bp.add_app_template_filter(words.status_word)
+dashboard_bp.add_app_template_filter(words.batch_word)
+dashboard_bp.add_app_template_global(lambda: secrets.token_hex(16), "random_key")
+dashboard_bp.add_app_template_global(lambda: current_service().settings.time_zone, "time_zone")
+
+
+@dashboard_bp.app_template_test("has_tone")
+def has_tone(status: str, tone: str) -> bool:
+    return words.status_word(status).tone == tone
 
 
 @dashboard_bp.app_template_filter("local")
 def as_local_time(rfc3339: str | None) -> str:
     """In TIME_ZONE; nothing for none."""
-    zone = ZoneInfo(current_service().settings.time_zone)
-    return "" if rfc3339 is None else show_local_time(rfc3339, zone)
+    return "" if rfc3339 is None else show_local_time(rfc3339, _zone())
+
+
+@dashboard_bp.app_template_filter("short")
+def as_short_time(rfc3339: str | None) -> Markup:
+    """`29 Nov 15:51`, with the year where it is another; the whole time, with its zone, is told on pointing."""
+    if rfc3339 is None:
+        return Markup()
+    at, now = _at(rfc3339), datetime.now(_zone())
+    shown = f"{at:%-d %b %H:%M}" if at.year == now.year else f"{at:%-d %b %Y}"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(rfc3339, as_local_time(rfc3339), shown)
+
+
+@dashboard_bp.app_template_filter("local_day")
+def as_local_day(rfc3339: str) -> str:
+    """`Tue 24 Nov 2026`."""
+    return f"{_at(rfc3339):%a %-d %b %Y}"
+
+
+@dashboard_bp.app_template_filter("local_clock")
+def as_local_clock(rfc3339: str) -> str:
+    return f"{_at(rfc3339):%H:%M}"
+
+
+@dashboard_bp.app_template_filter("local_times")
+def as_local_times(sentence: str) -> str:
+    return show_local_times(sentence, _zone())
+
+
+@dashboard_bp.app_template_filter("number")
+def as_number(value: int | None) -> str:
+    return f"{value or 0:,}"
+
+
+@dashboard_bp.app_template_filter("amount")
+def as_amount(amount: str) -> str:
+    """Two digits behind the point where more are zeros: `1,862.50`, `0.8000` stays `0.80`."""
+    return f"{float(amount):,.2f}"
+
+
+@dashboard_bp.app_template_filter("cost_words")
+def as_cost(cost: Any) -> str:
+    """Of money as the API writes it, or the word `unknown`."""
+    if not isinstance(cost, dict):
+        return "not known yet"
+    return f"{cost['currency'] or ''} {as_amount(cost['amount'])}".strip()
+
+
+@dashboard_bp.app_template_filter("percent")
+def as_percent(share: float) -> str:
+    return f"{share:.0%}"
+
+
+@dashboard_bp.app_template_filter("share")
+def as_share(count: int, whole: int) -> Markup:
+    part = f" <small>{count / whole:.0%}</small>" if whole else ""
+    return Markup(f"{count:,}{part}")  # noqa: S704 (numbers only)
+
+
+@dashboard_bp.app_template_filter("duration")
+def as_duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@dashboard_bp.app_template_filter("of_status")
+def of_status(counts: dict[str, int], status: str) -> int:
+    return counts.get(status, 0)
+
+
+@dashboard_bp.app_template_filter("phone")
+def as_phone(phone: str | None) -> str:
+    """Masked for a role that only looks."""
+    operator = g.get("operator")
+    may_see = operator is not None and operator.may(SENDER)
+    return phone or "" if may_see else mask_phone(phone or "")
+
+
+@dashboard_bp.app_template_filter("explain")
+def as_explanation(reason: str | None) -> str:
+    found = reasons.explain(reason)
+    return found.explanation if found else (reason or "").replace("_", " ")
+
+
+@dashboard_bp.app_template_filter("source_word")
+def as_source(source: str) -> str:
+    return words.SOURCE_WORDS.get(source, source.replace("_", " "))
+
+
+@dashboard_bp.app_template_filter("event_source")
+def as_event_source(source: str) -> str:
+    return words.EVENT_WORDS.get(source, source)
 
 
 @dashboard_bp.app_template_filter("as_words")
@@ -29,3 +139,11 @@ def _words(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(str(part) for part in value.values() if part is not None)
     return "none" if value is None else str(value)
+
+
+def _zone() -> ZoneInfo:
+    return ZoneInfo(current_service().settings.time_zone)
+
+
+def _at(rfc3339: str) -> datetime:
+    return datetime.fromisoformat(rfc3339).astimezone(_zone())

@@ -118,11 +118,6 @@ def test_the_page_holds_no_inline_script_or_style_and_asks_no_other_host(app: Op
     assert not re.search(r"(href|src)=\"(https?:)?//", page)
 
 
-def test_the_start_leads_to_the_documentation(app: OpenAPI) -> None:
-    answer = app.test_client().get("/")
-    assert (answer.status_code, answer.headers["Location"]) == (302, "/docs")
-
-
 def test_vendored_files_are_the_ones_that_were_taken() -> None:
     table = (VENDOR / "VENDORED.md").read_text()
     rows = re.findall(r"^\| `([^`]+)` \|.*`([0-9a-f]{64})` \|$", table, re.MULTILINE)

@@ -17,7 +17,6 @@ OPEN = {
     ("GET", "/login"),
     ("POST", "/login"),
     ("GET", "/password/<token>"),
-    ("GET", "/"),
     ("GET", "/docs"),
     ("GET", "/docs/swagger/<path:filename>"),
     ("GET", "/healthz"),

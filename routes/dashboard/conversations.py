@@ -1,0 +1,104 @@
+"""Conversations: who wrote to us, and our answers."""
+
+from __future__ import annotations
+
+from flask import render_template, request
+from werkzeug.wrappers import Response
+
+from messaging.consent import views as opt_out_views
+from messaging.consent.views import LedgerFilters
+from messaging.conversations import inbound_views, threads, views
+from messaging.messages.views import MessageFilters, list_messages
+from routes.dashboard.blueprint import dashboard_bp, done
+from routes.service import current_database, current_service
+from utils.errors import InvalidInput
+from utils.phone_numbers import read_query_phone
+
+CALLERS = "Operators with the role `sender` or more: numbers and words of people stand there."
+PAGE = 30
+OPERATOR = "operator"
+
+
+@dashboard_bp.get("/conversations")
+def show_conversations() -> str:
+    """Everyone who wrote to us, latest first."""
+    only_unread = request.args.get("unread") == "1"
+    found = views.list_conversations(
+        current_database(), request.args.get("cursor"), PAGE, only_unread=only_unread
+    )
+    return render_template("dashboard/conversations.html", page=found, only_unread=only_unread)
+
+
+@dashboard_bp.get("/conversations/<phone>")
+def show_conversation(phone: str) -> str:
+    """Both directions of one number, and a box to answer."""
+    return _conversation(phone)
+
+
+@dashboard_bp.get("/conversations/<phone>/texts")
+def show_texts(phone: str) -> str:
+    """The part of the page that changes while texts come."""
+    return render_template("dashboard/texts.html", **_read(phone))
+
+
+@dashboard_bp.post("/conversations/<phone>/reply")
+def reply(phone: str) -> Response | tuple[str, int]:
+    """Answers, once: a second press of the button finds the first one's key."""
+    text, key = request.form.get("text", ""), request.form.get("once") or None
+    try:
+        threads.say(current_database(), _e164(phone), text, key)
+    except InvalidInput as error:
+        return _conversation(phone, text=text, error=error.message), 400
+    return done("Your answer is on its way.", "show_conversation", phone=phone)
+
+
+@dashboard_bp.post("/conversations/<phone>/read")
+def mark_read(phone: str) -> Response:
+    """Marks a conversation as read."""
+    threads.mark_read(current_database(), _e164(phone))
+    return done("Marked as read.", "show_conversations")
+
+
+@dashboard_bp.post("/conversations/<phone>/stop")
+def stop_texting(phone: str) -> Response:
+    """Takes a text for the opt-out that a person reads in it."""
+    opt_out_views.stop(current_database(), _e164(phone), None, "read in a text", OPERATOR)
+    return done("This number is not texted any more.", "show_conversation", phone=phone)
+
+
+@dashboard_bp.post("/inbound/<int:id>/release")
+def release_reply(id: int) -> Response:
+    """Sends an answer that is held, or tries a failed handler again."""
+    found = inbound_views.release(current_database(), id)
+    return done("It goes out now.", "show_conversation", phone=found["from"])
+
+
+@dashboard_bp.get("/people/<phone>")
+def show_person(phone: str) -> str:
+    """One number: everything that was sent, received and opted out."""
+    database, number = current_database(), _e164(phone)
+    known = {
+        "messages": list_messages(database, MessageFilters(to=number), limit=PAGE)["items"],
+        "received": inbound_views.list_inbound(database, inbound_views.InboundFilters(number), limit=PAGE)[
+            "items"
+        ],
+        "ledger": opt_out_views.list_entries(database, LedgerFilters(phone=number), limit=PAGE)["items"],
+    }
+    return render_template("dashboard/person.html", phone=number, **known)
+
+
+def _e164(phone: str) -> str:
+    return read_query_phone(phone, current_service().settings.default_region).e164
+
+
+def _read(phone: str) -> dict[str, object]:
+    database, number = current_database(), _e164(phone)
+    found = views.get_conversation(database, number, request.args.get("cursor"), PAGE)
+    blocks = opt_out_views.list_entries(database, LedgerFilters(phone=number, in_force=True), limit=1)[
+        "items"
+    ]
+    return {"phone": number, "conversation": found, "blocks": blocks}
+
+
+def _conversation(phone: str, **known: object) -> str:
+    return render_template("dashboard/conversation.html", **_read(phone), **known)

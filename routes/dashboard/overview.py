@@ -1,0 +1,38 @@
+"""The first page: what happened in the last seven days, and what somebody has to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import render_template
+
+from messaging.operations import health, held, stats
+from routes.dashboard.blueprint import dashboard_bp
+from routes.expensive_calls import expensive_read
+from routes.service import current_service
+from utils.errors import ProviderError
+
+CALLERS = "Operators; offline, where nobody is set, anyone on this machine."
+
+
+@dashboard_bp.get("/")
+def show_overview() -> str:
+    """What happened in the last seven days."""
+    service = current_service()
+    with expensive_read():
+        found = stats.stats(service.database, service.settings.time_zone)
+    known = {"balance": _balance(), "worker": health.worker_problem(service.database), "held": _held()}
+    return render_template("dashboard/overview.html", stats=found, settings=service.settings, **known)
+
+
+def _balance() -> dict[str, Any] | None:
+    """None where Africa's Talking does not answer: the page does not wait for it."""
+    try:
+        return current_service().balance.read()
+    except ProviderError:
+        return None
+
+
+def _held() -> dict[str, int]:
+    with current_service().database.read() as connection:
+        return held.count_held(connection)

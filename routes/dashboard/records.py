@@ -1,0 +1,105 @@
+"""Lists that are looked at now and then: what is held, opt-outs, callbacks, health."""
+
+from __future__ import annotations
+
+from flask import render_template, request
+from werkzeug.wrappers import Response
+
+from messaging.access.actor import acting_name
+from messaging.callbacks.replay import replay
+from messaging.callbacks.views import list_callbacks, require_callback
+from messaging.consent import views as opt_out_views
+from messaging.consent.views import LedgerFilters
+from messaging.operations import doctor, held
+from routes.dashboard.blueprint import dashboard_bp, done
+from routes.service import current_database, current_service
+from utils.errors import InvalidPhone
+from utils.phone_numbers import read_query_phone
+
+CALLERS = (
+    "Operators; an `approver` releases and cancels, an `admin` lifts opt-outs and applies callbacks again."
+)
+PAGE = 50
+OPERATOR = "operator"
+
+
+@dashboard_bp.get("/held")
+def show_held() -> str:
+    """What waits for a person."""
+    found = held.list_held(
+        current_database(), request.args.get("kind") or None, request.args.get("cursor"), PAGE
+    )
+    return render_template("dashboard/held.html", page=found, kinds=held.KINDS)
+
+
+@dashboard_bp.post("/held/<name>/release")
+def release_held(name: str) -> Response:
+    """Lets it go, if nothing else forbids it by now."""
+    became = held.release(current_database(), name, acting_name() or "a person")
+    return done(f"Released: {name.replace(':', ' ')} is {became['status']} now.", "show_held")
+
+
+@dashboard_bp.post("/held/<name>/cancel")
+def cancel_held(name: str) -> Response:
+    """It is never sent."""
+    held.cancel(current_database(), name, acting_name() or "a person")
+    return done(f"Cancelled: {name.replace(':', ' ')} is not sent.", "show_held")
+
+
+@dashboard_bp.get("/opt-outs")
+def show_opt_outs() -> tuple[str, int]:
+    """Who may not be texted, and how we know."""
+    typed, in_force = request.args.get("phone", "").strip(), request.args.get("all") != "1"
+    try:
+        filters, error = LedgerFilters(phone=_e164(typed) if typed else None, in_force=in_force), None
+    except InvalidPhone as refused:
+        filters, error = LedgerFilters(in_force=in_force), refused.message
+    found = opt_out_views.list_entries(current_database(), filters, request.args.get("cursor"), PAGE)
+    known = {"typed": typed, "in_force": in_force, "error": error}
+    return render_template("dashboard/opt_outs.html", page=found, **known), 400 if error else 200
+
+
+@dashboard_bp.post("/opt-outs")
+def add_opt_out() -> Response:
+    """Stops texting a number."""
+    phone, reason = _e164(request.form.get("phone", "")), request.form.get("reason", "").strip() or None
+    opt_out_views.stop(current_database(), phone, None, reason, OPERATOR)
+    return done(f"{phone} is not texted any more.", "show_opt_outs")
+
+
+@dashboard_bp.post("/opt-outs/<phone>/lift")
+def lift_opt_out(phone: str) -> Response:
+    """Texts a number again."""
+    reason = request.form.get("reason", "").strip() or None
+    answer = opt_out_views.lift(current_database(), _e164(phone), None, reason, OPERATOR)
+    elsewhere = f" {answer['elsewhere']['advice']}" if answer["elsewhere"] else ""
+    return done(f"{answer['phone']} may be texted again.{elsewhere}", "show_opt_outs")
+
+
+@dashboard_bp.get("/callbacks")
+def show_callbacks() -> str:
+    """Whatever Africa's Talking posted here, kept raw."""
+    kind, outcome = (request.args.get(name) or None for name in ("kind", "outcome"))
+    found = list_callbacks(current_database(), kind, outcome, request.args.get("cursor"), PAGE)
+    return render_template("dashboard/callbacks.html", page=found, kind=kind, outcome=outcome)
+
+
+@dashboard_bp.post("/callbacks/<int:id>/replay")
+def replay_callback(id: int) -> Response:
+    """Applies one again."""
+    service = current_service()
+    require_callback(service.database, id)
+    counts = replay(service.database, service.settings, ids=[id])
+    still = "It still cannot be applied."
+    return done("It is applied." if counts.applied + counts.unchanged else still, "show_callbacks")
+
+
+@dashboard_bp.get("/health")
+def show_health() -> str:
+    """Each part of the set-up, looked at once."""
+    findings = list(doctor.examine(current_service()))
+    return render_template("dashboard/health.html", findings=findings)
+
+
+def _e164(phone: str) -> str:
+    return read_query_phone(phone, current_service().settings.default_region).e164

@@ -1,0 +1,102 @@
+"""Sends: what was asked for together, how far it is, and holding or ending it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from flask import render_template, request
+from werkzeug.wrappers import Response
+
+from messaging.batches import bill, control, exports, progress
+from messaging.messages.views import MessageFilters, list_messages
+from routes.dashboard.blueprint import dashboard_bp, done
+from routes.expensive_calls import expensive_download, expensive_read
+from routes.service import current_database
+from routes.uploads import limit_silence
+
+CALLERS = "Operators; a `sender` may pause, resume and cancel."
+PAGE = 25
+FIRST_MESSAGES = 10
+
+
+@dashboard_bp.get("/sends")
+def show_sends() -> str:
+    """Sends, newest first."""
+    with expensive_read():
+        found = progress.list_batches(current_database(), request.args.get("cursor"), PAGE)
+    return render_template("dashboard/sends.html", page=found)
+
+
+@dashboard_bp.get("/sends/<int:id>")
+def show_send(id: int) -> str:
+    """One send: how far it is, what came of it, its bill, its downloads."""
+    database = current_database()
+    with expensive_read():
+        batch, costs = progress.get_batch(database, id), bill.bill(database, id)
+        messages = list_messages(database, MessageFilters(batch_id=id), limit=FIRST_MESSAGES)
+    return render_template("dashboard/send.html", batch=batch, bill=costs, messages=messages["items"])
+
+
+@dashboard_bp.get("/sends/<int:id>/progress")
+def show_send_progress(id: int) -> str:
+    """The part of the page that changes while it is sent."""
+    batch = progress.get_batch(current_database(), id)
+    return render_template("dashboard/send_progress.html", batch=batch)
+
+
+@dashboard_bp.post("/sends/<int:id>/pause")
+def pause_send(id: int) -> Response:
+    """Holds a send."""
+    control.pause(current_database(), id)
+    return done(
+        "Paused. What is on its way arrives; nothing more leaves until you resume.", "show_send", id=id
+    )
+
+
+@dashboard_bp.post("/sends/<int:id>/resume")
+def resume_send(id: int) -> Response:
+    """Lets a paused send go on."""
+    control.resume(current_database(), id)
+    return done("It goes on.", "show_send", id=id)
+
+
+@dashboard_bp.post("/sends/<int:id>/cancel")
+def cancel_send(id: int) -> Response:
+    """Ends a send."""
+    found = control.cancel(current_database(), id)
+    return done(f"Cancelled: {found['message']}.", "show_send", id=id)
+
+
+@dashboard_bp.get("/sends/<int:id>/refused.csv")
+def download_refused(id: int) -> Response:
+    """The rows that were not taken."""
+    database = current_database()
+    return _csv(lambda: exports.refused_csv(database, id), f"send-{id}-refused.csv")
+
+
+@dashboard_bp.get("/sends/<int:id>/duplicates.csv")
+def download_duplicates(id: int) -> Response:
+    """The rows that stood there before."""
+    database = current_database()
+    return _csv(lambda: exports.duplicates_csv(database, id), f"send-{id}-duplicates.csv")
+
+
+@dashboard_bp.get("/sends/<int:id>/messages.csv")
+def download_messages(id: int) -> Response:
+    """Every message of a send."""
+    database = current_database()
+    return _csv(lambda: exports.messages_csv(database, id), f"send-{id}-messages.csv")
+
+
+@dashboard_bp.get("/sends/<int:id>/undelivered.csv")
+def download_undelivered(id: int) -> Response:
+    """Whom it did not reach, and what to do."""
+    database = current_database()
+    return _csv(lambda: exports.undelivered_csv(database, id), f"send-{id}-undelivered.csv")
+
+
+def _csv(start: Callable[[], Iterator[str]], name: str) -> Response:
+    limit_silence()
+    answer = expensive_download(start)
+    answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return answer

@@ -1,0 +1,140 @@
+// Every form works without this. It follows what changes, counts a text while it is typed, and keeps a chosen file.
+
+const FIRST_WAIT = 2000;
+const LONGEST_WAIT = 30000;
+
+for (const element of document.querySelectorAll("[data-poll]")) {
+  follow(element);
+}
+
+// Waits longer while nothing changes, not at all in a hidden tab, and stops when what it follows is finished.
+async function follow(element) {
+  let wait = FIRST_WAIT;
+  while (!element.querySelector("[data-finished]")) {
+    await new Promise((resolve) => setTimeout(resolve, wait));
+    if (document.hidden) {
+      continue;
+    }
+    try {
+      const answer = await fetch(element.dataset.poll, { redirect: "manual" });
+      if (!answer.ok) {
+        return;
+      }
+      const text = await answer.text();
+      wait = show(element, text) ? FIRST_WAIT : Math.min(wait * 1.5, LONGEST_WAIT);
+    } catch {
+      wait = Math.min(wait * 2, LONGEST_WAIT);
+    }
+  }
+}
+
+// Whether it was something new. Somebody who reads at the end stays at the end.
+function show(element, text) {
+  if (element.dataset.shown === text) {
+    return false;
+  }
+  const isNew = "shown" in element.dataset;
+  const isAtEnd = element.scrollHeight - element.scrollTop - element.clientHeight < 40;
+  element.dataset.shown = text;
+  element.innerHTML = text;
+  if (isAtEnd) {
+    element.scrollTop = element.scrollHeight;
+  }
+  return isNew;
+}
+
+for (const element of document.querySelectorAll(".texts")) {
+  element.scrollTop = element.scrollHeight;
+}
+
+document.addEventListener("keydown", (event) => {
+  const field = document.querySelector("[data-slash]");
+  const isTyping = event.target.closest("input, textarea, select");
+  if (event.key === "/" && field && !isTyping) {
+    event.preventDefault();
+    field.focus();
+  }
+});
+
+for (const form of document.querySelectorAll("[data-enter-sends]")) {
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.target.matches("textarea")) {
+      event.preventDefault();
+      form.requestSubmit();
+    }
+  });
+}
+
+for (const field of document.querySelectorAll("[data-measure]")) {
+  let timer;
+  const count = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => measure(field), 250);
+  };
+  field.addEventListener("input", count);
+  if (field.value) {
+    count();
+  }
+}
+
+async function measure(field) {
+  const place = document.getElementById(field.getAttribute("aria-describedby"));
+  const body = new FormData();
+  body.set("csrf_token", field.form.elements.csrf_token.value);
+  body.set("text", field.value);
+  const answer = await fetch(field.dataset.measure, { method: "POST", body });
+  if (!answer.ok) {
+    return;
+  }
+  const found = await answer.json();
+  const parts = found.parts === 1 ? "1 part" : `${found.parts} parts`;
+  place.textContent = `${found.characters} characters, ${parts}.`;
+  if (found.character) {
+    place.append(` “${found.character}” makes each part shorter: 70 characters in place of 160. `);
+    if (found.alternative) {
+      place.append(replacer(field, found));
+    }
+  }
+}
+
+function replacer(field, found) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "link";
+  button.textContent = `Write “${found.alternative}” instead`;
+  button.addEventListener("click", () => {
+    field.value = field.value.replaceAll(found.character, found.alternative);
+    field.focus();
+    measure(field);
+  });
+  return button;
+}
+
+// The check comes into the same page, so that the file that was chosen stays chosen.
+const send = document.querySelector("[data-send]");
+send?.addEventListener("submit", async (event) => {
+  const button = event.submitter;
+  if (!button?.hasAttribute("data-check")) {
+    // A second press would be the same send; it need not be made at all.
+    setTimeout(() => button?.setAttribute("disabled", ""), 0);
+    return;
+  }
+  event.preventDefault();
+  const place = document.getElementById("check");
+  place.textContent = "Reading the file…";
+  button.disabled = true;
+  try {
+    const answer = await fetch(send.action, { method: "POST", body: new FormData(send) });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const found = page.getElementById("check");
+    place.replaceChildren(...(found ?? page.querySelector("main")).childNodes);
+    place.querySelector("[data-choose-again]")?.remove();
+    place.scrollIntoView({ block: "nearest" });
+  } catch {
+    place.textContent = "The service did not answer. Nothing was sent: check again.";
+  }
+  button.disabled = false;
+});
+
+// What was checked is no longer what stands in the form.
+send?.addEventListener("input", () => document.getElementById("check").replaceChildren());

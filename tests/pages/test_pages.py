@@ -1,0 +1,289 @@
+"""Each page's main task in real Chromium, on real processes: web, worker, simulator."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.pages.demo import ASKERS, CALL, LOST, PASSWORD, TEXT, call, demo, log_in, says, seed
+from tests.pages.screenshots import PAGES
+from tests.support.stack import Stack, eventually
+
+pytestmark = [pytest.mark.browser, pytest.mark.processes]
+NARROW = {"width": 360, "height": 740}
+# Both presses become a submit, as without our script.
+BY_THE_BROWSER = (
+    "document.querySelector('[formaction]').form"
+    ".addEventListener('submit', event => event.stopImmediatePropagation(), true)"
+)
+# Ends the session, or leads out of the pages.
+NOT_FOLLOWED = ("/docs", "/static/", "/v1/")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with demo(tmp_path_factory.mktemp("pages")) as found:
+        seed(found)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, stack: Stack) -> Iterator[Page]:
+    """Of an admin. What a page may not do is a failure of the test: errors in the console, requests elsewhere."""
+    page = browser.new_page(viewport=NARROW)  # type: ignore[arg-type]
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.extend([message.text] * (message.type == "error")))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: complaints.extend([request.url] * (not is_ours(request.url, stack))))
+    log_in(page, stack)
+    yield page
+    page.close()
+    assert [one for one in complaints if "status of 40" not in one] == []
+
+
+def is_ours(url: str, stack: Stack) -> bool:
+    return url.startswith((stack.web_url, "data:", "blob:"))
+
+
+def received(stack: Stack, phone: str) -> list[str]:
+    items = stack.session.get(f"{stack.simulator_url}/_simulator/ledger", timeout=10).json()["items"]
+    return [one["text"] for one in items if one["to"] == phone]
+
+
+def figures(page: Page) -> dict[str, int]:
+    """Of the first list of figures on the page."""
+    terms = page.locator("dl.figures").first.locator("div").all()
+    found = {one.locator("dt").inner_text(): one.locator("dd").inner_text() for one in terms}
+    return {
+        name: int(value.replace(",", "")) for name, value in found.items() if re.fullmatch(r"[\d,]+", value)
+    }
+
+
+def test_a_file_of_two_thousand_is_sent_from_choosing_it_to_delivered(
+    page: Page, stack: Stack, tmp_path: Path
+) -> None:
+    rows = ["Mobile No,name"]
+    rows += [f"+25471130{place:04d},{('Élodie', 'Wanjiru', 'Ngozi')[place % 3]}" for place in range(1400)]
+    rows += [f"0711 3{place:02d} {place % 1000:03d},Amina" for place in range(20, 40)]
+    rows += ["+254711300001,Wanjiru", "12345,Baraka", "NULL,Mutua"]
+    # The simulator's special endings are not deliveries.
+    rows = [one for one in rows if not re.match(r"\+25471130(0[45]0\d|090[0-3])", one)]
+    file = tmp_path / "patients.csv"
+    file.write_text("\n".join(rows).replace("Mobile No", "mobile"), "utf-8")
+    page.goto(f"{stack.web_url}/sends/new")
+    page.get_by_label("A file").set_input_files(file)
+    page.get_by_label("Text.").fill(TEXT)
+    expect(page.locator("#length")).to_contain_text("1 part")
+    page.get_by_label("Name, for the list").fill("Two thousand")
+    page.get_by_role("button", name="Check").click()
+    page.get_by_role("heading", name="What it comes to").wait_for()
+    found = figures(page)
+    assert (found["Duplicates"], found["Refused rows"]) == (1, 2)
+    assert found["Texts"] == len(rows) - 1 - 3
+    expect(page.get_by_text("Dear Élodie, the clinic")).to_be_visible()
+    page.get_by_role("button", name=re.compile(rf"^Send {found['Texts']:,} texts")).click()
+    page.wait_for_url(re.compile(r"/sends/\d+$"))
+    page.locator("[data-finished]").wait_for(timeout=60_000)
+    batch_id = int(page.url.rsplit("/", 1)[1])
+    wanted = {"delivered": found["Texts"]}
+    eventually(lambda: call(stack, "GET", f"/v1/batches/{batch_id}")["counts"] == wanted, "all", 60)
+    page.reload()
+    assert figures(page)["Delivered"] == found["Texts"]
+    items = stack.session.get(f"{stack.simulator_url}/_simulator/ledger", timeout=30).json()["items"]
+    mine = [
+        one for one in items if "the clinic is open" in one["text"] and not one["to"].startswith("+25471120")
+    ]
+    assert len({one["to"] for one in mine}) == len(mine) == found["Texts"]
+    with page.expect_download() as download:
+        page.get_by_role("link", name="refused rows").click()
+    refused = Path(download.value.path()).read_text("utf-8-sig")
+    assert len(refused.splitlines()) == 3
+
+
+def test_a_wrong_file_says_what_is_wrong_and_keeps_what_was_typed(
+    page: Page, stack: Stack, tmp_path: Path
+) -> None:
+    file = tmp_path / "names.csv"
+    file.write_text("first,last\nAnn,Otieno\n")
+    page.goto(f"{stack.web_url}/sends/new")
+    page.get_by_label("A file").set_input_files(file)
+    page.get_by_label("Text.").fill("Hello {{name}}")
+    page.get_by_role("button", name="Check").click()
+    expect(page.get_by_role("alert")).to_contain_text("one of them `phone`")
+    assert page.get_by_label("Text.").input_value() == "Hello {{name}}"
+
+
+def test_a_character_that_costs_is_named_and_replaced_by_one_click(page: Page, stack: Stack) -> None:
+    page.goto(f"{stack.web_url}/sends/new")
+    page.get_by_label("Text.").fill("We’re open")
+    expect(page.locator("#length")).to_contain_text("“’” makes each part shorter")
+    page.get_by_role("button", name="Write “'” instead").click()
+    assert page.get_by_label("Text.").input_value() == "We're open"
+    expect(page.locator("#length")).to_have_text("10 characters, 1 part.")
+
+
+def test_pasted_numbers_are_sent_once_however_often_the_button_is_pressed(page: Page, stack: Stack) -> None:
+    page.goto(f"{stack.web_url}/sends/new")
+    page.get_by_label("Or numbers").fill("0711 200 777, +254711200778")
+    page.get_by_label("Text.").fill("Pasted")
+    page.get_by_role("button", name="Check").click()
+    send = page.get_by_role("button", name="Send 2 texts")
+    send.wait_for()
+    page.evaluate(BY_THE_BROWSER)
+    send.dblclick()
+    page.wait_for_url(re.compile(r"/sends/\d+$"))
+    eventually(lambda: received(stack, "+254711200778") == ["Pasted"], "it arrives")
+    assert received(stack, "+254711200777") == ["Pasted"]
+
+
+def test_a_person_at_a_page_and_one_at_a_phone_talk(page: Page, stack: Stack) -> None:
+    phone = ASKERS[0]
+    page.goto(f"{stack.web_url}/conversations/{phone}")
+    box = page.get_by_label("Answer, from")
+    box.fill("Yes, 10 is fine")
+    box.press("Enter")
+    eventually(lambda: "Yes, 10 is fine" in received(stack, phone), "it arrives")
+    box = page.get_by_label("Answer, from")
+    box.fill("And bring")
+    box.focus()
+    says(stack, phone, "Thank you so much")
+    page.locator(".bubble.theirs", has_text="Thank you so much").wait_for(timeout=20_000)
+    assert page.evaluate("document.activeElement.id") == "reply"
+    assert box.input_value() == "And bring"
+
+
+def test_a_stop_while_the_page_is_open_takes_the_box_away(page: Page, stack: Stack) -> None:
+    phone = "+254711200310"
+    says(stack, phone, "Hello")
+    eventually(lambda: phone in str(call(stack, "GET", "/v1/conversations")), "it came")
+    page.goto(f"{stack.web_url}/conversations/{phone}")
+    page.get_by_label("Answer, from").fill("Are you there?")
+    says(stack, phone, "STOP")
+    page.locator(".bubble.theirs", has_text="STOP").wait_for(timeout=20_000)
+    page.get_by_role("button", name="Send answer").click()
+    expect(page.locator("main")).to_contain_text("opted out")
+    assert "Are you there?" not in received(stack, phone)
+    page.goto(f"{stack.web_url}/conversations/{phone}")
+    assert page.get_by_label("Answer, from").count() == 0
+
+
+def test_what_may_be_a_wish_to_stop_is_decided_by_a_person(page: Page, stack: Stack) -> None:
+    page.goto(f"{stack.web_url}/conversations/{ASKERS[2]}")
+    page.get_by_role("button", name="It is: do not text this number").click()
+    expect(page.locator("main")).to_contain_text("not texted any more")
+    answer = stack.session.get(
+        f"{stack.web_url}/v1/opt-outs", params={"phone": ASKERS[2]}, headers=CALL, timeout=10
+    )
+    assert [one["source"] for one in answer.json()["items"]] == ["operator"]
+
+
+def test_a_send_is_paused_resumed_and_cancelled_in_its_row(page: Page, stack: Stack) -> None:
+    page.goto(f"{stack.web_url}/sends")
+    row = page.locator("tr", has_text="Vaccination reminder")
+    row.get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("status")).to_have_text("It goes on.")
+    page.goto(f"{stack.web_url}/sends")
+    row = page.locator("tr", has_text="Vaccination reminder")
+    row.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("status")).to_contain_text("Paused")
+    page.goto(f"{stack.web_url}/sends")
+    row = page.locator("tr", has_text="Vaccination reminder")
+    row.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("status")).to_contain_text("Cancelled: 41 messages will not be sent")
+
+
+def test_an_unknown_message_is_sent_again_by_hand(page: Page, stack: Stack) -> None:
+    (lost,) = call(stack, "GET", "/v1/messages", params={"to": LOST})["items"]
+    eventually(
+        lambda: call(stack, "GET", f"/v1/messages/{lost['id']}")["status"] == "unknown", "it is unknown", 90
+    )
+    page.goto(f"{stack.web_url}/messages/{lost['id']}")
+    page.get_by_role("button", name="Send again").click()
+    expect(page.get_by_role("status")).to_contain_text("The recipient may get both")
+    actions = call(
+        stack, "GET", "/v1/actions", params={"actor": "operator:admin", "subject": f"message:{lost['id']}"}
+    )
+    assert [one["action"] for one in actions["items"]] == ["message.resend"]
+
+
+def test_messages_are_found_by_number_word_and_state(page: Page, stack: Stack) -> None:
+    page.goto(f"{stack.web_url}/messages")
+    page.keyboard.press("/")
+    page.keyboard.type("0711 200 301")
+    page.keyboard.press("Enter")
+    expect(page.locator("table.rows")).to_contain_text(ASKERS[0])
+    page.get_by_role("searchbox").fill("status:nonsense")
+    page.get_by_role("button", name="Find").click()
+    expect(page.get_by_role("alert")).to_contain_text("nonsense is no status")
+
+
+def test_what_was_typed_when_the_session_ended_is_not_lost(page: Page, stack: Stack) -> None:
+    page.goto(f"{stack.web_url}/conversations/{ASKERS[0]}")
+    page.get_by_label("Answer, from").fill("A long answer")
+    page.context.clear_cookies()
+    page.get_by_role("button", name="Send answer").click()
+    expect(page.locator("main")).to_contain_text("Nothing was done")
+    assert page.get_by_label("Text").input_value() == "A long answer"
+    assert "A long answer" not in received(stack, ASKERS[0])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_can_be_read_by_everybody_on_every_screen(page: Page, stack: Stack, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    faults = []
+    for name, path in PAGES.items():
+        if name == "docs":
+            continue
+        page.goto(stack.web_url + path)
+        page.wait_for_load_state("load")
+        found = Axe().run(page)
+        broken = found.response["violations"]
+        faults += [f"{name}: {one['id']} {[each['target'] for each in one['nodes']]}" for one in broken]
+        width = page.evaluate("document.documentElement.scrollWidth")
+        faults += [f"{name}: {width} pixels wide"] * (width > NARROW["width"])
+    assert faults == []
+
+
+@pytest.mark.parametrize("role", ["viewer", "sender", "approver", "admin"])
+def test_every_link_of_every_page_leads_somewhere_for_every_role(
+    browser: Browser, stack: Stack, role: str
+) -> None:
+    name = f"link-{role}"
+    link = stack.flask("sms", "operators", "add", name, "--role", role).stdout.strip()
+    page = browser.new_page()
+    page.goto(urljoin(stack.web_url, urlsplit(link).path))
+    page.get_by_label("Password, at least").fill(PASSWORD)
+    page.get_by_label("The same again").fill(PASSWORD)
+    page.get_by_role("button", name="Set password").click()
+    page.wait_for_url(f"{stack.web_url}/settings")
+    seen, waiting = {"/settings"}, ["/"]
+    while waiting:
+        path = waiting.pop()
+        answer = page.request.get(stack.web_url + path, max_redirects=0)
+        assert answer.status == 200, (role, path, answer.status)
+        links = re.findall(r'<a [^>]*href="(/[^"#]*)', answer.text())
+        new = {one.replace("&amp;", "&") for one in links} - seen
+        new = {one for one in new if not one.startswith(NOT_FOLLOWED) and "cursor=" not in one}
+        # One of each kind: a list of a hundred messages has a hundred of the same.
+        kinds = {re.sub(r"\d+", "#", one): one for one in sorted(new)}
+        kinds = {
+            kind: one for kind, one in kinds.items() if kind not in {re.sub(r"\d+", "#", old) for old in seen}
+        }
+        seen |= set(kinds.values())
+        waiting += kinds.values()
+    page.close()
+    assert len(seen) > 12
