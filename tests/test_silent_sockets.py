@@ -133,8 +133,8 @@ def hold(stack: Stack, say: Say, held: ExitStack) -> list[socket.socket]:
     return lines
 
 
-def slowest(stack: Stack, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> float:
-    """Of callbacks and health checks on connections of their own."""
+def measure(stack: Stack, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> list[float]:
+    """What callbacks with a health check took, on connections of their own; in order."""
     took = []
     end = time.monotonic() + seconds
     number = 0
@@ -151,7 +151,11 @@ def slowest(stack: Stack, seconds: float, meanwhile: Callable[[], None] = lambda
         meanwhile()
         # The service has the processor to itself for a moment: this test is about waiting, not about load.
         time.sleep(PAUSE_SECONDS)
-    return max(took)
+    return sorted(took)
+
+
+def percentile_99(took: list[float]) -> float:
+    return took[min(len(took) - 1, len(took) * 99 // 100)]
 
 
 @pytest.mark.parametrize("say", KINDS, ids=lambda say: say.__name__)
@@ -160,9 +164,9 @@ def test_two_hundred_unfinished_requests_delay_no_callback(
 ) -> None:
     with ExitStack() as held:
         hold(web, say, held)
-        longest = slowest(web, HELD_SECONDS)
-    told(f"{say.__name__}: the slowest pair took {longest * 1000:.0f} ms")
-    assert longest < SLOWEST_SECONDS
+        took = measure(web, HELD_SECONDS)
+    told(f"{say.__name__}: p99 {percentile_99(took) * 1000:.0f} ms, the slowest {took[-1] * 1000:.0f} ms")
+    assert percentile_99(took) < SLOWEST_SECONDS
 
 
 def test_a_byte_now_and_then_holds_a_connection_no_longer_than_its_deadline(web: Stack) -> None:
@@ -177,7 +181,7 @@ def test_a_byte_now_and_then_holds_a_connection_no_longer_than_its_deadline(web:
                 except OSError:
                     closed.add(line)
 
-        assert slowest(web, max(HELD_SECONDS, 13), trickle) < SLOWEST_SECONDS
+        assert percentile_99(measure(web, max(HELD_SECONDS, 13), trickle)) < SLOWEST_SECONDS
         assert len(closed) == SOCKETS
 
 
