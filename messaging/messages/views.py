@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, TextClause, select
 
+from messaging.messages import search
 from messaging.messages.history import history_of
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -20,7 +21,8 @@ from utils.provider_codes import network_name
 
 @dataclass(frozen=True, slots=True)
 class MessageFilters:
-    """`to` is E.164; `since` is included, `until` is not (both aware); `q` is searched in the text."""
+    """`to` is E.164; `since` is included, `until` is not (both aware); `q` is any part of the text,
+    `text` words of it."""
 
     to: str | None = None
     status: str | None = None
@@ -29,12 +31,13 @@ class MessageFilters:
     until: datetime | None = None
     q: str | None = None
     reference: str | None = None
+    text: str | None = None
 
     @property
     def is_by_key(self) -> bool:
         """Whether an index leads to the first page; a text or a rare status may be looked for in every row."""
         is_narrow = self.batch_id is not None or self.reference is not None
-        return self.q is None and (self.status is None or is_narrow)
+        return self.q is None and self.text is None and (self.status is None or is_narrow)
 
 
 def list_messages(
@@ -97,18 +100,20 @@ def message_in_json(row: Row[Any]) -> dict[str, Any]:
 _OPTIONAL = frozenset({"reason", "explanation", "remedy"})
 
 
-def _conditions(connection: Connection, filters: MessageFilters) -> list[ColumnElement[bool]]:
+def _conditions(connection: Connection, filters: MessageFilters) -> list[ColumnElement[bool] | TextClause]:
     equal = {
         tables.messages.c.recipient: filters.to,
         tables.messages.c.status: filters.status,
         tables.messages.c.batch_id: filters.batch_id,
         tables.messages.c.reference: filters.reference,
     }
-    conditions: list[ColumnElement[bool]] = [
+    conditions: list[ColumnElement[bool] | TextClause] = [
         column == wanted for column, wanted in equal.items() if wanted is not None
     ]
     if filters.q is not None:
         conditions.append(tables.messages.c.text.icontains(filters.q, autoescape=True))
+    if filters.text is not None:
+        conditions.append(search.has_words(connection, filters.text))
     return conditions + within(
         connection, tables.messages, tables.messages.c.created_at, filters.since, filters.until
     )
