@@ -63,6 +63,7 @@ def send(
 )
 @click.option("--until", metavar="TIME", help="Made before this time.")
 @click.option("--reference", help="The caller's own id.")
+@click.option("--text", metavar="WORDS", help="Words that all occur in the text.")
 @click.option("--q", metavar="WORDS", help="Part of the text, in any case.")
 @LIMIT
 @CURSOR

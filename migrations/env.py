@@ -2,11 +2,12 @@
 
 from alembic import context
 
-from messaging.storage.tables import metadata
+from messaging.storage.tables import is_modelled, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
+    include_name=is_modelled,
     render_as_batch=True,
     transaction_per_migration=True,
 )

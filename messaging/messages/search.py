@@ -1,94 +1,134 @@
-"""What a person types into one box: words of a text, and `to:`, `status:`, `batch:`, `after:`, `reference:` …"""
+"""Messages found by the words of their texts: FTS5 on SQLite, `tsvector` on PostgreSQL, in a table of its own.
+
+Sweeps fill it, in the order of ids, so that no text pays for it on its way: a text is found a minute or two after it
+came. Whoever erases a text takes its words out first (`remove`), and at the end what is left of them (`purge`).
+"""
 
 from __future__ import annotations
 
-import shlex
-from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
-from zoneinfo import ZoneInfo
+import re
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
-from messaging import statuses
-from messaging.messages.views import MessageFilters
-from utils.errors import InvalidInput, InvalidPhone
-from utils.json_shapes import LARGEST_ID
-from utils.phone_numbers import read_phone
+from sqlalchemy import Connection, TextClause, func, select, text
 
-SYNTAX = "to:0711… text:word status:failed batch:7 reference:A-12 by:key:billing after:2026-11-01 before:2026-12-01"
-KEYS = ("to", "text", "status", "batch", "reference", "by", "after", "before")
+from messaging.storage import tables
+from messaging.storage.bulk import insert_for
+from messaging.storage.database import Database, lock_keys
+from utils.errors import InvalidInput
+
+CHUNK = 500
+# Of one sweep, which has more to do: a batch of a million is searchable after twenty minutes.
+MOST_AT_ONCE = 50_000
+# Callbacks come in between two chunks.
+BREATH_SECONDS = 0.01
+# A transaction may commit an id that is lower than one that is here already; none is open for so long.
+SETTLED_AFTER = timedelta(minutes=1)
+INDEXED = "search_indexed_up_to"
+# Pages of SQLite's index that one statement merges.
+MERGED_PAGES = 500
+# As both stores cut words. An underscore is no part of one.
+_WORDS = re.compile(r"[^\W_]+")
+
+_NEXT = select(tables.messages.c.id, tables.messages.c.created_at).order_by(tables.messages.c.id).limit(CHUNK)
+_INSERT = {
+    "sqlite": text(
+        "INSERT INTO message_search (rowid, text) SELECT id, text FROM messages WHERE id > :after AND id <= :last"
+    ),
+    "postgresql": text(
+        "INSERT INTO message_search (message_id, words) SELECT id, to_tsvector('simple', text) FROM messages"
+        " WHERE id > :after AND id <= :last"
+    ),
+}
+# FTS5 keeps no texts here, so it has to be told what it is to forget.
+_REMOVE_FROM_SQLITE = (
+    "INSERT INTO message_search (message_search, rowid, text) SELECT 'delete', id, text FROM messages"
+    " WHERE id IN (SELECT value FROM json_each(:ids)) AND id <= :indexed"
+)
+_REMOVE_FROM_POSTGRESQL = "DELETE FROM message_search WHERE message_id = ANY(CAST(:ids AS bigint[]))"
+_FOUND = {
+    "sqlite": "messages.id IN (SELECT rowid FROM message_search WHERE message_search MATCH :words)",
+    "postgresql": (
+        "messages.id IN (SELECT message_id FROM message_search WHERE words @@ plainto_tsquery('simple', :words))"
+    ),
+}
 
 
-def read_search(typed: str, zone: ZoneInfo, default_region: str | None) -> MessageFilters:
-    """Words without a key are a number where they are one, else they are searched in the text.
+def has_words(connection: Connection, wanted: str) -> TextClause:
+    """A condition on `messages`: every word of `wanted` occurs in the text, in any case and order.
 
-    Raises InvalidInput that names the part.
+    Raises InvalidInput where there is no word in it.
     """
-    found: dict[str, Any] = {}
-    words: list[str] = []
-    for part in _parts(typed):
-        key, colon, value = part.partition(":")
-        if not colon or key.casefold() not in KEYS:
-            words.append(part)
-        elif not value:
-            raise InvalidInput(f"Nothing stands behind {key}:", code="invalid_search", field="q")
-        elif key.casefold() == "text":
-            words.append(value)
-        else:
-            found |= _read(key.casefold(), value, zone, default_region)
-    return _with_words(found, " ".join(words), default_region)
-
-
-def _parts(typed: str) -> list[str]:
-    try:
-        return shlex.split(typed)
-    except ValueError:
-        # A quotation mark that is never closed is a mark.
-        return typed.split()
-
-
-def _read(key: str, value: str, zone: ZoneInfo, default_region: str | None) -> dict[str, Any]:
-    if key == "to":
-        return {"to": _phone(value, default_region)}
-    if key == "status":
-        if value not in statuses.ALL:
-            sentence = f"{value} is no status: there are {', '.join(statuses.ALL)}"
-            raise InvalidInput(sentence, code="invalid_search", field="q")
-        return {"status": value}
-    if key == "batch":
-        if not value.isdecimal() or int(value) > LARGEST_ID:
-            raise InvalidInput(f"{value} is no number of a send", code="invalid_search", field="q")
-        return {"batch_id": int(value)}
-    if key in ("reference", "by"):
-        return {"reference" if key == "reference" else "created_by": value}
-    day = _day(key, value)
-    if key == "after":
-        return {"since": datetime.combine(day, time(), zone).astimezone(UTC)}
-    return {"until": datetime.combine(day, time(), zone).astimezone(UTC)}
-
-
-def _phone(value: str, default_region: str | None) -> str:
-    try:
-        return read_phone(value, default_region).e164
-    except InvalidPhone as error:
-        raise InvalidInput(f"{value}: {error.message}", code="invalid_search", field="q") from None
-
-
-def _day(key: str, value: str) -> date:
-    today = {"today": 0, "yesterday": 1}
-    if value in today:
-        return datetime.now(UTC).date() - timedelta(days=today[value])
-    try:
-        return date.fromisoformat(value)
-    except ValueError:
-        sentence = f"{key}: takes a day like 2026-11-24, or today or yesterday, not {value}"
-        raise InvalidInput(sentence, code="invalid_search", field="q") from None
-
-
-def _with_words(found: dict[str, Any], words: str, default_region: str | None) -> MessageFilters:
+    words = _WORDS.findall(wanted)
     if not words:
-        return MessageFilters(**found)
-    if "to" not in found and sum(one.isdecimal() for one in words) >= 7:
-        try:
-            return MessageFilters(**found, to=read_phone(words, default_region).e164)
-        except InvalidPhone:
-            pass
-    return MessageFilters(**found, q=words)
+        raise InvalidInput("There is no word to search for", code="nothing_to_search", field="text")
+    store = connection.dialect.name
+    query = " ".join(f'"{word}"' for word in words) if store == "sqlite" else " ".join(words)
+    return text(_FOUND[store]).bindparams(words=query)
+
+
+def index_new(database: Database) -> int:
+    """Takes up what has come since; how many texts."""
+    count = 0
+    while count < MOST_AT_ONCE:
+        with database.write() as connection:
+            done = _index_some(connection, database.now(connection) - SETTLED_AFTER)
+        count += done
+        if done < CHUNK:
+            break
+        time.sleep(BREATH_SECONDS)
+    return count
+
+
+def _index_some(connection: Connection, before: datetime) -> int:
+    lock_keys(connection, [INDEXED])
+    after = _indexed_up_to(connection)
+    rows = connection.execute(_NEXT.where(tables.messages.c.id > after)).all()
+    ready = next((place for place, row in enumerate(rows) if row.created_at >= before), len(rows))
+    if not ready:
+        return 0
+    last = rows[ready - 1].id
+    connection.execute(_INSERT[connection.dialect.name], {"after": after, "last": last})
+    mark = insert_for(connection, tables.counters).values(name=INDEXED, value=last)
+    connection.execute(
+        mark.on_conflict_do_update(index_elements=[tables.counters.c.name], set_={"value": last})
+    )
+    return ready
+
+
+def _indexed_up_to(connection: Connection) -> int:
+    statement = select(tables.counters.c.value).where(tables.counters.c.name == INDEXED)
+    return connection.execute(statement).scalar() or 0
+
+
+def remove(connection: Connection, ids: Sequence[int]) -> None:
+    """Before the texts of these messages are erased, in the same transaction, and once for each."""
+    asked = {"ids": "[" + ",".join(map(str, ids)) + "]"}
+    if connection.dialect.name == "sqlite":
+        lock_keys(connection, [INDEXED])
+        connection.execute(text(_REMOVE_FROM_SQLITE), asked | {"indexed": _indexed_up_to(connection)})
+    else:
+        connection.execute(text(_REMOVE_FROM_POSTGRESQL), {"ids": "{" + asked["ids"][1:-1] + "}"})
+
+
+def purge(database: Database) -> None:
+    """After `remove`: on SQLite its words stand in older parts of the index until these are merged. Elsewhere VACUUM
+    does it."""
+    if not database.is_sqlite:
+        return
+    pages = -MERGED_PAGES
+    while _merge(database, pages) > 1:
+        pages = MERGED_PAGES
+        time.sleep(BREATH_SECONDS)
+
+
+def _merge(database: Database, pages: int) -> int:
+    """How many rows of the index changed; fewer than two: there was nothing to merge."""
+    with database.write() as connection:
+        before = connection.execute(select(func.total_changes())).scalar_one()
+        connection.execute(
+            text("INSERT INTO message_search (message_search, rank) VALUES ('merge', :pages)"),
+            {"pages": pages},
+        )
+        return int(connection.execute(select(func.total_changes())).scalar_one()) - int(before)

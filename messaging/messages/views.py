@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, TextClause, func, or_, select
 
+from messaging.messages import search
 from messaging.messages.history import history_of
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -26,7 +27,8 @@ _MESSAGES = select(
 
 @dataclass(frozen=True, slots=True)
 class MessageFilters:
-    """`to` is E.164; `since` is included, `until` is not (both aware); `q` is searched in the text."""
+    """`to` is E.164; `since` is included, `until` is not (both aware); `q` is any part of the text,
+    `text` words of it."""
 
     to: str | None = None
     status: str | None = None
@@ -36,12 +38,14 @@ class MessageFilters:
     q: str | None = None
     created_by: str | None = None
     reference: str | None = None
+    text: str | None = None
 
     @property
     def is_by_key(self) -> bool:
         """Whether an index leads to the first page; a text or a rare status may be looked for in every row."""
         is_narrow = self.batch_id is not None or self.reference is not None
-        return self.q is None and ((self.status, self.created_by) == (None, None) or is_narrow)
+        is_read_whole = self.q is not None or self.text is not None
+        return not is_read_whole and ((self.status, self.created_by) == (None, None) or is_narrow)
 
 
 def list_messages(
@@ -103,14 +107,14 @@ def message_in_json(row: Row[Any]) -> dict[str, Any]:
 _OPTIONAL = frozenset({"reason", "explanation", "remedy"})
 
 
-def _conditions(connection: Connection, filters: MessageFilters) -> list[ColumnElement[bool]]:
+def _conditions(connection: Connection, filters: MessageFilters) -> list[ColumnElement[bool] | TextClause]:
     equal = {
         tables.messages.c.recipient: filters.to,
         tables.messages.c.status: filters.status,
         tables.messages.c.batch_id: filters.batch_id,
         tables.messages.c.reference: filters.reference,
     }
-    conditions: list[ColumnElement[bool]] = [
+    conditions: list[ColumnElement[bool] | TextClause] = [
         column == wanted for column, wanted in equal.items() if wanted is not None
     ]
     if filters.created_by is not None:
@@ -120,6 +124,8 @@ def _conditions(connection: Connection, filters: MessageFilters) -> list[ColumnE
         )
     if filters.q is not None:
         conditions.append(tables.messages.c.text.icontains(filters.q, autoescape=True))
+    if filters.text is not None:
+        conditions.append(search.has_words(connection, filters.text))
     return conditions + within(
         connection, tables.messages, tables.messages.c.created_at, filters.since, filters.until
     )

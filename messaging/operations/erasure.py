@@ -16,6 +16,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Table, delete, func, s
 from messaging import statuses
 from messaging.batch_statuses import CANCELLED, FINISHED
 from messaging.callbacks import journal
+from messaging.messages import search
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
 from messaging.storage.database import Database
@@ -62,6 +63,8 @@ def erase_old(database: Database, retention: timedelta, seconds: float = SECONDS
             if time.monotonic() > end:
                 return erased
             time.sleep(BREATH_SECONDS)
+    if erased:
+        search.purge(database)
     if erased and database.is_sqlite:
         # On PostgreSQL the old rows go with its next VACUUM, which it makes by itself.
         database.truncate_log()
@@ -121,6 +124,7 @@ def _setting(table: Table, **values: Any) -> Erase:
 def erase_messages(connection: Connection, ids: Sequence[int]) -> None:
     """Their histories keep the statuses and lose the words."""
     wanted = {"ids": ids}
+    search.remove(connection, ids)
     connection.execute(_BLANK_MESSAGES, wanted)
     connection.execute(_BLANK_HISTORY, wanted)
 

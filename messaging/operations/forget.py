@@ -13,7 +13,7 @@ from sqlalchemy import Column, Connection, Table, delete, select, update
 from messaging import statuses
 from messaging.access import actions
 from messaging.consent import forgotten, ledger
-from messaging.messages import status_events
+from messaging.messages import search, status_events
 from messaging.operations import erasure
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
@@ -259,6 +259,7 @@ _SEARCHED: dict[str, Callable[[Database, _Written, Progress], int]] = {
 
 def _compact(database: Database) -> None:
     """So that it is in no file any more: SQLite's log is emptied, PostgreSQL's dead rows are removed."""
+    search.purge(database)
     if database.is_sqlite:
         database.truncate_log()
         return

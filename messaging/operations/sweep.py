@@ -16,7 +16,7 @@ from messaging.batches import refused_rows, upload_store
 from messaging.callbacks import received, replay
 from messaging.costs import budgets
 from messaging.forwarding import outbox
-from messaging.messages import idempotency, status_counts, status_events
+from messaging.messages import idempotency, search, status_counts, status_events
 from messaging.operations import erasure
 from messaging.reports import adoption, parked
 from messaging.sending import last_check, start_post
@@ -57,6 +57,7 @@ def sweep(database: Database, settings: Settings) -> Swept:
     received.apply_received(database, settings)
     requeued, unknown = sweep_expired_leases(database)
     status_counts.fold(database)
+    search.index_new(database)
     swept = Swept(
         requeued=requeued,
         unknown=unknown,

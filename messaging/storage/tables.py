@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Float,
     ForeignKey,
     Index,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
     text,
 )
 from sqlalchemy.sql.elements import TextClause
@@ -710,3 +712,31 @@ counters = Table(
     Column("name", String(40), primary_key=True),
     Column("value", BigInteger, nullable=False),
 )
+
+# The words of texts (messaging.messages.search). No `Table`, for the stores have nothing in common here, and SQLite
+# keeps it in tables of its own whose names begin so.
+SEARCH = "message_search"
+_SEARCH_TABLES = {
+    "sqlite": (
+        "CREATE VIRTUAL TABLE IF NOT EXISTS message_search USING fts5"
+        "(text, content='', detail=none, columnsize=0, tokenize='unicode61 remove_diacritics 0')",
+    ),
+    "postgresql": (
+        "CREATE TABLE IF NOT EXISTS message_search ("
+        "message_id BIGINT CONSTRAINT pk_message_search PRIMARY KEY"
+        " CONSTRAINT fk_message_search_message_id REFERENCES messages (id) ON DELETE CASCADE,"
+        " words TSVECTOR NOT NULL)",
+        "CREATE INDEX IF NOT EXISTS ix_message_search_words ON message_search USING gin (words)",
+    ),
+}
+
+
+@event.listens_for(metadata, "after_create")
+def _create_search(_metadata: MetaData, connection: Connection, **_: Any) -> None:
+    for statement in _SEARCH_TABLES[connection.dialect.name]:
+        connection.exec_driver_sql(statement)
+
+
+def is_modelled(name: str | None, kind: str, *_: object) -> bool:
+    """For Alembic's comparison: what of a database is a `Table` here."""
+    return kind != "table" or not (name or "").startswith(SEARCH)

@@ -127,6 +127,10 @@ class MessageQuery(Query):
     since: Annotated[Time | None, Blank] = Field(None, description="Created at this time or later (RFC 3339)")
     until: Annotated[Time | None, Blank] = Field(None, description="Created before this time (RFC 3339)")
     q: Annotated[Text | None, Blank] = Field(None, description="Part of the text, in any case")
+    text: Annotated[Text | None, Blank] = Field(
+        None,
+        description="Words that all occur in the text, in any order; found a minute or two after it came",
+    )
     reference: Annotated[Text | None, Blank] = Field(None, description="The caller's own id")
 
 

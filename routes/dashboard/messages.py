@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response
 from messaging import statuses
 from messaging.access.actor import acting_name
 from messaging.messages import unknown_outcomes
-from messaging.messages.search import SYNTAX, read_search
+from messaging.messages.typed_search import SYNTAX, read_search
 from messaging.messages.views import MessageFilters, get_message, list_messages
 from messaging.operations import held
 from routes.dashboard.blueprint import dashboard_bp, done

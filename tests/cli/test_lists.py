@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from click.testing import Result
 
-from messaging.messages import held
+from messaging.messages import held, search
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.messaging.operations.test_held import held_reply
@@ -41,6 +42,19 @@ def test_messages_are_found_by_what_is_known_of_them(sms: Sms, database: Databas
         (("--until", "2099-01-01T08:00"), [4, 3, 2, 1]),
     ):
         assert [one["id"] for one in listed(sms("messages", *words, "--json"))] == ids, words
+
+
+def test_messages_are_found_by_their_words(
+    sms: Sms, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "SETTLED_AFTER", timedelta(seconds=-1))
+    delivery.queue(database, delivery.phone(1), text="School closes")
+    delivery.queue(database, delivery.phone(2), text="Bring a book")
+    search.index_new(database)
+    assert [one["id"] for one in listed(sms("messages", "--text", "SCHOOL", "--json"))] == [1]
+    refused = sms("messages", "--text", "!")
+    assert refused.exit_code == 1
+    assert "no word" in refused.stderr
 
 
 def test_a_list_says_how_to_see_more(sms: Sms, database: Database) -> None:

@@ -8,6 +8,7 @@ from flask_openapi.openapi import OpenAPI
 from sqlalchemy import insert, update
 
 from messaging import statuses
+from messaging.messages import search
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -323,3 +324,16 @@ def test_an_unknown_message_is_resent_by_a_person_and_only_once(caller: Caller, 
     second = caller.post(f"/v1/messages/{message_id}/resend")
     assert (first.status_code, first.json) == (202, {"id": message_id + 1, "resend_of": message_id})
     assert (second.status_code, second.json["error"]["code"]) == (409, "not_unknown")
+
+
+def test_a_message_is_found_by_words_of_its_text(caller: Caller, database: Database) -> None:
+    first, second = put(database, NewMessage(ALICE, "School closes"), NewMessage(ALICE, "School opens"))
+    with database.write() as connection:
+        long_ago = database.now(connection) - timedelta(hours=1)
+        connection.execute(update(tables.messages).values(created_at=long_ago))
+    search.index_new(database)
+    assert [one["id"] for one in caller.messages(text="school")] == [second, first]
+    assert [one["id"] for one in caller.messages(text="closes SCHOOL", to=ALICE)] == [first]
+    answer = caller.get("/v1/messages", text="?!")
+    assert (answer.status_code, answer.json["error"]["code"]) == (400, "nothing_to_search")  # type: ignore[index]
+    assert answer.json["error"]["field"] == "text"  # type: ignore[index]
