@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.proof.scenario import DIES, OVERTAKEN, STALLED
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -16,12 +18,15 @@ class Edit:
 
 @dataclass(frozen=True)
 class Fault:
+    """`finder`: the scenario that has to find it in this `way`, or the pair that has to in some order."""
+
     name: str
-    scenario: str
+    finder: str
     edits: tuple[Edit, ...]
+    way: str = DIES
+    store: str = "sqlite"
 
 
-CLAIM = "messaging/sending/claim.py"
 START = "messaging/sending/start_post.py"
 CHECK = "messaging/sending/last_check.py"
 RECORD = "messaging/sending/record.py"
@@ -61,17 +66,7 @@ FAULTS = (
                 "tables.attempts.c.lease_until < steady(connection, now) + timedelta(hours=1))",
             ),
         ),
-    ),
-    Fault(
-        "a claim does not hold its rows",
-        "batch of three POSTs",
-        (
-            Edit(
-                CLAIM,
-                "SET status = 'sending', attempt_id = held.attempt_id\n    FROM (SELECT",
-                "SET attempt_id = held.attempt_id\n    FROM (SELECT",
-            ),
-        ),
+        OVERTAKEN,
     ),
     Fault(
         "a record takes rows that have gone on",
@@ -83,6 +78,7 @@ FAULTS = (
                 "    )",
             ),
         ),
+        STALLED,
     ),
     Fault(
         "opt-outs are not asked again at the last check",
@@ -144,6 +140,9 @@ FAULTS = (
                 "for one in usable]",
             ),
         ),
+        OVERTAKEN,
+        # SQLite's other writers wait from the look to the commit.
+        "postgresql",
     ),
     Fault(
         "the idempotency key is kept in a transaction of its own",
@@ -170,6 +169,7 @@ FAULTS = (
                 "            .where(tables.batches.c.id == batch.id)\n",
             ),
         ),
+        STALLED,
     ),
     Fault(
         "an event counts as forwarded when it is claimed",
@@ -201,6 +201,39 @@ FAULTS = (
                 "messaging/sending/claim.py",
                 "        if held_back is None:\n            continue\n",
                 "        held_back = held_back or 0\n",
+            ),
+        ),
+    ),
+    Fault(
+        "a claim does not lock the rows that it takes",
+        "claim and claim",
+        (
+            Edit(
+                "messaging/sending/due.py",
+                "locking = statement.with_for_update(skip_locked=True, of=tables.messages)",
+                "locking = statement",
+            ),
+        ),
+    ),
+    Fault(
+        "a sweep does not lock the attempt that it calls dead",
+        "record and sweep",
+        (
+            Edit(
+                SWEEP,
+                "tables.attempts.c.lease_until < steady(connection, now))\n        .with_for_update()",
+                "tables.attempts.c.lease_until < steady(connection, now))",
+            ),
+        ),
+    ),
+    Fault(
+        "a record does not lock the ids that reports name",
+        "record and report",
+        (
+            Edit(
+                RECORD,
+                '        lock_keys(connection, [f"report:{provider_id}" for provider_id in together.provider_ids])\n',
+                "        pass\n",
             ),
         ),
     ),
