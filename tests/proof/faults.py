@@ -183,13 +183,13 @@ FAULTS = (
         ),
     ),
     Fault(
-        "a backup is written over the earlier one",
+        "a backup takes its place before it is whole",
         "backup",
         (
             Edit(
-                "messaging/operations/backup.py",
-                "        with put_in_place(target) as partial:\n",
-                "        for partial in (target,):\n",
+                "utils/whole_files.py",
+                "        yield partial\n        os.fsync(descriptor)\n        partial.replace(target)\n",
+                "        partial.replace(target)\n        yield target\n        os.fsync(descriptor)\n",
             ),
         ),
     ),
@@ -198,9 +198,9 @@ FAULTS = (
         "batch with a limit of its cost",
         (
             Edit(
-                "messaging/sending/claim.py",
-                "        if held_back is None:\n            continue\n",
-                "        held_back = held_back or 0\n",
+                "messaging/costs/budgets.py",
+                "if price.currency != self.currency or cost > self.left:",
+                "if price.currency != self.currency:",
             ),
         ),
     ),
