@@ -18,7 +18,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Fault:
-    """`finder`: the scenario that has to find it in this `way`, or the pair that has to in some order."""
+    """`finder`: the scenario that has to find it in this `way`, the pair that has to in some order, or the model."""
 
     name: str
     finder: str
@@ -32,6 +32,13 @@ CHECK = "messaging/sending/last_check.py"
 RECORD = "messaging/sending/record.py"
 SWEEP = "messaging/operations/sweep.py"
 ACCEPT = "messaging/messages/accept.py"
+MODEL = "the model"
+
+SENDS_AGAIN = (
+    Edit(SWEEP, 'if state == "posting":', 'if state == "never":'),
+    Edit(SWEEP, 'elif state == "claimed":', "elif state:"),
+    Edit(CHECK, 'tables.attempts.c.state == "claimed"\n    ended', "True\n    ended"),
+)
 
 FAULTS = (
     Fault(
@@ -45,12 +52,9 @@ FAULTS = (
     Fault(
         "the sweep sends again what may have been sent",
         "send by API",
-        (
-            Edit(SWEEP, 'if state == "posting":', 'if state == "never":'),
-            Edit(SWEEP, 'elif state == "claimed":', "elif state:"),
-            Edit(CHECK, 'tables.attempts.c.state == "claimed"\n    ended', "True\n    ended"),
-        ),
+        SENDS_AGAIN,
     ),
+    Fault("a POST that was lost is queued again", MODEL, SENDS_AGAIN),
     Fault(
         "the sweep calls a live lease dead",
         "send by API",

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import click
 
-from tests.proof.faults import FAULTS, Fault
+from tests.proof.faults import FAULTS, MODEL, Fault
 from tests.proof.orders import NAMES as PAIRS
 from utils.setting_types import REPOSITORY
 
 LEFT_OUT = (".git", ".venv", "instance", "__pycache__", "benchmarks", ".*_cache")
 TIMEOUT_SECONDS = 300
 FOUND = "BROKEN: "
+FIRST_ONLY = "--until-first-problem"
 
 
 class DoesNotFit(Exception):
@@ -66,11 +67,14 @@ def plant(fault: Fault, source: Path) -> None:
 
 def first_problem(fault: Fault, source: Path) -> str | None:
     """None: it found nothing. Raises where it could not run at all."""
-    if fault.finder in PAIRS:
-        arguments = ["tests.proof.orders", "--switches", "2", "--pair", fault.finder]
+    if fault.finder == MODEL:
+        arguments = ["tests.proof.model", "--depth", "5"]
+    elif fault.finder in PAIRS:
+        arguments = ["tests.proof.orders", "--switches", "2", "--pair", fault.finder, FIRST_ONLY]
     else:
         arguments = ["tests.proof", "--store", fault.store, "--scenario", fault.finder, "--way", fault.way]
-    command = [sys.executable, "-m", *arguments, "--until-first-problem"]
+        arguments += [FIRST_ONLY]
+    command = [sys.executable, "-m", *arguments]
     ended = subprocess.run(
         command, cwd=source, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
     )

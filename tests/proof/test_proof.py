@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.scene import needs_linux
-from tests.proof.faults import FAULTS, Fault
+from tests.proof.faults import FAULTS, MODEL, Fault
 from tests.proof.orders import NAMES as PAIRS
 from tests.proof.planted import is_found, plant
 from tests.proof.scenarios import SCENARIOS
@@ -56,7 +56,7 @@ def test_a_planted_fault_fits_the_source_and_has_its_finder(fault: Fault, tmp_pa
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((REPOSITORY / edit.file).read_bytes())
     plant(fault, tmp_path)
-    assert fault.finder in {*PAIRS, *(one.name for one in SCENARIOS)}
+    assert fault.finder in {MODEL, *PAIRS, *(one.name for one in SCENARIOS)}
 
 
 def test_a_planted_fault_is_found() -> None:
