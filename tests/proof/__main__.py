@@ -16,7 +16,7 @@ import click
 
 from tests.proof.harness import Choose, Point, Result, Runner
 from tests.proof.provider import Provider
-from tests.proof.scenario import Scenario
+from tests.proof.scenario import WAYS, Scenario
 from tests.proof.scenarios import SCENARIOS
 from tests.proof.stores import STORES
 from tests.support.databases import has_postgresql
@@ -32,15 +32,22 @@ MOST_SHOWN = 20
 @click.option(
     "--share", default=1, show_default=True, help="one point of so many; the commit's hash says which"
 )
+@click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), default=WAYS)
 @click.option("--until-first-problem", is_flag=True)
-def main(stores: tuple[str, ...], names: tuple[str, ...], share: int, until_first_problem: bool) -> None:
+def main(
+    stores: tuple[str, ...],
+    names: tuple[str, ...],
+    share: int,
+    ways: tuple[str, ...],
+    until_first_problem: bool,
+) -> None:
     """Ends the process at each step of each scenario, and judges what became of every text."""
     if "postgresql" in stores and not has_postgresql():
         raise click.ClickException("no PostgreSQL at TEST_DATABASE_URL; --store sqlite leaves it out")
     provider = Provider()
     try:
         results = [
-            _run(one, store, provider, share, until_first_problem)
+            _run(one, store, provider, _chosen(one.name, share, ways), until_first_problem)
             for store in stores
             for one in SCENARIOS
             if one.name in names and store in one.stores
@@ -50,12 +57,14 @@ def main(stores: tuple[str, ...], names: tuple[str, ...], share: int, until_firs
     sys.exit(_summary(results))
 
 
-def _run(scenario: Scenario, kind: str, provider: Provider, share: int, until_first_problem: bool) -> Result:
+def _run(
+    scenario: Scenario, kind: str, provider: Provider, choose: Choose, until_first_problem: bool
+) -> Result:
     began_at = time.time()
     store = STORES[kind]()
     try:
         runner = Runner(scenario, store, provider)
-        result = runner.run(_chosen(scenario.name, share), until_first_problem=until_first_problem)
+        result = runner.run(choose, until_first_problem=until_first_problem)
     finally:
         store.close()
     ways = ", ".join(f"{count} {way}" for way, count in result.points.items())
@@ -67,15 +76,13 @@ def _run(scenario: Scenario, kind: str, provider: Provider, share: int, until_fi
     return result
 
 
-def _chosen(name: str, share: int) -> Choose:
-    if share == 1:
-        return lambda _point: True
+def _chosen(name: str, share: int, ways: tuple[str, ...]) -> Choose:
     command = ["git", "rev-parse", "HEAD"]
     commit = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout
 
     def choose(point: Point) -> bool:
         mark = hashlib.sha256(f"{commit} {name} {point.way} {point.number}".encode()).digest()
-        return mark[0] % share == 0
+        return point.way in ways and mark[0] % share == 0
 
     return choose
 

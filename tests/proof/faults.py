@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.proof.scenario import DIES, OVERTAKEN, STALLED
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -16,17 +18,27 @@ class Edit:
 
 @dataclass(frozen=True)
 class Fault:
+    """`finder`: the scenario that has to find it in this `way`, the pair that has to in some order, or the model."""
+
     name: str
-    scenario: str
+    finder: str
     edits: tuple[Edit, ...]
+    way: str = DIES
+    store: str = "sqlite"
 
 
-CLAIM = "messaging/sending/claim.py"
 START = "messaging/sending/start_post.py"
 CHECK = "messaging/sending/last_check.py"
 RECORD = "messaging/sending/record.py"
 SWEEP = "messaging/operations/sweep.py"
 ACCEPT = "messaging/messages/accept.py"
+MODEL = "the model"
+
+SENDS_AGAIN = (
+    Edit(SWEEP, 'if state == "posting":', 'if state == "never":'),
+    Edit(SWEEP, 'elif state == "claimed":', "elif state:"),
+    Edit(CHECK, 'tables.attempts.c.state == "claimed"\n    ended', "True\n    ended"),
+)
 
 FAULTS = (
     Fault(
@@ -40,12 +52,9 @@ FAULTS = (
     Fault(
         "the sweep sends again what may have been sent",
         "send by API",
-        (
-            Edit(SWEEP, 'if state == "posting":', 'if state == "never":'),
-            Edit(SWEEP, 'elif state == "claimed":', "elif state:"),
-            Edit(CHECK, 'tables.attempts.c.state == "claimed"\n    ended', "True\n    ended"),
-        ),
+        SENDS_AGAIN,
     ),
+    Fault("a POST that was lost is queued again", MODEL, SENDS_AGAIN),
     Fault(
         "the sweep calls a live lease dead",
         "send by API",
@@ -61,17 +70,7 @@ FAULTS = (
                 "tables.attempts.c.lease_until < steady(connection, now) + timedelta(hours=1))",
             ),
         ),
-    ),
-    Fault(
-        "a claim does not hold its rows",
-        "batch of three POSTs",
-        (
-            Edit(
-                CLAIM,
-                "SET status = 'sending', attempt_id = held.attempt_id\n    FROM (SELECT",
-                "SET attempt_id = held.attempt_id\n    FROM (SELECT",
-            ),
-        ),
+        OVERTAKEN,
     ),
     Fault(
         "a record takes rows that have gone on",
@@ -83,6 +82,7 @@ FAULTS = (
                 "    )",
             ),
         ),
+        STALLED,
     ),
     Fault(
         "opt-outs are not asked again at the last check",
@@ -144,6 +144,9 @@ FAULTS = (
                 "for one in usable]",
             ),
         ),
+        OVERTAKEN,
+        # SQLite's other writers wait from the look to the commit.
+        "postgresql",
     ),
     Fault(
         "the idempotency key is kept in a transaction of its own",
@@ -170,6 +173,7 @@ FAULTS = (
                 "            .where(tables.batches.c.id == batch.id)\n",
             ),
         ),
+        STALLED,
     ),
     Fault(
         "an event counts as forwarded when it is claimed",
@@ -183,13 +187,13 @@ FAULTS = (
         ),
     ),
     Fault(
-        "a backup is written over the earlier one",
+        "a backup takes its place before it is whole",
         "backup",
         (
             Edit(
-                "messaging/operations/backup.py",
-                "        with put_in_place(target) as partial:\n",
-                "        for partial in (target,):\n",
+                "utils/whole_files.py",
+                "        yield partial\n        os.fsync(descriptor)\n        partial.replace(target)\n",
+                "        partial.replace(target)\n        yield target\n        os.fsync(descriptor)\n",
             ),
         ),
     ),
@@ -198,9 +202,42 @@ FAULTS = (
         "batch with a limit of its cost",
         (
             Edit(
-                "messaging/sending/claim.py",
-                "        if held_back is None:\n            continue\n",
-                "        held_back = held_back or 0\n",
+                "messaging/costs/budgets.py",
+                "if price.currency != self.currency or cost > self.left:",
+                "if price.currency != self.currency:",
+            ),
+        ),
+    ),
+    Fault(
+        "a claim does not lock the rows that it takes",
+        "claim and claim",
+        (
+            Edit(
+                "messaging/sending/due.py",
+                "locking = statement.with_for_update(skip_locked=True, of=tables.messages)",
+                "locking = statement",
+            ),
+        ),
+    ),
+    Fault(
+        "a sweep does not lock the attempt that it calls dead",
+        "record and sweep",
+        (
+            Edit(
+                SWEEP,
+                "tables.attempts.c.lease_until < steady(connection, now))\n        .with_for_update()",
+                "tables.attempts.c.lease_until < steady(connection, now))",
+            ),
+        ),
+    ),
+    Fault(
+        "a record does not lock the ids that reports name",
+        "record and report",
+        (
+            Edit(
+                RECORD,
+                '        lock_keys(connection, [f"report:{provider_id}" for provider_id in together.provider_ids])\n',
+                "        pass\n",
             ),
         ),
     ),

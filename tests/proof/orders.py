@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import click
@@ -25,35 +27,46 @@ from tests.support.delivery import Clock, live_settings
 NAMES = [one.name for one in PAIRS]
 
 
+@dataclass(frozen=True)
+class Limits:
+    switches: int
+    most: int
+    until_first_problem: bool
+
+
 @click.command()
 @click.option(
     "--switches", default=3, show_default=True, help="from one that could have gone on to the other"
 )
 @click.option("--most", default=3000, show_default=True, help="orders of each pair")
 @click.option("--pair", "names", multiple=True, type=click.Choice(NAMES), default=NAMES)
-def main(switches: int, most: int, names: tuple[str, ...]) -> None:
+@click.option("--until-first-problem", is_flag=True)
+def main(switches: int, most: int, names: tuple[str, ...], until_first_problem: bool) -> None:
     """Plays each pair in every order, and says what was wrong in which."""
     store = PostgresqlStore()
     try:
-        broken = sum(_play_all(pair, store, switches, most) for pair in PAIRS if pair.name in names)
+        limits = Limits(switches, most, until_first_problem)
+        broken = sum(_play_all(pair, store, limits) for pair in PAIRS if pair.name in names)
     finally:
         store.close()
     sys.exit(1 if broken else 0)
 
 
-def _play_all(pair: Pair, store: PostgresqlStore, switches: int, most: int) -> int:
+def _play_all(pair: Pair, store: PostgresqlStore, limits: Limits) -> int:
     began_at = time.monotonic()
     store.empty()
     orders = broken = longest = 0
     with _scene(store, pair) as scene:
         stage = Stage(store.url)
         try:
-            for trace, problems in _orders(pair, scene, stage, store, switches, most):
+            for trace, problems in _orders(pair, scene, stage, store, limits):
                 orders += 1
                 broken += bool(problems)
                 longest = max(longest, len(trace.log))
-                for what in problems:
-                    click.echo(f"  BROKEN: {pair.name}, {''.join(name[0] for name, _ in trace.log)}: {what}")
+                for what in problems[:1]:
+                    click.echo(f"  BROKEN: {pair.name}, {_in_turns(trace)}: {what}")
+                if problems and limits.until_first_problem:
+                    break
         finally:
             stage.close()
     seconds = time.monotonic() - began_at
@@ -64,7 +77,7 @@ def _play_all(pair: Pair, store: PostgresqlStore, switches: int, most: int) -> i
 
 
 def _orders(
-    pair: Pair, scene: Scene, stage: Stage, store: PostgresqlStore, switches: int, most: int
+    pair: Pair, scene: Scene, stage: Stage, store: PostgresqlStore, limits: Limits
 ) -> Iterator[tuple[Trace, list[str]]]:
     def play(prefix: tuple[int, ...]) -> Trace:
         store.empty()
@@ -77,10 +90,16 @@ def _orders(
 
     # The first meets a new connection, which asks more.
     play(())
-    for trace in explore(play, switches, most):
+    for trace in explore(play, limits.switches, limits.most):
         failed = [repr(one) for one in trace.results if isinstance(one, Exception)]
         failed += ["they waited for each other"] * trace.deadlocks
         yield trace, failed or list(pair.check(scene, trace))
+
+
+def _in_turns(trace: Trace) -> str:
+    """`one 3, other 12`: who took so many steps, in turn."""
+    turns = [(name, len(list(steps))) for name, steps in groupby(trace.log, key=lambda step: step[0])]
+    return ", ".join(f"{name} {count}" for name, count in turns)
 
 
 @contextmanager

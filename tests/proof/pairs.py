@@ -11,6 +11,7 @@ from messaging import statuses
 from messaging.callbacks.receive import CallbackReceiver
 from messaging.callbacks.received import apply_received
 from messaging.operations import sweep
+from messaging.sending import circuit_breaker
 from messaging.sending import claim as claims
 from messaging.sending.sender import write_outcome
 from messaging.sending.start_post import Posting
@@ -18,7 +19,7 @@ from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.proof.interleaving import Trace
 from tests.support.callback_rows import report
-from tests.support.delivery import LEASE, begin, begin_posting, every, opt_out, phone, queue
+from tests.support.delivery import LEASE, begin, begin_posting, every, in_write, opt_out, phone, queue
 from utils.provider_answers import RecipientAnswer, SendAnswer
 from utils.settings import Settings
 
@@ -54,6 +55,8 @@ class Pair:
 
 
 def _queue_three(scene: Scene) -> None:
+    """AT has answered before: the first claims of all wait for each other at the circuit breaker's new row."""
+    in_write(scene.own, circuit_breaker.answered)
     for number in (1, 1, 2):
         queue(scene.own, phone(number))
 
@@ -140,6 +143,9 @@ def _is(status: str) -> Callable[[Scene, Trace], Iterator[str]]:
         (row,) = every(scene.own, tables.messages)
         if (row.status, row.provider_message_id) != (status, ID):
             yield f"the text is {row.status}, {row.provider_message_id}"
+        (attempt,) = every(scene.own, tables.attempts)
+        if attempt.state != "recorded":
+            yield f"the attempt is {attempt.state}"
 
     return check
 

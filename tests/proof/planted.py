@@ -15,12 +15,14 @@ from pathlib import Path
 
 import click
 
-from tests.proof.faults import FAULTS, Fault
+from tests.proof.faults import FAULTS, MODEL, Fault
+from tests.proof.orders import NAMES as PAIRS
 from utils.setting_types import REPOSITORY
 
 LEFT_OUT = (".git", ".venv", "instance", "__pycache__", "benchmarks", ".*_cache")
-TIMEOUT_SECONDS = 600
+TIMEOUT_SECONDS = 300
 FOUND = "BROKEN: "
+FIRST_ONLY = "--until-first-problem"
 
 
 class DoesNotFit(Exception):
@@ -43,11 +45,11 @@ def is_found(fault: Fault) -> bool:
         source = folder / "source"
         shutil.copytree(REPOSITORY, source, ignore=shutil.ignore_patterns(*LEFT_OUT))
         plant(fault, source)
-        problem = first_problem(fault.scenario, source)
-    except DoesNotFit as error:
+        problem = first_problem(fault, source)
+    except (DoesNotFit, subprocess.TimeoutExpired) as error:
         problem, said = None, str(error)
     else:
-        said = problem or f"{fault.scenario!r} finds nothing"
+        said = problem or f"{fault.finder!r} finds nothing"
     finally:
         shutil.rmtree(folder)
     click.echo(f"{'found' if problem else 'ESCAPED'}: {fault.name}\n    {said}")
@@ -63,16 +65,22 @@ def plant(fault: Fault, source: Path) -> None:
         path.write_text(content.replace(edit.old, edit.new), encoding="utf-8")
 
 
-def first_problem(scenario: str, source: Path) -> str | None:
-    """Of the scenario on SQLite. None: it found nothing. Raises where it could not run at all."""
-    arguments = ["--store", "sqlite", "--scenario", scenario, "--until-first-problem"]
-    command = [sys.executable, "-m", "tests.proof", *arguments]
+def first_problem(fault: Fault, source: Path) -> str | None:
+    """None: it found nothing. Raises where it could not run at all."""
+    if fault.finder == MODEL:
+        arguments = ["tests.proof.model", "--depth", "5"]
+    elif fault.finder in PAIRS:
+        arguments = ["tests.proof.orders", "--switches", "2", "--pair", fault.finder, FIRST_ONLY]
+    else:
+        arguments = ["tests.proof", "--store", fault.store, "--scenario", fault.finder, "--way", fault.way]
+        arguments += [FIRST_ONLY]
+    command = [sys.executable, "-m", *arguments]
     ended = subprocess.run(
         command, cwd=source, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
     )
     broken = [line for line in ended.stdout.splitlines() if FOUND in line]
     if ended.returncode and not broken:
-        raise DoesNotFit(f"the scenario could not run: {ended.stderr[-500:]}")
+        raise DoesNotFit(f"{fault.finder!r} could not run: {ended.stderr[-500:]}")
     return broken[0].partition(FOUND)[2] if broken else None
 
 

@@ -164,12 +164,16 @@ class Provider:
         ]
         servers[0].state = state
         self.url, self._controls = (f"http://127.0.0.1:{one.server_address[1]}" for one in servers)
+        watching, self._held = os.pipe()
         self._process_id = os.fork()
         if self._process_id == 0:
+            os.close(self._held)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            threading.Thread(target=_end_with, args=(watching,), daemon=True).start()
             threading.Thread(target=servers[0].serve_forever, daemon=True).start()
             servers[1].serve_forever()
             os._exit(0)
+        os.close(watching)
         for one in servers:
             one.server_close()
 
@@ -191,6 +195,7 @@ class Provider:
     def close(self) -> None:
         os.kill(self._process_id, signal.SIGKILL)
         os.waitpid(self._process_id, 0)
+        os.close(self._held)
 
     def _ask(self, path: str, content: bytes | None = None) -> dict[str, Any]:
         asked = urllib.request.Request(self._controls + path, data=content)
@@ -200,6 +205,12 @@ class Provider:
 
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def _end_with(watching: int) -> None:
+    """With whoever started it, however that ended: nobody holds the other end of the pipe then."""
+    os.read(watching, 1)
+    os._exit(0)
 
 
 def _bind(handler: type[_Handler], state: _State) -> type[_Handler]:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -118,6 +119,8 @@ def _watch_files(steps: Steps) -> None:
     sys.addaudithook(hear)
     for name in ("write", "fsync", "fdatasync"):
         _put_before(os, name, lambda *_, name=name: steps.take(f"os.{name}"))
+    # Between two pieces of a copy that SQLite makes.
+    _put_before(time, "sleep", lambda *_: steps.take("a pause"))
     _put_before(subprocess.Popen, "__init__", lambda *_, **__: steps.take("another program"))
     flock = fcntl.flock
 

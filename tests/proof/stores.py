@@ -20,14 +20,13 @@ from tests.support.databases import SERVER_URL, opened
 MEMORY = Path("/dev/shm")
 LOOK_SECONDS = 0.001
 TIMEOUT_SECONDS = 20.0
-BESIDE = ("", "-wal", "-shm", "-write-lock")
 _OTHERS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
 
 
 class Store(Protocol):
-    """`url` as in `DATABASE_URL`. `folder`: for other files."""
+    """`url` as in `DATABASE_URL`. `folder`: for other files, which `empty` takes away too."""
 
     name: str
     url: str
@@ -48,28 +47,25 @@ class SqliteStore:
     name = "sqlite"
 
     def __init__(self) -> None:
-        self.folder = _new_folder()
+        self._all = _new_folder()
+        self.folder = self._all / "run"
         self._path = self.folder / "sms.db"
         self.url = f"sqlite:///{self._path}"
 
     def empty(self, revision: str = "head") -> None:
-        template = self.folder / f"{revision}.template"
+        template = self._all / f"{revision}.template"
         if not template.exists():
-            self._remove()
+            _make_anew(self.folder)
             _migrate(self.url, revision)
             shutil.copy(self._path, template)
-        self._remove()
+        _make_anew(self.folder)
         shutil.copy(template, self._path)
-
-    def _remove(self) -> None:
-        for ending in BESIDE:
-            self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
 
     def wait_until_alone(self) -> None:
         """The kernel has ended them already."""
 
     def close(self) -> None:
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self._all)
 
 
 class PostgresqlStore:
@@ -78,7 +74,8 @@ class PostgresqlStore:
     name = "postgresql"
 
     def __init__(self) -> None:
-        self.folder = _new_folder()
+        self._all = _new_folder()
+        self.folder = self._all / "run"
         self._name = f"sms_proof_{os.getpid()}_{secrets.token_hex(4)}"
         self._templates: dict[str, str] = {}
         url = make_url(SERVER_URL).set(drivername="postgresql", database=self._name)
@@ -90,6 +87,7 @@ class PostgresqlStore:
         self._on_server("ALTER DATABASE {} SET synchronous_commit = off", self._name)
 
     def empty(self, revision: str = "head") -> None:
+        _make_anew(self.folder)
         if revision != "head":
             self._copy(revision)
         elif self._is_head:
@@ -140,7 +138,7 @@ class PostgresqlStore:
         for name in (self._name, *self._templates.values()):
             self._on_server("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
         self._server.close()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self._all)
 
     def _on_server(self, statement: str, *names: str) -> None:
         self._server.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
@@ -154,6 +152,12 @@ STORES: dict[str, type[SqliteStore] | type[PostgresqlStore]] = {
 
 def _new_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="sms-proof-", dir=MEMORY if MEMORY.is_dir() else None))
+
+
+def _make_anew(folder: Path) -> None:
+    """Without anything that the service had put there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
 
 
 def _migrate(url: str, revision: str) -> None:
