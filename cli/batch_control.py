@@ -10,9 +10,12 @@ from flask.cli import AppGroup
 
 from cli.context import current_database
 from cli.output import (
+    CURSOR,
+    LIMIT,
     as_json_option,
     in_words,
     print_json,
+    print_page,
     print_table,
     show,
     show_warnings,
@@ -21,6 +24,7 @@ from cli.output import (
 from messaging.batches import bill as bills
 from messaging.batches import control, exports, progress
 
+LISTED = ("id", "created_at", "name", "status", "reason", "total", "refused", "progress", "cost", "counts")
 BATCH_ID = click.argument("batch_id", metavar="ID", type=int)
 
 commands = AppGroup()
@@ -29,6 +33,18 @@ commands = AppGroup()
 @commands.group()
 def batch() -> None:
     """Look at a batch, hold it, end it."""
+
+
+@batch.command("list")
+@LIMIT
+@CURSOR
+@as_json_option
+def list_all(limit: int, cursor: str | None, as_json: bool) -> None:
+    """Show batches, newest first."""
+    found = progress.list_batches(current_database(), cursor, limit)
+    if not as_json:
+        found["items"] = [one | {"counts": in_words(one["counts"])} for one in found["items"]]
+    print_page(found, as_json, LISTED)
 
 
 @batch.command("show")
@@ -99,6 +115,13 @@ def duplicates(batch_id: int) -> None:
 def messages(batch_id: int) -> None:
     """Print all messages of the batch ID, as CSV."""
     _print_csv(exports.messages_csv(current_database(), batch_id))
+
+
+@batch.command()
+@BATCH_ID
+def undelivered(batch_id: int) -> None:
+    """Print the messages of the batch ID that are settled and not known to have arrived, as CSV."""
+    _print_csv(exports.undelivered_csv(current_database(), batch_id))
 
 
 def _show(found: dict[str, Any], as_json: bool) -> None:

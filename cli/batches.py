@@ -241,7 +241,7 @@ def _watch(service: Service, batch_id: int, is_silent: bool) -> None:
         for speed in progress.watch(service.database, batch_id):
             rate = "" if speed.per_second is None else f"{speed.per_second:,.0f}/s"
             bar.update(task, completed=speed.settled, total=speed.total, description=speed.status, rate=rate)
-            if speed.status == "paused" or speed.waiting:
+            if speed.status == "paused" or speed.is_waiting:
                 return
             if not speed.is_over:
                 time.sleep(LOOK_SECONDS)

@@ -36,6 +36,13 @@ def time_zone() -> ZoneInfo:
     return ZoneInfo(current_service().settings.time_zone)
 
 
+def read_phone_argument(phone: str) -> str:
+    """E.164. Raises InvalidPhone."""
+    from utils.phone_numbers import read_phone
+
+    return read_phone(phone, current_service().settings.default_region).e164
+
+
 def read_time(text: str) -> datetime:
     """A time a person typed; without an offset it is one of TIME_ZONE. Raises InvalidInput."""
     return read_local_time(text, time_zone())

@@ -12,7 +12,7 @@ import click
 from flask.cli import AppGroup
 
 from cli.context import current_database
-from cli.output import as_json_option, print_json, print_table
+from cli.output import CURSOR, LIMIT, as_json_option, print_json, print_page
 from messaging.operations import held
 from messaging.operations.held import KINDS, Done
 
@@ -31,16 +31,15 @@ def held_group() -> None:
 
 @held_group.command(name="list")
 @click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@LIMIT
+@CURSOR
 @as_json_option
-def list_held(kind: str | None, limit: int, as_json: bool) -> None:
+def list_held(kind: str | None, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show what is held: batches, then replies, then messages, the newest of each first."""
-    items = held.list_held(current_database(), kind, limit=limit)["items"]
-    if as_json:
-        print_json(items)
-        return
-    rows = ([*(one[name] for name in NAMES)] for one in (item | _in_one_cell(item) for item in items))
-    print_table(NAMES, rows)
+    found = held.list_held(current_database(), kind, cursor, limit)
+    if not as_json:
+        found["items"] = [one | {"texts": " / ".join(one["texts"])} for one in found["items"]]
+    print_page(found, as_json, NAMES)
 
 
 @held_group.command()
@@ -102,8 +101,3 @@ def _tell(done: Iterator[list[Done]], as_json: bool) -> None:
         for one in refused:
             click.echo(f"{one.name}: {one.error.message if one.error else ''}", err=True)
     sys.exit(1 if refused else 0)
-
-
-def _in_one_cell(item: dict[str, object]) -> dict[str, object]:
-    texts = item["texts"]
-    return {"texts": " / ".join(map(str, texts)) if isinstance(texts, list) else None}

@@ -1,20 +1,26 @@
-"""`sms send`, `status`, `resend`, `close`: single messages."""
+"""`sms send`, `messages`, `status`, `resend`, `close`: single messages."""
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
 import click
 from flask.cli import AppGroup
 
-from cli.context import current_database, current_service, require_own_database
-from cli.output import as_json_option, print_json, print_table, show, show_warnings
+from cli.context import (
+    current_database,
+    current_service,
+    read_phone_argument,
+    read_time,
+    require_own_database,
+)
+from cli.idempotency import KEY, key_shown
+from cli.output import CURSOR, LIMIT, as_json_option, print_json, print_page, print_table, show, show_warnings
+from messaging import statuses
 from messaging.consent import ledger
 from messaging.messages import accept, unknown_outcomes
-from messaging.messages.views import get_message
-from utils.errors import InvalidInput
+from messaging.messages.views import MessageFilters, get_message, list_messages
+from utils.json_shapes import LARGEST_ID
 
 commands = AppGroup()
 
@@ -23,16 +29,22 @@ commands = AppGroup()
 @click.argument("to")
 @click.argument("text")
 @click.option("--sender-id", help="Instead of AT_SENDER_ID.")
-@click.option(
-    "--idempotency-key", help="The same key within a day sends once; without one a new key is shown."
-)
+@click.option("--reference", help="Your own id of it, never sent.")
+@KEY
 @as_json_option
-def send(to: str, text: str, sender_id: str | None, idempotency_key: str | None, as_json: bool) -> None:
+def send(
+    to: str,
+    text: str,
+    sender_id: str | None,
+    reference: str | None,
+    idempotency_key: str | None,
+    as_json: bool,
+) -> None:
     """Queue TEXT for the phone number TO; the worker sends it."""
     service = current_service()
     require_own_database(service)
-    request = accept.SendRequest([to], text, sender_id, origin="cli")
-    with _key_shown(idempotency_key) as key:
+    request = accept.SendRequest([to], text, sender_id, origin="cli", reference=reference)
+    with key_shown(idempotency_key) as key:
         answer = accept.accept(service.settings, service.database, request, key, ledger.suppressed).body
     message = answer["messages"][0]
     show(answer, as_json, f"Message {message['id']} to {message['to']} is {message['status']}.")
@@ -42,19 +54,41 @@ def send(to: str, text: str, sender_id: str | None, idempotency_key: str | None,
         show_warnings(answer)
 
 
-@contextmanager
-def _key_shown(given: str | None) -> Iterator[str]:
-    """A key of our own where none is given: whoever does not hear how it ended repeats the command with it."""
-    key = given or secrets.token_hex(8)
-    is_refused = False
-    try:
-        yield key
-    except InvalidInput:
-        is_refused = True
-        raise
-    finally:
-        if not (given or is_refused):
-            click.echo(f"Idempotency-Key: {key}", err=True)
+@commands.command(name="messages")
+@click.option("--to", help="Only this number.")
+@click.option("--status", type=click.Choice(statuses.ALL), help="Only messages that stand here.")
+@click.option("--batch", "batch_id", type=click.IntRange(1, LARGEST_ID), help="Only this batch.")
+@click.option(
+    "--since", metavar="TIME", help="Made at this time or later, like 2026-11-24T08:00 (TIME_ZONE)."
+)
+@click.option("--until", metavar="TIME", help="Made before this time.")
+@click.option("--reference", help="The caller's own id.")
+@click.option("--q", metavar="WORDS", help="Part of the text, in any case.")
+@LIMIT
+@CURSOR
+@as_json_option
+def show_messages(
+    to: str | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    cursor: str | None,
+    as_json: bool,
+    **equal: Any,
+) -> None:
+    """Find messages, newest first."""
+    filters = MessageFilters(
+        **equal,
+        to=None if to is None else read_phone_argument(to),
+        since=None if since is None else read_time(since),
+        until=None if until is None else read_time(until),
+    )
+    found = list_messages(current_database(), filters, cursor, limit)
+    print_page(
+        found,
+        as_json,
+        ("id", "created_at", "to", "reference", "status", "reason", "batch_id", "cost", "text"),
+    )
 
 
 @commands.command()

@@ -10,11 +10,10 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from cli.context import current_database, current_service
+from cli.context import current_database, current_service, read_phone_argument
 from cli.output import as_json_option, print_csv, print_json, print_table, show
 from messaging.consent import csv_import
 from messaging.consent import views as opt_out_views
-from utils.phone_numbers import read_phone
 
 OPERATOR = "operator"
 
@@ -37,7 +36,7 @@ def opt_outs_group() -> None:
 @as_json_option
 def list_opt_outs(phone: str | None, limit: int, as_json: bool) -> None:
     """Show the ledger, newest first."""
-    wanted = None if phone is None else _read_phone(phone)
+    wanted = None if phone is None else read_phone_argument(phone)
     filters = opt_out_views.LedgerFilters(phone=wanted)
     entries = opt_out_views.list_entries(current_database(), filters, limit=limit)["items"]
     if as_json:
@@ -53,7 +52,7 @@ def list_opt_outs(phone: str | None, limit: int, as_json: bool) -> None:
 @as_json_option
 def add_opt_out(phone: str, sender_id: str | None, detail: str | None, as_json: bool) -> None:
     """Stop texting PHONE."""
-    database, wanted = current_database(), _read_phone(phone)
+    database, wanted = current_database(), read_phone_argument(phone)
     answer = opt_out_views.stop(database, wanted, sender_id, detail, OPERATOR)
     sentence = "is not texted any more" if answer["added"] else "was not texted before either"
     show(answer, as_json, f"{wanted} {sentence}.")
@@ -66,7 +65,7 @@ def add_opt_out(phone: str, sender_id: str | None, detail: str | None, as_json: 
 @as_json_option
 def lift_opt_out(phone: str, sender_id: str | None, detail: str | None, as_json: bool) -> None:
     """Text PHONE again. What the network blocks stays blocked there."""
-    database, wanted = current_database(), _read_phone(phone)
+    database, wanted = current_database(), read_phone_argument(phone)
     answer = opt_out_views.lift(database, wanted, sender_id, detail, OPERATOR)
     elsewhere = answer["elsewhere"]
     advice = f" {elsewhere['advice']}" if elsewhere else ""
@@ -115,7 +114,3 @@ def _in_cells(entry: dict[str, Any]) -> list[object]:
     evidence = entry["evidence"] or {}
     known = {"callback_id": evidence.get("callback_id"), "callback_digest": evidence.get("digest")}
     return [(entry | known)[name] for name in LEDGER_NAMES]
-
-
-def _read_phone(phone: str) -> str:
-    return read_phone(phone, current_service().settings.default_region).e164

@@ -22,6 +22,12 @@ as_json_option: Callable[[Any], Any] = click.option(
 )
 
 
+LIMIT: Callable[[Any], Any] = click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True
+)
+CURSOR: Callable[[Any], Any] = click.option("--cursor", help="`next_cursor` of the page before.")
+
+
 def show(answer: object, as_json: bool, sentence: str) -> None:
     if as_json:
         print_json(answer)
@@ -47,6 +53,16 @@ def print_table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     Console(width=None if sys.stdout.isatty() else WIDE_COLUMNS).print(table)
 
 
+def print_page(found: dict[str, Any], as_json: bool, names: Sequence[str]) -> None:
+    """A page of a list. For people the chosen columns, and how to see more."""
+    if as_json:
+        print_json(found)
+        return
+    print_table(names, ([item.get(name) for name in names] for item in found["items"]))
+    if found["next_cursor"]:
+        click.echo(f"More: --cursor {found['next_cursor']}", err=True)
+
+
 def show_warnings(found: dict[str, Any]) -> None:
     """What is sent as asked for, but may not have been meant so. On standard error: the answer can be piped."""
     # An answer to an earlier call may be older than warnings.
@@ -63,14 +79,15 @@ def show_warnings(found: dict[str, Any]) -> None:
 
 
 def waiting_sentence(batch: dict[str, Any]) -> str:
-    """Why nothing of a batch moves, and until when; empty where it does."""
-    waiting = batch.get("waiting")
-    if not waiting:
-        return ""
-    if waiting["until"] is None:
-        return f" {waiting['messages']} wait for a person (sms held)."
-    why = f" ({waiting['reason']})" if waiting["reason"] else ""
-    return f" {waiting['messages']} wait until {show_local_time(waiting['until'], time_zone())}{why}."
+    """What of a batch does not move, why, and until when; empty where all of it does."""
+    return "".join(f" {_waits(one)}." for one in batch.get("waiting", ()))
+
+
+def _waits(one: dict[str, Any]) -> str:
+    why = f" ({one['reason']})" if one["reason"] else ""
+    if one["until"] is None:
+        return f"{one['count']} wait for a person, see sms held{why}"
+    return f"{one['count']} wait until {show_local_time(one['until'], time_zone())}{why}"
 
 
 def print_csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -10,6 +10,7 @@ from utils.settings import Settings
 
 if TYPE_CHECKING:
     from messaging.callbacks.receive import CallbackReceiver
+    from messaging.costs.balance import Balance
     from messaging.sending.triggers import TriggerSender
     from utils.sms_utils import ProviderClient
 
@@ -32,6 +33,12 @@ class Service:
         return ProviderClient.from_settings(self.settings)
 
     @cached_property
+    def balance(self) -> Balance:
+        from messaging.costs.balance import Balance
+
+        return Balance(self.provider)
+
+    @cached_property
     def callback_receiver(self) -> CallbackReceiver:
         from messaging.callbacks.receive import CallbackReceiver
 
@@ -47,5 +54,5 @@ class Service:
 def build_service(settings: Settings) -> Service:
     """With every part made, for a process with threads that would else make one twice."""
     service = Service(settings)
-    _ = service.provider, service.callback_receiver, service.triggers
+    _ = service.provider, service.callback_receiver, service.triggers, service.balance
     return service

@@ -15,6 +15,7 @@ from messaging.service import Service, build_service
 from messaging.storage.task_queue import Waker
 from routes.api.batches import batches_api
 from routes.api.conversations import conversations_api
+from routes.api.figures import figures_api
 from routes.api.forwarding import forwarding_api
 from routes.api.held import held_api
 from routes.api.json_bodies import StrictJsonRequest
@@ -76,6 +77,7 @@ def build_web_app(settings: Settings) -> OpenAPI:
         opt_outs_api,
         forwarding_api,
         held_api,
+        figures_api,
     )
     for api_blueprint in apis:
         app.register_api(api_blueprint)

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 import requests
+from sqlalchemy import func, select
 
-from tests.support.databases import KINDS, empty_database
+from messaging.messages import held
+from messaging.messages.queue import NewMessage, enqueue
+from messaging.storage import tables
+from tests.support.databases import KINDS, empty_database, opened
 from tests.support.stack import API_KEY, SHORTCODE, TOKEN, Stack, eventually
 
 ALICE = "+254711000001"
@@ -181,3 +185,38 @@ def test_a_callback_that_follows_a_huge_one_on_the_same_connection_is_not_lost(s
     outcomes = {entry["body"][:20]: entry["outcome"] for entry in kept}
     assert outcomes["id=after-the-huge-on"] in ("received", "applied")
     assert outcomes["text=" + "x" * 15] == "quarantined"
+
+
+def test_a_held_text_waits_for_a_person_and_nobody_waits_for_it(stack: Stack) -> None:
+    heidi = "+254711000021"
+    with opened(stack.environment["DATABASE_URL"]) as database, database.write() as connection:
+        ids = enqueue(database, connection, [NewMessage(heidi, "Held", reference="visit-7")])
+        held.hold(connection, ids, "daily_limit", database.now(connection), "brake")
+    assert stack.post("/v1/messages", {"to": heidi, "text": "Later"}).status_code == 202
+    eventually(lambda: stack.ledger(heidi), "the later text arrives")
+    (item,) = (one for one in stack.get("/v1/held").json()["items"] if one["to"] == heidi)
+    assert stack.get("/v1/messages", reference="visit-7").json()["items"][0]["status"] == "held"
+
+    answer = stack.post(f"/v1/held/{item['id']}/release", None)
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "queued")
+    eventually(lambda: len(stack.ledger(heidi)) == 2, "the released text arrives")
+    assert [one["text"] for one in stack.ledger(heidi)] == ["Later", "Held"]
+    assert stack.post(f"/v1/held/{item['id']}/release", None).status_code == 409
+
+
+def test_the_figures_are_what_the_histories_say(stack: Stack) -> None:
+    assert trigger(stack, "+254711000022").status_code == 200
+
+    def agree() -> bool:
+        with opened(stack.environment["DATABASE_URL"]) as database, database.read() as connection:
+            by_status = select(tables.message_events.c.status, func.count())
+            told = {
+                row[0]: row[1]
+                for row in connection.execute(by_status.group_by(tables.message_events.c.status))
+            }
+        counts = stack.get("/v1/stats").json()["totals"]["counts"]
+        return bool(counts == told and counts["delivered"])
+
+    # Both move while reports come in.
+    eventually(agree, "counts and histories agree")

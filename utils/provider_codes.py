@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from utils.errors import Pause
+from utils.reasons import Explained, explain
 
 RecipientOutcome = Literal["accepted", "rejected", "not_sent", "unknown"]
 ReportedStatus = Literal["accepted", "delivered", "failed", "expired"]
@@ -25,117 +26,51 @@ class StatusCode:
     name: str
     outcome: RecipientOutcome
     reason: str | None
-    description: str
-    remedy: str | None = None
     pauses: Pause | None = None
     suppresses: bool = False
     reschedules: bool = False
+
+    @property
+    def description(self) -> str:
+        return self._explained.explanation
+
+    @property
+    def remedy(self) -> str | None:
+        return self._explained.remedy
+
+    @property
+    def _explained(self) -> Explained:
+        return explain(self.reason or self.name.casefold()) or Explained(self.name)
 
 
 STATUS_CODES: Final[dict[int, StatusCode]] = {
     # All three come with the word "Success": accepted by AT, not delivered. 100 is seen live, 101 where
     # `enqueue` was absent, 102 with it.
-    100: StatusCode("Processed", "accepted", None, "Message processed"),
-    101: StatusCode("Success", "accepted", None, "Message sent successfully"),
-    102: StatusCode("Queued", "accepted", None, "Message queued for delivery"),
+    100: StatusCode("Processed", "accepted", None),
+    101: StatusCode("Success", "accepted", None),
+    102: StatusCode("Queued", "accepted", None),
     # Held, not refused: AT may still let it out, so a resend could be the second copy.
-    401: StatusCode(
-        "RiskHold",
-        "unknown",
-        "risk_hold",
-        "Message flagged for review",
-        "Ask Africa's Talking support to release the message or say that it was dropped",
-    ),
-    402: StatusCode(
-        "InvalidSenderId",
-        "not_sent",
-        "invalid_sender_id",
-        "Invalid sender ID",
-        "Register the sender id or shortcode with Africa's Talking for this account, then resume sending",
-        pauses="sender",
-    ),
-    403: StatusCode(
-        "InvalidPhoneNumber",
-        "rejected",
-        "invalid_phone",
-        "Invalid recipient number",
-        "Correct the number",
-    ),
-    404: StatusCode(
-        "UnsupportedNumberType",
-        "rejected",
-        "unsupported_number_type",
-        "Number type not supported",
-        "Use a mobile number",
-    ),
-    405: StatusCode(
-        "InsufficientBalance",
-        "not_sent",
-        "insufficient_balance",
-        "Insufficient account balance",
-        "Top up the Africa's Talking account, then resume sending",
-        pauses="account",
-    ),
+    401: StatusCode("RiskHold", "unknown", "risk_hold"),
+    402: StatusCode("InvalidSenderId", "not_sent", "invalid_sender_id", pauses="sender"),
+    403: StatusCode("InvalidPhoneNumber", "rejected", "invalid_phone"),
+    404: StatusCode("UnsupportedNumberType", "rejected", "unsupported_number_type"),
+    405: StatusCode("InsufficientBalance", "not_sent", "insufficient_balance", pauses="account"),
     # Also hits numbers whose owners opted out of every promotional sender, not of this one (docs/africastalking.md, 5).
-    406: StatusCode(
-        "UserInBlackList",
-        "rejected",
-        "opted_out",
-        "Recipient opted out",
-        "Only the recipient can lift this: on Safaricom by dialling *456*9#",
-        suppresses=True,
-    ),
-    407: StatusCode(
-        "CouldNotRoute",
-        "rejected",
-        "no_route",
-        "Unable to route message",
-        "Check that the sender id may send to the recipient's network",
-    ),
+    406: StatusCode("UserInBlackList", "rejected", "opted_out", suppresses=True),
+    407: StatusCode("CouldNotRoute", "rejected", "no_route"),
     # Nigeria, promotional senders, 20:00-08:00 in Lagos.
-    409: StatusCode(
-        "DoNotDisturbRejection",
-        "not_sent",
-        "do_not_disturb",
-        "Recipient's network takes no promotional messages at this hour",
-        "It is tried again after 08:00 in Lagos",
-        reschedules=True,
-    ),
+    409: StatusCode("DoNotDisturbRejection", "not_sent", "do_not_disturb", reschedules=True),
     # Whether 500 and 501 went out, or are billed, is not established: never resent blindly.
-    500: StatusCode(
-        "InternalServerError",
-        "unknown",
-        "provider_error",
-        "Africa's Talking server error",
-        "Wait for a delivery report, or resend by hand if a second copy does no harm",
-    ),
-    501: StatusCode(
-        "GatewayError",
-        "unknown",
-        "gateway_error",
-        "Error at the gateway to the network",
-        "Wait for a delivery report, or resend by hand if a second copy does no harm",
-    ),
-    502: StatusCode(
-        "RejectedByGateway",
-        "rejected",
-        "rejected_by_gateway",
-        "Rejected by the gateway to the network",
-        "Check the sender id and the text with Africa's Talking support",
-    ),
+    500: StatusCode("InternalServerError", "unknown", "provider_error"),
+    501: StatusCode("GatewayError", "unknown", "gateway_error"),
+    502: StatusCode("RejectedByGateway", "rejected", "rejected_by_gateway"),
 }
-UNRECOGNISED: Final = StatusCode(
-    "Unrecognised",
-    "unknown",
-    "unrecognised_status",
-    "Africa's Talking answered with a status it does not document",
-    "Wait for a delivery report, and look at the raw answer",
-)
+UNRECOGNISED: Final = StatusCode("Unrecognised", "unknown", "unrecognised_status")
 # Words that come without a code: old answers per recipient, and `Message` where `Recipients` is empty.
 STATUS_WORDS: Final[dict[str, StatusCode]] = {
     **{entry.name.casefold(): entry for entry in STATUS_CODES.values()},
     "sent": STATUS_CODES[101],
-    "could not send": StatusCode("Could Not Send", "rejected", "could_not_send", "Message could not be sent"),
+    "could not send": StatusCode("Could Not Send", "rejected", "could_not_send"),
 }
 
 REPORT_STATUSES: Final[dict[str, ReportedStatus]] = {
@@ -163,74 +98,34 @@ class FailureReason:
 
     name: str
     reason: str
-    description: str
-    remedy: str
     is_opt_out: bool = False
 
+    @property
+    def description(self) -> str:
+        return self._explained.explanation
 
-_NOT_ON_NETWORK = FailureReason(
-    "NotNetworkSubcriber",  # AT's spelling; its SDKs write NotNetworkSubscriber
-    "not_network_subscriber",
-    "The number is not a subscriber of this network",
-    "Check the number; it may have moved to another network",
-)
+    @property
+    def remedy(self) -> str | None:
+        return self._explained.remedy
+
+    @property
+    def _explained(self) -> Explained:
+        return explain(self.reason, "failed") or Explained(self.name)
+
+
+# AT's spelling; its SDKs write NotNetworkSubscriber.
+_NOT_ON_NETWORK = FailureReason("NotNetworkSubcriber", "not_network_subscriber")
 _REASONS: Final = (
-    FailureReason(
-        "InsufficientCredit",
-        "insufficient_credit",
-        "The subscriber has too little airtime for a premium message",
-        "Try again when the subscriber has topped up",
-    ),
-    FailureReason(
-        "InvalidLinkId",
-        "invalid_link_id",
-        "The link id of an on-demand message was wrong or used up",
-        "Answer the subscriber's latest message",
-    ),
-    FailureReason(
-        "UserIsInactive",
-        "inactive_user",
-        "The number is inactive, or the phone is off",
-        "Try again later",
-    ),
-    FailureReason(
-        "UserInBlackList",
-        "opted_out",
-        "The recipient opted out at the network",
-        "Only the recipient can lift this: on Safaricom by dialling *456*9#",
-        is_opt_out=True,
-    ),
-    FailureReason(
-        "UserAccountSuspended",
-        "suspended_user",
-        "The network has suspended the number",
-        "Reach the recipient in another way",
-    ),
+    FailureReason("InsufficientCredit", "insufficient_credit"),
+    FailureReason("InvalidLinkId", "invalid_link_id"),
+    FailureReason("UserIsInactive", "inactive_user"),
+    FailureReason("UserInBlackList", "opted_out", is_opt_out=True),
+    FailureReason("UserAccountSuspended", "suspended_user"),
     _NOT_ON_NETWORK,
-    FailureReason(
-        "UserNotSubscribedToProduct",
-        "not_subscribed",
-        "The number is not subscribed to this premium product",
-        "Let the subscriber subscribe first",
-    ),
-    FailureReason(
-        "UserDoesNotExist",
-        "unknown_number",
-        "The number does not exist",
-        "Correct the number",
-    ),
-    FailureReason(
-        "DeliveryFailure",
-        "delivery_failed",
-        "The network could not deliver the message",
-        "Try again later; in AT's sandbox keep its simulator open with this number",
-    ),
-    FailureReason(
-        "DoNotDisturbRejection",
-        "do_not_disturb",
-        "The recipient's network takes no promotional messages, or not at this hour",
-        "Send between 08:00 and 20:00 in Lagos, or from a transactional sender id",
-    ),
+    FailureReason("UserNotSubscribedToProduct", "not_subscribed"),
+    FailureReason("UserDoesNotExist", "unknown_number"),
+    FailureReason("DeliveryFailure", "delivery_failed"),
+    FailureReason("DoNotDisturbRejection", "do_not_disturb"),
 )
 FAILURE_REASONS: Final[dict[str, FailureReason]] = {
     **{entry.name.casefold(): entry for entry in _REASONS},

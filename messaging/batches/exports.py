@@ -13,26 +13,33 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, bindparam, func, select
+from sqlalchemy import ColumnElement, Row, Select, bindparam, func, select
 
+from messaging import statuses
 from messaging.batches.progress import require_batch
 from messaging.batches.rows import DUPLICATE
 from messaging.storage import tables
 from messaging.storage.database import Database
+from utils import reasons
 from utils.csv_files import fold
 from utils.json_shapes import rfc3339
 from utils.money import in_units
+from utils.provider_codes import network_name
 from utils.spreadsheets import harmless_cell
 
 WINDOW = 2000
 BYTE_ORDER_MARK = "\ufeff"
 MESSAGE_COLUMNS = (
+    "line",
     "id",
     "to",
+    "reference",
     "text",
     "sender_id",
     "status",
     "reason",
+    "explanation",
+    "remedy",
     "provider_message_id",
     "cost",
     "currency",
@@ -45,8 +52,11 @@ MESSAGE_COLUMNS = (
 )
 REFUSED_COLUMNS = ("line", "value", "code", "reason")
 _READ = (
+    "line",
+    "cells",
     "id",
     "recipient",
+    "reference",
     "text",
     "sender_id",
     "status",
@@ -72,14 +82,44 @@ _WINDOW = (
     .where(tables.messages.c.id.between(bindparam("first"), bindparam("last")), _IS_IN_BATCH)
     .order_by(tables.messages.c.id)
 )
+_MAY_HAVE_ARRIVED = (statuses.DELIVERED, statuses.ACCEPTED)
+_UNDELIVERED = _WINDOW.where(tables.messages.c.status.not_in((*_MAY_HAVE_ARRIVED, *statuses.UNFINISHED)))
 
 
 def messages_csv(database: Database, batch_id: int) -> Iterator[str]:
-    """In the order of the file. Raises NotFound, before the first line."""
+    """In the order of the file, with its own columns. Raises NotFound, before the first line."""
+    return _messages(database, batch_id, _WINDOW)
+
+
+def undelivered_csv(database: Database, batch_id: int) -> Iterator[str]:
+    """As `messages_csv`, those that are settled and not known to have arrived. Raises NotFound at once."""
+    return _messages(database, batch_id, _UNDELIVERED)
+
+
+def _messages(database: Database, batch_id: int, statement: Select[Any]) -> Iterator[str]:
     with database.read() as connection:
-        require_batch(connection, batch_id)
+        titles = _kept_titles(require_batch(connection, batch_id))
         first, last = connection.execute(_RANGE, {"batch_id": batch_id}).one()
-    return _lines(MESSAGE_COLUMNS, _message_windows(database, batch_id, first, last))
+    windows = _message_windows(database, batch_id, first, last, statement)
+    return _lines([*_ours(MESSAGE_COLUMNS, "message", titles), *titles], windows)
+
+
+def _titles(batch: Row[Any]) -> list[str]:
+    """What the file calls its columns."""
+    titles: list[str] = [] if batch.file_columns is None else json.loads(batch.file_columns)
+    return titles
+
+
+def _kept_titles(batch: Row[Any]) -> list[str]:
+    """Of a file of numbers alone no cells are kept with its messages: `messaging.batches.rows`."""
+    titles = _titles(batch)
+    return titles if len(titles) > 1 else []
+
+
+def _ours(names: Sequence[str], prefix: str, titles: Sequence[str]) -> list[str]:
+    """Our columns, under another name where the file has one so called."""
+    taken = {fold(title) for title in titles}
+    return [f"{prefix}_{name}" if name in taken else name for name in names]
 
 
 def refused_csv(database: Database, batch_id: int) -> Iterator[str]:
@@ -94,15 +134,13 @@ def duplicates_csv(database: Database, batch_id: int) -> Iterator[str]:
 
 def _not_taken(database: Database, batch_id: int, which: ColumnElement[bool]) -> Iterator[str]:
     with database.read() as connection:
-        stored = require_batch(connection, batch_id).file_columns
-    titles: list[str] = [] if stored is None else json.loads(stored)
-    taken = {fold(title) for title in titles}
-    ours = [f"refused_{name}" if name in taken else name for name in REFUSED_COLUMNS]
+        titles = _titles(require_batch(connection, batch_id))
+    ours = _ours(REFUSED_COLUMNS, "refused", titles)
     return _lines([*ours, *titles], _refused_windows(database, batch_id, which))
 
 
 def _message_windows(
-    database: Database, batch_id: int, first: int | None, last: int | None
+    database: Database, batch_id: int, first: int | None, last: int | None, statement: Select[Any]
 ) -> Iterator[list[list[Any]]]:
     """By ranges of ids, which stand together in a batch: no sorting, and no transaction longer than a window.
 
@@ -113,7 +151,7 @@ def _message_windows(
     for start in range(first, last + 1, WINDOW):
         window = {"first": start, "last": start + WINDOW - 1, "batch_id": batch_id}
         with database.read() as connection:
-            rows = connection.execute(_WINDOW, window).all()
+            rows = connection.execute(statement, window).all()
         yield [_message_cells(row) for row in rows]
 
 
@@ -138,22 +176,28 @@ def _refused_windows(
 
 def _message_cells(row: Row[Any]) -> list[Any]:
     cost = None if row.cost_micros is None else in_units(row.cost_micros)
+    explained = reasons.in_json(row.reason, row.status)
     return [
+        row.line,
         row.id,
         row.recipient,
+        row.reference,
         row.text,
         row.sender_id,
         row.status,
         row.reason,
+        explained["explanation"],
+        explained["remedy"],
         row.provider_message_id,
         cost,
         row.cost_currency,
         row.parts,
         row.estimated_parts,
-        row.network,
+        network_name(row.network),
         rfc3339(row.created_at),
         rfc3339(row.sent_at),
         rfc3339(row.finished_at),
+        *(json.loads(row.cells) if row.cells else ()),
     ]
 
 

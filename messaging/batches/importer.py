@@ -43,6 +43,9 @@ _COLUMNS = (
     "recipient",
     "text",
     "estimated_parts",
+    "line",
+    "reference",
+    "cells",
     "text_group",
     "batch_id",
     "sender_id",
@@ -152,7 +155,7 @@ def _import_rows(
     report: Report,
 ) -> bool:
     header = read_header(file.peek(), batch.phone_column)  # type: ignore[attr-defined]
-    reader = BatchRows(batch.template, header, settings.default_region)
+    reader = BatchRows(batch.template, header, settings.default_region, keeps_cells=True)
     groups = TextGroups()
     titles = json.dumps([as_text(title) for title in header.titles], ensure_ascii=False)
     rows = read_rows(file, header)

@@ -2,35 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Connection, Row, exists, func, select
+from sqlalchemy import Connection, Row, bindparam, exists, func, or_, select
 
 from messaging import statuses
 from messaging.messages.accept import MOST_URGENT
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.messages.warnings import read_stored
 from messaging.storage import tables
+from messaging.storage.bulk import one_of
 from messaging.storage.database import Database
+from utils import reasons
 from utils.errors import NotFound
-from utils.json_shapes import LARGEST_ID, booked_money, rfc3339
+from utils.json_shapes import LARGEST_ID, booked_money, decode_cursor, page, rfc3339
 
+# Rows that a page of batches may count, which takes a fifth of a second: the newest batches first.
+MOST_COUNTED = 1_000_000
 # All of its columns stand in ix_messages_batch: a million rows are read from the index alone.
 _SUMS = (
     select(
+        tables.messages.c.batch_id,
         tables.messages.c.status,
         tables.messages.c.cost_currency,
         func.count().label("messages"),
         func.sum(tables.messages.c.cost_micros).label("cost_micros"),
         func.sum(tables.messages.c.parts).label("parts"),
     )
-    .group_by(tables.messages.c.status, tables.messages.c.cost_currency)
-    .order_by(tables.messages.c.status)
+    .group_by(tables.messages.c.batch_id, tables.messages.c.status, tables.messages.c.cost_currency)
+    .order_by(tables.messages.c.batch_id, tables.messages.c.status)
 )
+
+
+def list_batches(database: Database, cursor: str | None = None, limit: int = 50) -> dict[str, Any]:
+    """A page of `GET /v1/batches`, newest first. Raises InvalidInput for a bad cursor.
+
+    `counts`, costs, parts and `progress` are null for those behind the first million messages of a page.
+    """
+    before = decode_cursor(cursor)
+    statement = select(tables.batches).order_by(tables.batches.c.id.desc()).limit(limit + 1)
+    if before is not None:
+        statement = statement.where(tables.batches.c.id < before)
+    with database.read() as connection:
+        rows = connection.execute(statement).all()
+        counted = _countable(rows[:limit])
+        wanted = _SUMS.where(one_of(tables.messages.c.batch_id, "ids"))
+        sums: dict[int, list[Row[Any]]] = {batch_id: [] for batch_id in counted}
+        for row in connection.execute(wanted, {"ids": counted}) if counted else ():
+            sums[row.batch_id].append(row)
+    return page([_in_list(row, sums) for row in rows], limit)
+
+
+def _countable(batches: Sequence[Row[Any]]) -> list[int]:
+    counted, rows = [], 0
+    for batch in batches:
+        rows += batch.total
+        if rows > MOST_COUNTED:
+            break
+        counted.append(batch.id)
+    return counted
+
+
+def _in_list(batch: Row[Any], sums: Mapping[int, Sequence[Row[Any]]]) -> dict[str, Any]:
+    shape = _shape(batch, sums.get(batch.id, ()))
+    return shape if batch.id in sums else shape | dict.fromkeys(_COUNTED)
+
+
+_COUNTED = ("counts", "cost", "parts", "progress")
 
 
 def get_batch(database: Database, batch_id: int) -> dict[str, Any]:
@@ -38,44 +80,60 @@ def get_batch(database: Database, batch_id: int) -> dict[str, Any]:
     with database.read() as connection:
         batch = require_batch(connection, batch_id)
         found = batch_in_json(connection, batch)
-        waiting = None if batch.status != "sending" else _waiting(connection, batch, database.now(connection))
-    return found if waiting is None else found | {"waiting": waiting.in_json()}
+        is_sending = batch.status == "sending"
+        waiting = _waiting(connection, batch, database.now(connection)) if is_sending else []
+    return found | {"waiting": waiting}
 
 
-class Waiting(NamedTuple):
-    """All that is left waits for a clock, or for a person (`until` is None).
+def _waiting(connection: Connection, batch: Row[Any], now: datetime) -> list[dict[str, Any]]:
+    """What waits for a clock or a person, by reason, the largest first. Without reason: a time of its own."""
+    asked = {"batch_id": batch.id, "now": now}
+    rows = sorted(connection.execute(_WAITING, asked).all(), key=lambda row: -row.messages)
+    return [
+        {
+            "reason": row.reason or (statuses.HELD if row.status == statuses.HELD else None),
+            "count": row.messages,
+            "until": None if row.status == statuses.HELD else rfc3339(row.until),
+        }
+        for row in rows
+    ]
 
-    `reason`: `do_not_disturb`, `sending_window`, `held`; None: a time of its own.
-    """
 
-    messages: int
-    reason: str | None
-    until: datetime | None
+_WAITING = (
+    select(
+        tables.messages.c.status,
+        tables.messages.c.reason,
+        func.count().label("messages"),
+        func.min(tables.messages.c.due_at).label("until"),
+    )
+    .where(tables.WAITS, tables.messages.c.batch_id == bindparam("batch_id"))
+    .where(
+        or_(
+            tables.messages.c.status == statuses.HELD,
+            tables.messages.c.due_at > bindparam("now", type_=tables.messages.c.due_at.type),
+        )
+    )
+    .group_by(tables.messages.c.status, tables.messages.c.reason)
+)
 
-    def in_json(self) -> dict[str, Any]:
-        return {"messages": self.messages, "reason": self.reason, "until": rfc3339(self.until)}
 
-
-def _waiting(connection: Connection, batch: Row[Any], now: datetime) -> Waiting | None:
-    """By the row that is due first, in the order of an index: where even that waits, all do."""
+def _is_waiting(connection: Connection, batch: Row[Any], now: datetime) -> bool:
+    """Whether all that is left waits. By the row that is due first: where even that waits, all do."""
     of_batch = [tables.messages.c.batch_id == batch.id]
     if batch.total > MOST_URGENT:
         of_batch.append(tables.messages.c.priority == BATCH_PRIORITY)
     first = connection.execute(
-        select(tables.messages.c.due_at, tables.messages.c.due_by_wall, tables.messages.c.reason)
+        select(tables.messages.c.due_at, tables.messages.c.due_by_wall)
         .where(tables.messages.c.status == statuses.QUEUED, *of_batch)
         .order_by(tables.messages.c.due_at)
         .limit(1)
     ).one_or_none()
     if first is not None and (not first.due_by_wall or first.due_at <= now):
-        return None
+        return False
     is_leaving = select(exists().where(tables.messages.c.status == statuses.SENDING, *of_batch))
     if connection.execute(is_leaving).scalar_one():
-        return None
-    left = _open_messages(connection, batch.id)
-    if first is None:
-        return Waiting(left, statuses.HELD, None) if left else None
-    return Waiting(left, first.reason, first.due_at)
+        return False
+    return first is not None or _open_messages(connection, batch.id) > 0
 
 
 def require_batch(connection: Connection, batch_id: int, *, lock: bool = False) -> Row[Any]:
@@ -90,12 +148,18 @@ def require_batch(connection: Connection, batch_id: int, *, lock: bool = False) 
 
 
 def batch_in_json(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
-    """`cost` is null before anything was billed, and an entry of `costs` each where there are several currencies."""
     # Of one that is still being received all are queued: no reason to count a million rows at each look.
     is_received = batch.status != "receiving"
     sums = (
         connection.execute(_SUMS.where(tables.messages.c.batch_id == batch.id)).all() if is_received else []
     )
+    return _shape(batch, sums)
+
+
+def _shape(batch: Row[Any], sums: Sequence[Row[Any]]) -> dict[str, Any]:
+    """`cost` is null before anything was billed, and an entry of `costs` each where there are several currencies."""
+    is_received = batch.status != "receiving"
+    sums = sums if is_received else ()
     counts: dict[str, int] = {} if is_received or not batch.total else {statuses.QUEUED: batch.total}
     for row in sums:
         counts[row.status] = counts.get(row.status, 0) + row.messages
@@ -106,6 +170,7 @@ def batch_in_json(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
         "name": batch.name,
         "status": batch.status,
         "reason": batch.reason,
+        **reasons.in_json(batch.reason),
         "total": batch.total,
         "refused": batch.refused,
         "duplicates": batch.duplicates,
@@ -124,7 +189,7 @@ def batch_in_json(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
     return {name: value for name, value in shape.items() if value is not None or name not in _OPTIONAL}
 
 
-_OPTIONAL = frozenset({"reason", "costs", "max_cost", "send_at", "expires_at"})
+_OPTIONAL = frozenset({"reason", "explanation", "remedy", "costs", "max_cost", "send_at", "expires_at"})
 
 
 def _costs(sums: Any) -> list[dict[str, str | None]]:
@@ -165,7 +230,8 @@ class Speed:
     settled: int
     per_second: float | None
     seconds_left: float | None
-    waiting: Waiting | None = None
+    # All that is left waits for a clock or a person.
+    is_waiting: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -184,19 +250,19 @@ def watch(database: Database, batch_id: int) -> Iterator[Speed]:
             # Never below 0: rows may have come in between the two looks.
             settled = max(0, batch.total - _open_messages(connection, batch_id))
             is_sending = batch.status == "sending"
-            waiting = _waiting(connection, batch, database.now(connection)) if is_sending else None
+            is_waiting = is_sending and _is_waiting(connection, batch, database.now(connection))
         if settled_at_start is None:
             settled_at_start = settled
-        speed = _speed(batch, settled, settled - settled_at_start, monotonic() - began_at, waiting)
+        speed = _speed(batch, settled, settled - settled_at_start, monotonic() - began_at, is_waiting)
         yield speed
         if speed.is_over:
             return
 
 
-def _speed(batch: Row[Any], settled: int, since_start: int, seconds: float, waiting: Waiting | None) -> Speed:
+def _speed(batch: Row[Any], settled: int, since_start: int, seconds: float, is_waiting: bool) -> Speed:
     per_second = since_start / seconds if since_start > 0 and seconds > 0 else None
     left = None if per_second is None else (batch.total - settled) / per_second
-    return Speed(batch.status, batch.reason, batch.total, settled, per_second, left, waiting)
+    return Speed(batch.status, batch.reason, batch.total, settled, per_second, left, is_waiting)
 
 
 def _open_messages(connection: Connection, batch_id: int) -> int:

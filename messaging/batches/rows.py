@@ -17,13 +17,18 @@ from utils.errors import InvalidInput
 from utils.phone_cleaning import EMPTY_SIGNS, is_empty_cell
 from utils.phone_metadata import region_if_plainly_valid
 from utils.phone_numbers import read_phone
+from utils.references import read_reference
 from utils.segments import measure
-from utils.texts import as_text, compose, is_blank
+from utils.texts import as_text, compose, is_blank, is_text
 
 LONGEST_VALUE_KEPT = 100
 # Of a row as JSON: ten thousand of them are 40 MB at most.
 LONGEST_CELLS_KEPT = 4000
+# `json.dumps` makes an encoder for each call that is not all default.
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
 DUPLICATE = "duplicate"
+# The column whose cells are the caller's own ids, beside being a placeholder like any other.
+REFERENCE = "reference"
 SAME_AS_BEFORE = "The same number stands on an earlier line with the same text"
 _SKIPPED_AT_ONCE = 1000
 # Of one file, and as many duplicates; more are counted.
@@ -36,6 +41,10 @@ class TakenRow(NamedTuple):
     recipient: str
     text: str
     parts: int
+    # Of a file, and in the words of `RefusedRow`.
+    line: int | None = None
+    reference: str | None = None
+    cells: str | None = None
 
 
 class RefusedRow(NamedTuple):
@@ -76,10 +85,13 @@ class RowRefusal(InvalidInput):
 class BatchRows:
     """One pass over a file. Raises InvalidFile at once where the text names a column that the file lacks.
 
-    `default_region`: for numbers without a country code. `warnings`: of the rows taken so far.
+    `default_region`: for numbers without a country code. `warnings`: of the rows taken so far. `keeps_cells`: for an
+    importer, whose downloads show them.
     """
 
-    def __init__(self, template: str, header: Header, default_region: str | None) -> None:
+    def __init__(
+        self, template: str, header: Header, default_region: str | None, *, keeps_cells: bool = False
+    ) -> None:
         placeholders = Placeholders(template)
         self._format = placeholders.format
         self._names = placeholders.columns
@@ -88,6 +100,9 @@ class BatchRows:
         self._left_over = {one for literal in placeholders.literals for one in left_over(literal)}
         self._columns = [header.index(name) for name in placeholders.columns]
         self._phone = header.phone
+        self._reference = header.index(REFERENCE) if REFERENCE in header.names else None
+        # Of a file that has only numbers they would say nothing more.
+        self._keeps_cells = keeps_cells and len(header.names) > 1
         self._header = header
         self._default_region = default_region
         # Some 90 MB for a million: as numbers, not as texts.
@@ -147,9 +162,11 @@ class BatchRows:
     def _add(self, chunk: Chunk, line: int, cells: list[str]) -> None:
         phone, doubt = self._read_phone(cells)
         text, parts = self._fixed or self._fill(cells)
+        reference = self._read_reference(cells)
         key = number_key(phone) if self._fixed else _text_key(phone, text)
         if is_new(key, self._seen):
-            chunk.taken.append(TakenRow(phone, text, parts))
+            kept = _as_kept(cells) if self._keeps_cells else None
+            chunk.taken.append(TakenRow(phone, text, parts, line, reference, kept))
             if doubt:
                 self.warnings.add(DOUBTFUL_NUMBER, doubt, line=line, to=phone)
             if not self._fixed:
@@ -174,6 +191,11 @@ class BatchRows:
         if region_if_plainly_valid(phone):
             return phone, None
         return read_phone(phone, self._default_region)[:2]
+
+    def _read_reference(self, cells: list[str]) -> str | None:
+        if self._reference is None or self._reference >= len(cells):
+            return None
+        return read_reference(cells[self._reference])
 
     def _fill(self, cells: list[str]) -> tuple[str, int]:
         try:
@@ -210,10 +232,16 @@ class BatchRows:
 
     def _kept(self, line: int, cells: list[str], code: str, reason: str) -> RefusedRow:
         value = cells[self._phone] if len(cells) > self._phone else ""
-        whole = None
-        if sum(map(len, cells)) <= LONGEST_CELLS_KEPT:
-            whole = json.dumps([as_text(cell) for cell in cells], ensure_ascii=False)
-        return RefusedRow(line, as_text(value[:LONGEST_VALUE_KEPT]), code, reason, whole)
+        return RefusedRow(line, as_text(value[:LONGEST_VALUE_KEPT]), code, reason, _as_kept(cells))
+
+
+def _as_kept(cells: list[str]) -> str | None:
+    if sum(map(len, cells)) > LONGEST_CELLS_KEPT:
+        return None
+    # Nearly always all of them can be kept as they are: looked at together.
+    if not is_text("".join(cells)):
+        cells = [as_text(cell) for cell in cells]
+    return _as_json(cells)
 
 
 def is_new(key: int, seen: set[int]) -> bool:

@@ -17,6 +17,7 @@ from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.errors import EmptyMessage, InvalidInput, InvalidPhone, NoRecipients
 from utils.phone_numbers import read_phone
+from utils.references import read_reference
 from utils.segments import measure
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
@@ -54,10 +55,13 @@ class SendRequest:
     expires_at: datetime | None = None
     on_unknown: str = "hold"
     origin: str = "api"
+    reference: str | None = None
 
     def as_json(self) -> list[Any]:
         times = [None if at is None else at.isoformat() for at in (self.send_at, self.expires_at)]
-        return [list(self.to), self.text, self.sender_id, *times, self.on_unknown]
+        # Only where there is one: a key that was used before this release stays good.
+        chosen = [] if self.reference is None else [f"reference {self.reference}"]
+        return [list(self.to), self.text, self.sender_id, *times, self.on_unknown, *chosen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,7 @@ def _validate(request: SendRequest) -> None:
         )
     validate_on_unknown(request.on_unknown)
     validate_sender(request.sender_id)
+    read_reference(request.reference)
 
 
 def validate_text(text: str, field: str = "text") -> None:
@@ -206,6 +211,7 @@ def _write(
             expires_at=request.expires_at,
             batch_id=batch_id,
             estimated_parts=parts,
+            reference=read_reference(request.reference),
         )
         for phone in recipients.phones
     ]

@@ -43,6 +43,7 @@ class NewMessage:
     resend_of: int | None = None
     passes_opt_out: bool = False
     estimated_parts: int | None = None
+    reference: str | None = None
 
 
 def enqueue(
@@ -95,6 +96,7 @@ def _row(
         "resend_of": new.resend_of,
         "passes_opt_out": new.passes_opt_out,
         "estimated_parts": new.estimated_parts,
+        "reference": new.reference,
         "created_at": now,
     }
 

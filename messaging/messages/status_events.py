@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text, update
 
 from messaging.forwarding import events
+from messaging.messages import status_counts
+from messaging.messages.status_counts import Tally
 from messaging.storage import tables
 from messaging.storage.bulk import as_array, as_json_rows, as_stored, one_of
 
@@ -22,6 +24,7 @@ _INSERT_ALL = text(
                          CAST(:source AS text[]), CAST(:attempt_id AS bigint[]), CAST(:detail AS text[]))
     """
 )
+_INSERT_AND_COUNT = text(f"WITH counting AS ({status_counts.COUNTING}) {_INSERT_ALL.text}")
 _INSERT_JSON = """
     INSERT INTO message_events (message_id, at, status, source, attempt_id, detail)
     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
@@ -39,11 +42,13 @@ class Event(NamedTuple):
     detail: str | None = None
 
 
-def record(connection: Connection, happened: Sequence[Event]) -> None:
-    """The messages' rows are written already: what is forwarded is read from them."""
+def record(connection: Connection, happened: Sequence[Event], tally: Tally | None = None) -> None:
+    """The messages' rows are written already: what is forwarded, and without `tally` counted, is read from them."""
     rows = list(_rows(connection, happened))
     for start in range(0, len(rows), CHUNK):
-        _insert(connection, rows[start : start + CHUNK])
+        _insert(connection, rows[start : start + CHUNK], None if start else tally)
+    if tally is None:
+        status_counts.append_from_rows(connection, happened)
     events.note_statuses(connection, happened)
 
 
@@ -56,12 +61,17 @@ def _rows(connection: Connection, happened: Sequence[Event]) -> Iterator[tuple[A
         yield one.message_id, stored, one.status, one.source, one.attempt_id, one.detail
 
 
-def _insert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+def _insert(connection: Connection, rows: Sequence[tuple[Any, ...]], tally: Tally | None) -> None:
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql(_INSERT_JSON, (as_json_rows(rows),))
+        status_counts.append(connection, tally or Tally())
+        return
+    columns = zip(_COLUMNS, zip(*rows, strict=True), strict=True)
+    arrays = {name: as_array(values) for name, values in columns}
+    if tally:
+        connection.execute(_INSERT_AND_COUNT, arrays | status_counts.given(tally))
     else:
-        columns = zip(_COLUMNS, zip(*rows, strict=True), strict=True)
-        connection.execute(_INSERT_ALL, {name: as_array(values) for name, values in columns})
+        connection.execute(_INSERT_ALL, arrays)
 
 
 def settle(

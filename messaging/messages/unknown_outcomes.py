@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, select, update
 from messaging import statuses
 from messaging.messages import status_events
 from messaging.messages.queue import SINGLE_PRIORITY, NewMessage, enqueue
+from messaging.messages.status_counts import Tally
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.errors import Conflict, NotFound
@@ -44,6 +45,7 @@ def resend(database: Database, message_id: int) -> int:
             link_id=old.link_id,
             resend_of=old.id,
             estimated_parts=old.estimated_parts,
+            reference=old.reference,
         )
         new_id = enqueue(database, connection, [new])[0]
         _close(connection, old.id, RESENT, f"sent again as message {new_id}", database.now(connection))
@@ -75,6 +77,6 @@ def _close(connection: Connection, message_id: int, reason: str, detail: str, no
     connection.execute(
         update(tables.messages).where(tables.messages.c.id == message_id).values(reason=reason)
     )
-    status_events.record(
-        connection, [status_events.Event(message_id, now, statuses.UNKNOWN, SOURCE, None, detail)]
-    )
+    happened = status_events.Event(message_id, now, statuses.UNKNOWN, SOURCE, None, detail)
+    # Counted when it became unknown.
+    status_events.record(connection, [happened], Tally())

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, select
 
-from messaging import statuses
 from messaging.messages.history import history_of
 from messaging.storage import tables
 from messaging.storage.database import Database
 from messaging.storage.time_ranges import within
+from utils import reasons
 from utils.errors import NotFound
 from utils.json_shapes import LARGEST_ID, decode_cursor, money, page, rfc3339
-from utils.provider_codes import FAILURE_REASONS, STATUS_CODES, network_name
-
-_ANSWER_REMEDIES = {entry.reason: entry.remedy for entry in STATUS_CODES.values() if entry.remedy}
-_REPORT_REMEDIES = {entry.reason: entry.remedy for entry in FAILURE_REASONS.values()}
+from utils.provider_codes import network_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +28,13 @@ class MessageFilters:
     since: datetime | None = None
     until: datetime | None = None
     q: str | None = None
+    reference: str | None = None
 
     @property
     def is_by_key(self) -> bool:
         """Whether an index leads to the first page; a text or a rare status may be looked for in every row."""
-        return self.q is None and (self.status is None or self.batch_id is not None)
+        is_narrow = self.batch_id is not None or self.reference is not None
+        return self.q is None and (self.status is None or is_narrow)
 
 
 def list_messages(
@@ -75,12 +73,13 @@ def message_in_json(row: Row[Any]) -> dict[str, Any]:
         "id": row.id,
         "batch_id": row.batch_id,
         "to": row.recipient,
+        "reference": row.reference,
         "text": row.text,
         "sender_id": row.sender_id,
         "origin": row.origin,
         "status": row.status,
         "reason": row.reason,
-        "remedy": _remedy(row.status, row.reason),
+        **reasons.in_json(row.reason, row.status),
         "provider_message_id": row.provider_message_id,
         "cost": money(row.cost_text),
         "parts": row.parts,
@@ -95,17 +94,7 @@ def message_in_json(row: Row[Any]) -> dict[str, Any]:
     return {name: value for name, value in shape.items() if value is not None or name not in _OPTIONAL}
 
 
-_OPTIONAL = frozenset({"reason", "remedy"})
-
-
-def _remedy(status: str, reason: str | None) -> str | None:
-    """What a person can do. Our own block is not AT's, so AT's advice would mislead there."""
-    if reason is None or status in (statuses.BLOCKED, statuses.CANCELLED):
-        return None
-    tables: Sequence[dict[Any, str]] = (_ANSWER_REMEDIES, _REPORT_REMEDIES)
-    if status == statuses.FAILED:
-        tables = (_REPORT_REMEDIES, _ANSWER_REMEDIES)
-    return next((table[reason] for table in tables if reason in table), None)
+_OPTIONAL = frozenset({"reason", "explanation", "remedy"})
 
 
 def _conditions(connection: Connection, filters: MessageFilters) -> list[ColumnElement[bool]]:
@@ -113,6 +102,7 @@ def _conditions(connection: Connection, filters: MessageFilters) -> list[ColumnE
         tables.messages.c.recipient: filters.to,
         tables.messages.c.status: filters.status,
         tables.messages.c.batch_id: filters.batch_id,
+        tables.messages.c.reference: filters.reference,
     }
     conditions: list[ColumnElement[bool]] = [
         column == wanted for column, wanted in equal.items() if wanted is not None

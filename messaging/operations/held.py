@@ -20,6 +20,7 @@ from messaging.messages import held
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.database import Database
+from utils import reasons
 from utils.errors import InvalidInput, NotFound, ServiceError
 from utils.json_shapes import LARGEST_ID, decode_cursors, encode_cursor, rfc3339
 
@@ -287,7 +288,14 @@ def _show_replies(_connection: Connection, rows: list[Row[Any]]) -> list[dict[st
 
 
 def _item(kind: str, row: Row[Any], reason: str | None, **known: Any) -> dict[str, Any]:
-    return {"id": f"{kind}:{row.id}", "kind": kind, "reason": reason, **_ABSENT, **known}
+    return {
+        "id": f"{kind}:{row.id}",
+        "kind": kind,
+        "reason": reason,
+        **reasons.in_json(reason),
+        **_ABSENT,
+        **known,
+    }
 
 
 _ABSENT: dict[str, Any] = {

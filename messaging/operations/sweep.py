@@ -15,7 +15,7 @@ from messaging.batches import refused_rows, upload_store
 from messaging.callbacks import received, replay
 from messaging.costs import budgets
 from messaging.forwarding import outbox
-from messaging.messages import idempotency, status_events
+from messaging.messages import idempotency, status_counts, status_events
 from messaging.reports import adoption, parked
 from messaging.sending import last_check, start_post
 from messaging.storage import tables
@@ -53,6 +53,7 @@ def sweep(database: Database, settings: Settings) -> Swept:
     # What AT has told already counts before anything is inferred, or called unknown, without it.
     received.apply_received(database, settings)
     requeued, unknown = sweep_expired_leases(database)
+    status_counts.fold(database)
     swept = Swept(
         requeued=requeued,
         unknown=unknown,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from sqlalchemy import Connection
 
+from messaging import statuses
 from messaging.consent import ledger
 from messaging.messages import status_events
 from messaging.messages.report_effects import MOVED, PARKED, words_of
+from messaging.messages.status_counts import AFTER, Counted, Tally, delay_step, hour_of
 from messaging.reports import write
 from messaging.reports.message_state import FiledReport, MessageState
 from messaging.reports.write import Outcome
@@ -32,20 +35,32 @@ def settle(
     now = database.now(connection) if has_late else None
     outcomes: list[Outcome] = []
     happened: list[status_events.Event] = []
+    tally = Tally()
     for state, filed in pairs:
         if state is None:
             outcomes.append(Outcome(filed, None, PARKED))
             continue
         at = now if now and state.is_late_for(filed) else state.time_of(filed)
+        was, sent_at = state.status, state.sent_at
         took = state.take(filed.report, filed.callback_id, at)
         outcomes.append(Outcome(filed, state.message_id, effect or took))
         if took == MOVED:
             said = words_of(filed.report.word, filed.report.failure_reason)
+            tally.add(_counted(state, was, sent_at, at))
             happened.append(status_events.Event(state.message_id, at, state.status, source, None, said))
     touched = {state.message_id: state for state, _ in pairs if state is not None}.values()
-    write.write(connection, [one for one in touched if one.has_changed], happened, outcomes)
+    write.write(connection, [one for one in touched if one.has_changed], happened, outcomes, tally)
     _block_opted_out(database, connection, touched)
     return outcomes
+
+
+def _counted(state: MessageState, was: str, sent_at: datetime | None, at: datetime) -> Counted:
+    reason, delay = state.reason or "", 0
+    if state.status == statuses.DELIVERED:
+        reason = "" if was == statuses.ACCEPTED else AFTER + was
+        delay = 0 if sent_at is None else delay_step(at - sent_at)
+    hour, sender_id, network = hour_of(at), state.sender_id or "", state.network or ""
+    return Counted(hour, state.status, reason, sender_id, network, delay=delay)
 
 
 def _block_opted_out(database: Database, connection: Connection, touched: Iterable[MessageState]) -> None:

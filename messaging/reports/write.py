@@ -1,6 +1,6 @@
 """What a group of reports came to, written in as few statements as each store allows.
 
-On PostgreSQL one statement changes the messages, tells their history and keeps the reports: each question is a
+On PostgreSQL one statement changes the messages, tells their history, counts and keeps the reports: each question is a
 round trip. On SQLite each of the three is one statement over JSON, for `executemany` gives up Python's lock at
 every row.
 """
@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import BigInteger, Connection, Executable, Text, bindparam, insert, select, update
 
 from messaging.forwarding import events
-from messaging.messages import status_events
+from messaging.messages import status_counts, status_events
+from messaging.messages.status_counts import Tally
 from messaging.messages.status_events import Event
 from messaging.reports.message_state import DeliveryReport, FiledReport, MessageState
 from messaging.storage import tables
@@ -35,15 +36,16 @@ def write(
     changed: Sequence[MessageState],
     happened: Sequence[Event],
     outcomes: Sequence[Outcome],
+    tally: Tally,
 ) -> None:
     """`outcomes`: in the order the reports came; the messages of `changed` are locked by the caller."""
     new = [one for one in outcomes if one.filed.row_id is None]
     if connection.dialect.name == "sqlite":
         _change_on_sqlite(connection, changed)
-        status_events.record(connection, happened)
+        status_events.record(connection, happened, tally)
         _insert_on_sqlite(connection, new)
     else:
-        _write_on_postgresql(connection, changed, happened, new)
+        _write_on_postgresql(connection, changed, happened, new, tally)
     _join(connection, [one for one in outcomes if one.filed.row_id is not None])
 
 
@@ -143,6 +145,7 @@ def _write_on_postgresql(
     changed: Sequence[MessageState],
     happened: Sequence[Event],
     outcomes: Sequence[Outcome],
+    tally: Tally,
 ) -> None:
     given = [{name: getattr(one, name) for name in _CHANGED.names} for one in changed]
     told = [{name: getattr(event, name) for name in _TOLD.names} for event in happened]
@@ -158,6 +161,7 @@ def _write_on_postgresql(
     ]
     if given or told or reported:
         rows = _CHANGED.given(given) | _TOLD.given(told) | _REPORTED.given(reported)
+        rows |= status_counts.given(tally)
         connection.execute(_WRITE_ALL, rows)
     events.note_statuses(connection, happened)
 
@@ -181,7 +185,9 @@ def _write_all() -> Executable:
     reporting = insert(tables.delivery_reports).from_select(
         _REPORTED.names, select(*_REPORTED.columns).order_by(_REPORTED.place)
     )
-    return reporting.add_cte(changing.cte("changing"), telling.cte("telling"))
+    return reporting.add_cte(
+        changing.cte("changing"), telling.cte("telling"), status_counts.INSERT_GIVEN.cte("counting")
+    )
 
 
 _WRITE_ALL = _write_all()

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, text, update
 
 from messaging import statuses
 from messaging.messages import status_events
+from messaging.messages.status_counts import Counted, Tally, hour_of
 from messaging.messages.unknown_outcomes import DECIDED
 from messaging.sending import retry_policy
 from messaging.sending.claim import Claim
@@ -102,6 +103,8 @@ class RecordWrites:
         self._named: list[dict[str, Any]] = []
         self._requeued: list[dict[str, Any]] = []
         self._events: list[status_events.Event] = []
+        self._tally = Tally()
+        self._hour = hour_of(now)
 
     def add_accepted(self, message_id: int, answer: RecipientAnswer) -> None:
         """All that an acceptance needs of its message is the id."""
@@ -136,6 +139,7 @@ class RecordWrites:
         self._named += other._named
         self._requeued += other._requeued
         self._events += other._events
+        self._tally.take_over(other._tally)
 
     def execute(self, connection: Connection) -> None:
         if self._accepted:
@@ -149,7 +153,7 @@ class RecordWrites:
                 connection.execute(statement, rows)
         if self._requeued:
             wake_after_commit(connection)
-        status_events.record(connection, self._events)
+        status_events.record(connection, self._events, self._tally)
 
     def _accept(self, message_id: int, answer: RecipientAnswer) -> None:
         if answer.cost is not self._cost:
@@ -159,6 +163,7 @@ class RecordWrites:
         self._accepted.append(
             (answer.provider_message_id, answer.cost_raw, micros, currency, answer.parts, message_id)
         )
+        self._count(statuses.ACCEPTED, "", currency or "", answer.parts or 0, micros or 0)
         self._happened(message_id, statuses.ACCEPTED, _words(answer))
         if answer.provider_message_id:
             self.provider_ids[answer.provider_message_id] = message_id
@@ -172,6 +177,7 @@ class RecordWrites:
                 "new_finished_at": None if status == statuses.UNKNOWN else self.now,
             }
         )
+        self._count(status, reason)
         self._happened(message_id, status, detail or reason)
 
     def _not_sent(self, row: Any, reason: str, *, is_paused: bool = False) -> None:
@@ -217,7 +223,12 @@ class RecordWrites:
                 "new_due_by_wall": reason == retry_policy.DO_NOT_DISTURB,
             }
         )
+        self._count(statuses.QUEUED, reason)
         self._happened(row.id, statuses.QUEUED, reason)
+
+    def _count(self, status: str, reason: str, currency: str = "", parts: int = 0, micros: int = 0) -> None:
+        sender_id = self.claim.sender_id or ""
+        self._tally.add(Counted(self._hour, status, reason, sender_id, "", currency), 1, parts, micros)
 
     def _happened(self, message_id: int, status: str, detail: str | None) -> None:
         self._events.append(

@@ -149,6 +149,11 @@ messages = Table(
     Column("passes_opt_out", Boolean, nullable=False, server_default=text("false")),
     # Of a batch: the same for rows with the same text, in the order of the file.
     Column("text_group", BigInteger),
+    # The caller's own id.
+    Column("reference", String(100)),
+    # Of a file: where the row begins there, and its cells as a JSON list. None where they are very long.
+    Column("line", Integer),
+    Column("cells", Text),
     Column("created_at", UtcDateTime, nullable=False),
     Column("sent_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
@@ -177,6 +182,16 @@ EXPIRING = text("status = 'queued' AND expires_at IS NOT NULL")
 _partial_index("ix_messages_expiring", messages.c.expires_at, where=EXPIRING)
 HELD = text("status = 'held'")
 _partial_index("ix_messages_held", messages.c.id, where=HELD)
+# What of a batch waits for a person or, by its due_at, for an hour of the day.
+WAITS = text("(status = 'held' OR (status = 'queued' AND due_by_wall))")
+_partial_index(
+    "ix_messages_waits",
+    messages.c.batch_id,
+    messages.c.status,
+    messages.c.reason,
+    messages.c.due_at,
+    where=WAITS,
+)
 HELD_EXPIRING = text("status = 'held' AND expires_at IS NOT NULL")
 _partial_index("ix_messages_held_expiring", messages.c.expires_at, where=HELD_EXPIRING)
 UNSETTLED = text("status IN ('unknown', 'sending')")
@@ -185,6 +200,8 @@ WITH_PROVIDER_ID = text("provider_message_id IS NOT NULL")
 # Not unique: a provider that hands out one id twice must not make us lose the answer. The audit names it.
 _partial_index("ix_messages_provider_message_id", messages.c.provider_message_id, where=WITH_PROVIDER_ID)
 Index("ix_messages_recipient", messages.c.recipient, messages.c.id)
+WITH_REFERENCE = text("reference IS NOT NULL")
+_partial_index("ix_messages_reference", messages.c.reference, messages.c.id, where=WITH_REFERENCE)
 IN_BATCH = text("batch_id IS NOT NULL")
 # All that a batch's progress adds up, so that a million rows are read from the index alone.
 _partial_index(
@@ -241,6 +258,38 @@ message_events = Table(
     Column("attempt_id", Id),
     Column("detail", Text),
     Index("ix_message_events_message_id", "message_id"),
+)
+
+# How many messages came to which status in which hour: what writers append, and what a sweep folds it into.
+# messaging.messages.status_counts.
+status_deltas = Table(
+    "status_deltas",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("hour", UtcDateTime, nullable=False),
+    Column("status", String(10), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("sender_id", String(32), nullable=False),
+    Column("network", Text, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("delay", SmallInteger, nullable=False),
+    Column("messages", Integer, nullable=False),
+    Column("parts", Integer, nullable=False),
+    Column("micros", BigInteger, nullable=False),
+)
+hourly_counts = Table(
+    "hourly_counts",
+    metadata,
+    Column("hour", UtcDateTime, primary_key=True),
+    Column("status", String(10), primary_key=True),
+    Column("reason", Text, primary_key=True),
+    Column("sender_id", String(32), primary_key=True),
+    Column("network", Text, primary_key=True),
+    Column("currency", String(3), primary_key=True),
+    Column("delay", SmallInteger, primary_key=True),
+    Column("messages", BigInteger, nullable=False),
+    Column("parts", BigInteger, nullable=False),
+    Column("micros", BigInteger, nullable=False),
 )
 
 # The journal: every callback as it came. messaging.callbacks.journal.

@@ -12,11 +12,13 @@ BatchStatus = Literal["receiving", "scheduled", "sending", "paused", "cancelled"
 
 
 class WaitingMessages(BaseModel):
-    messages: int
     reason: str | None = Field(
-        description="`do_not_disturb`, `sending_window`, `held`; null: a time of its own"
+        description="`do_not_disturb`, `sending_window`, why it is held …; null: a time of its own"
     )
-    until: str | None = Field(json_schema_extra={"format": "date-time"}, description="Null: a person decides")
+    count: int
+    until: str | None = Field(
+        json_schema_extra={"format": "date-time"}, description="The next time; null: a person decides"
+    )
 
 
 class Batch(Warned):
@@ -28,6 +30,8 @@ class Batch(Warned):
         description="Why it is paused or cancelled: `by_hand`, `max_cost`, `interrupted` …; `read_by_command`"
         " while `sms bulk` reads its file; else absent",
     )
+    explanation: str | None = Field(None, description="The reason in a sentence; absent where unknown")
+    remedy: str | None = Field(None, description="What a person can do about it; absent where unknown")
     total: int = Field(description="Messages taken, each number and text once")
     refused: int = Field(description="Rows that could not be used")
     duplicates: int = Field(description="Rows whose number stood there before with the same text")
@@ -40,14 +44,28 @@ class Batch(Warned):
     costs: list[Money] | None = Field(None, description="By currency, where there are several")
     parts: int = Field(description="Billed pieces, as Africa's Talking counted them")
     progress: float = Field(description="Share that is no longer queued, sending or held", ge=0, le=1)
-    waiting: WaitingMessages | None = Field(
-        None, description="All that is left waits for a clock or a person; else absent, and absent in lists"
+    waiting: list[WaitingMessages] | None = Field(
+        None,
+        description="What waits for a clock or a person, by reason, while it is `sending`; absent in lists",
     )
     max_cost: Money | None = Field(None, description="The batch is paused before it would pass this")
     send_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
     expires_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
     created_at: str = Field(json_schema_extra={"format": "date-time"})
     finished_at: str | None
+
+
+class BatchItem(Batch):
+    """Without `waiting`; what is counted is null behind the first million messages of a page."""
+
+    counts: dict[str, int] | None = Field(description="Messages by status")  # type: ignore[assignment]
+    parts: int | None  # type: ignore[assignment]
+    progress: float | None  # type: ignore[assignment]
+
+
+class BatchPage(BaseModel):
+    items: list[BatchItem]
+    next_cursor: str | None = Field(description="Null on the last page")
 
 
 class CancelledBatch(Batch):

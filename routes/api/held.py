@@ -35,6 +35,8 @@ class HeldItem(BaseModel):
     id: str = Field(examples=["message:12"])
     kind: HeldKind
     reason: str | None = Field(description="Why it is held", examples=["database_restored"])
+    explanation: str | None = Field(description="The reason in a sentence; null where unknown")
+    remedy: str | None = Field(description="What a person can do about it; null where unknown")
     to: str | None = Field(description="Null for a batch")
     name: str | None = Field(description="Of a batch")
     texts: list[str] = Field(description="What would be sent; of a batch the text with its placeholders")

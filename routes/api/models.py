@@ -124,6 +124,7 @@ class MessageQuery(Query):
     since: Annotated[Time | None, Blank] = Field(None, description="Created at this time or later (RFC 3339)")
     until: Annotated[Time | None, Blank] = Field(None, description="Created before this time (RFC 3339)")
     q: Annotated[Text | None, Blank] = Field(None, description="Part of the text, in any case")
+    reference: Annotated[Text | None, Blank] = Field(None, description="The caller's own id")
 
 
 class CallbackQuery(Query):
@@ -167,11 +168,13 @@ class MessageItem(BaseModel):
     id: int
     batch_id: int | None
     to: str = Field(examples=["+254711000001"])
+    reference: str | None = Field(description="The caller's own id", examples=["visit-7"])
     text: str
     sender_id: str | None = Field(description="Null: Africa's Talking's default sender")
     origin: str = Field(description="How it came here: `trigger`, `api`, `reply` …")
     status: Status
     reason: str | None = Field(None, description="Why it stands here; absent where there is nothing to say")
+    explanation: str | None = Field(None, description="The reason in a sentence; absent where unknown")
     remedy: str | None = Field(
         None, description="What a person can do about the reason; absent where unknown"
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 
 from messaging.messages.accept import MOST_RECIPIENTS, SendRequest
-from routes.api.models import OptionalBody, SendTime, Status, Text, Warned
+from routes.api.models import Blank, OptionalBody, SendTime, Status, Text, Warned
 
 ONE_OR_MANY = BeforeValidator(lambda to: [to] if isinstance(to, str) else to)
 
@@ -46,8 +46,22 @@ class SendMessages(BaseModel):
         " once more and accepts a possible duplicate, `fail` gives up",
     )
 
+    reference: Annotated[Text | None, Blank] = Field(
+        None,
+        description="Your own id, at most 100 characters: in answers, in events and as a filter; never sent",
+        examples=["visit-7"],
+    )
+
     def as_request(self) -> SendRequest:
-        return SendRequest(self.to, self.text, self.sender_id, self.send_at, self.expires_at, self.on_unknown)
+        return SendRequest(
+            self.to,
+            self.text,
+            self.sender_id,
+            self.send_at,
+            self.expires_at,
+            self.on_unknown,
+            reference=self.reference,
+        )
 
 
 class RefusedRecipient(BaseModel):

@@ -10,12 +10,13 @@ from flask import Response, jsonify
 from flask_openapi.models.media_type import MediaType
 from flask_openapi.models.request_body import RequestBody
 
-from messaging.batches import bill, exports, upload
+from messaging.batches import bill, exports, progress, upload
 from messaging.batches import quote as quotes
+from routes.api.batch_models import BatchPage
 from routes.api.batches import BATCHES, BatchPath
-from routes.api.common import create_blueprint
+from routes.api.common import DEFAULT_LIMIT, create_blueprint
 from routes.api.messages import MESSAGES
-from routes.api.models import ErrorAnswer
+from routes.api.models import ErrorAnswer, Query
 from routes.api.send_models import IdempotencyHeader
 from routes.api.upload_models import Bill, QuoteAnswer, QuoteFile, QuoteMessages, ReceivedBatch, UploadBatch
 from routes.expensive_calls import expensive_download, expensive_read
@@ -26,6 +27,11 @@ CALLERS = "Holders of an API key."
 
 uploads_api = create_blueprint("uploads", __name__)
 uploads_api.before_request(begin_upload)
+
+
+class BatchQuery(Query):
+    pass
+
 
 UPLOAD_ANSWERS: dict[str | int | HTTPStatus, Any] = {
     202: ReceivedBatch,
@@ -56,6 +62,13 @@ def upload_batch(form: UploadBatch, header: IdempotencyHeader) -> tuple[Response
     if answer.is_replay:
         response.headers["Idempotent-Replay"] = "true"
     return response, 202
+
+
+@uploads_api.get("/batches", tags=[BATCHES], responses={200: BatchPage, 400: ErrorAnswer})
+def show_batches(query: BatchQuery) -> dict[str, Any]:
+    """Batches, newest first. What one of them waits for stands in its own answer."""
+    with expensive_read():
+        return progress.list_batches(current_database(), query.cursor, query.limit or DEFAULT_LIMIT)
 
 
 @uploads_api.post(
@@ -101,6 +114,13 @@ def export_messages(path: BatchPath) -> Response:
     """All messages of a batch, in the order of its file."""
     database = current_database()
     return _csv(lambda: exports.messages_csv(database, path.id), f"batch-{path.id}-messages.csv")
+
+
+@uploads_api.get("/batches/<int:id>/undelivered.csv", tags=[BATCHES], responses=CSV_ANSWERS)
+def export_undelivered(path: BatchPath) -> Response:
+    """Those of its messages that are settled and not known to have arrived, as in `messages.csv`."""
+    database = current_database()
+    return _csv(lambda: exports.undelivered_csv(database, path.id), f"batch-{path.id}-undelivered.csv")
 
 
 def _csv(start: Callable[[], Iterator[str]], name: str) -> Response:

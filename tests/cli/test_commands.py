@@ -5,7 +5,7 @@ import io
 import json
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,8 @@ from zoneinfo import ZoneInfo
 
 import click
 import pytest
-from alembic import command
-from alembic.config import Config
 from click.testing import Result
-from flask_openapi.openapi import OpenAPI
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from app import create_app
@@ -31,7 +28,6 @@ from messaging.operations.account_check import claim_identity
 from messaging.sending import due
 from messaging.storage import tables
 from messaging.storage.database import Database
-from messaging.storage.migrations import SCRIPTS
 from tests.support.callback_rows import move_time
 from tests.support.commands import command_in, names_in, sms_commands
 from tests.support.fake_provider import FakeProvider
@@ -39,51 +35,6 @@ from utils.settings import Settings
 
 ALICE = "+254711000001"
 Sms = Callable[..., Result]
-
-
-@pytest.fixture
-def migrated(database: Database) -> Iterator[Database]:
-    """The tables are there already; this writes down that they are the newest."""
-    with database.engine.connect() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(SCRIPTS))
-        config.attributes["connection"] = connection
-        command.stamp(config, "head")
-        connection.commit()
-    yield database
-    with database.write() as connection:
-        connection.execute(text("DROP TABLE alembic_version"))
-
-
-@pytest.fixture
-def provider() -> Iterator[FakeProvider]:
-    provider = FakeProvider()
-    yield provider
-    provider.close()
-
-
-@pytest.fixture
-def settings(database_url: str, provider: FakeProvider, tmp_path: Path) -> Settings:
-    queue_url = f"sqlite:///{tmp_path}/queue.db"
-    return Settings(
-        database_url=database_url, at_base_url=provider.url, queue_url=queue_url, log_level="ERROR"
-    )
-
-
-@pytest.fixture
-def app(settings: Settings) -> Iterator[OpenAPI]:
-    app = create_app(settings)
-    yield app
-    app.extensions["sms"].callback_receiver.stop()
-    app.extensions["sms"].database.close()
-
-
-@pytest.fixture
-def sms(app: OpenAPI) -> Sms:
-    def call(*arguments: str, typed: str | None = None) -> Result:
-        return app.test_cli_runner().invoke(args=["sms", *arguments], input=typed)
-
-    return call
 
 
 def parsed(result: Result) -> Any:
@@ -114,6 +65,7 @@ COMMANDS = [
     ("migrate",),
     ("start",),
     ("send",),
+    ("stats",),
     ("status",),
     ("resend",),
     ("close",),
@@ -122,6 +74,11 @@ COMMANDS = [
     ("audit",),
     ("backup",),
     ("restore",),
+    ("balance",),
+    ("conversations",),
+    ("inbound",),
+    ("messages",),
+    ("reply",),
     ("batch",),
     ("bulk",),
     ("doctor",),

@@ -11,6 +11,7 @@ from messaging import statuses
 from messaging.batches import control, progress
 from messaging.batches.progress import get_batch, watch
 from messaging.batches.upkeep import BatchUpkeep
+from messaging.messages import held
 from messaging.sending.last_check import Released
 from messaging.sending.start_post import Posting
 from messaging.storage import tables
@@ -208,11 +209,11 @@ def test_a_batch_of_which_all_that_is_left_waits_for_a_clock_says_until_when(dat
     batch_id = delivery.new_batch(database, 2)
     delivery.queue(database, delivery.phone(1), batch_id=batch_id, priority=5)
     delivery.queue(database, delivery.phone(2), batch_id=batch_id, priority=5, due_at=later)
-    assert "waiting" not in get_batch(database, batch_id)
-    assert next(watch(database, batch_id)).waiting is None
+    assert get_batch(database, batch_id)["waiting"] == [{"reason": None, "count": 1, "until": rfc3339(later)}]
+    assert not next(watch(database, batch_id)).is_waiting
 
     delivery.claim_one(database)
-    assert "waiting" not in get_batch(database, batch_id)  # one is on its way
+    assert not next(watch(database, batch_id)).is_waiting  # one is on its way
     with database.write() as connection:
         connection.execute(
             update(tables.messages).where(tables.messages.c.status == "sending").values(status="accepted")
@@ -223,10 +224,23 @@ def test_a_batch_of_which_all_that_is_left_waits_for_a_clock_says_until_when(dat
             .values(reason="do_not_disturb")
         )
     waiting = get_batch(database, batch_id)["waiting"]
-    assert waiting == {"messages": 1, "reason": "do_not_disturb", "until": rfc3339(later)}
-    seen = next(watch(database, batch_id)).waiting
-    assert seen is not None
-    assert seen.until == later
+    assert waiting == [{"reason": "do_not_disturb", "count": 1, "until": rfc3339(later)}]
+    assert next(watch(database, batch_id)).is_waiting
+
+
+def test_what_waits_is_told_by_reason_with_the_next_time(database: Database) -> None:
+    now = delivery.in_write(database, lambda _connection, now: now)
+    batch_id = delivery.new_batch(database, 7)
+    for number, hours in enumerate((2, 1, 3), 1):
+        due_at = now + timedelta(hours=hours)
+        delivery.queue(database, delivery.phone(number), batch_id=batch_id, priority=5, due_at=due_at)
+        delivery.change(database, tables.messages, number, reason="sending_window")
+    delivery.queue(database, *delivery.phones(3, first=4), batch_id=batch_id, priority=5)
+    delivery.in_write(database, lambda connection, now: held.hold(connection, [4, 5], "daily_limit", now))
+    assert get_batch(database, batch_id)["waiting"] == [
+        {"reason": "sending_window", "count": 3, "until": rfc3339(now + timedelta(hours=1))},
+        {"reason": "daily_limit", "count": 2, "until": None},
+    ]
 
 
 def test_watching_a_batch_ends_with_it(database: Database) -> None:

@@ -16,6 +16,7 @@ from messaging.messages import held
 from messaging.messages.views import MessageFilters, list_messages
 from messaging.operations import sweep
 from messaging.operations.held import count_held, list_held
+from messaging.operations.stats import stats
 from messaging.sending import due, order
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -100,6 +101,9 @@ LOOKS: dict[str, Callable[[Database], object]] = {
     "cancel": cancel_some,
     "upkeep": lambda database: BatchUpkeep(database).look(),
     "leases": sweep.sweep_expired_leases,
+    "batches": progress.list_batches,
+    "reference": lambda database: list_messages(database, MessageFilters(reference="visit-7")),
+    "figures": lambda database: stats(database, "UTC"),
     "held": list_held,
     "count_held": count_all_held,
     "expiring_held": lambda database: sweep._settle_in_chunks(database, sweep._held_too_late),
@@ -128,6 +132,20 @@ def test_a_claim_reads_no_more_of_a_batch_than_it_takes(large: Database) -> None
     # For each row, whether an earlier text to the same person waits.
     (line,) = (one for one in found if "ix_messages_queued" in one)
     assert line.startswith(("SEARCH earlier", "->  Index Scan"))
+
+
+def test_what_waits_of_a_batch_is_read_from_its_own_index(large: Database) -> None:
+    with plans(large) as found, large.read() as connection:
+        asked = {"batch_id": SENDING, "now": large.now(connection)}
+        connection.execute(progress._WAITING, asked).all()
+    assert len(found) == 1
+    assert "ix_messages_waits" in found[0]
+
+
+def test_a_reference_is_looked_up_by_its_index(large: Database) -> None:
+    with plans(large) as found:
+        list_messages(large, MessageFilters(reference="visit-7"))
+    assert any("ix_messages_reference" in line for line in found), found
 
 
 def back_off(database: Database) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from messaging.batches import control
+from messaging.batches import control, upkeep
 from messaging.batches.progress import get_batch, watch
 from messaging.batches.upkeep import BatchUpkeep
 from messaging.consent import ledger
@@ -143,13 +143,20 @@ def test_a_batch_is_not_finished_while_something_of_it_is_held(database: Databas
     BatchUpkeep(database).look()
     found = get_batch(database, batch_id)
     assert (found["status"], found["counts"], found["progress"]) == ("sending", {"held": 1}, 0)
-    assert found["waiting"] == {"messages": 1, "reason": "held", "until": None}
+    assert found["waiting"] == [{"reason": WHY, "count": 1, "until": None}]
     speed = next(watch(database, batch_id))
     assert (speed.settled, speed.is_over) == (0, False)
-    assert speed.waiting is not None
+    assert speed.is_waiting
     delivery.in_write(database, lambda connection, now: held.cancel(connection, [1], now, "mary"))
     BatchUpkeep(database).look()
     assert get_batch(database, batch_id)["status"] == "finished"
+
+
+def test_a_batch_of_which_something_is_held_since_the_look_is_not_finished(database: Database) -> None:
+    batch_id = delivery.queue_batch(database, [delivery.phone(1)])
+    hold(database, 1)
+    delivery.in_write(database, lambda connection, now: upkeep._write(connection, [], [batch_id], now))
+    assert get_batch(database, batch_id)["status"] == "sending"
 
 
 def test_cancelling_a_batch_cancels_what_is_held_of_it(database: Database) -> None:

@@ -43,7 +43,7 @@ def test_a_held_message_is_cancelled(caller: Caller, message_id: int) -> None:
 @pytest.mark.parametrize(
     ("path", "query", "status", "code", "field"),
     [
-        ("/v1/held", {"kind": "letter"}, 400, "invalid_input", "kind"),
+        ("/v1/held", {"kind": "letter"}, 400, "invalid_request", "kind"),
         ("/v1/held", {"cursor": "x"}, 400, "invalid_cursor", "cursor"),
     ],
 )

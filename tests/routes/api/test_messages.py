@@ -209,11 +209,13 @@ def test_a_message_is_shown_as_the_contract_has_it(caller: Caller, database: Dat
         "id": message_id,
         "batch_id": None,
         "to": ALICE,
+        "reference": None,
         "text": "Hello",
         "sender_id": "CLINIC",
         "origin": "api",
         "status": "failed",
         "reason": "inactive_user",
+        "explanation": "The number is inactive, or the phone is off",
         "remedy": "Try again later",
         "provider_message_id": "ATXid_1",
         "cost": {"amount": "0.8000", "currency": "KES"},
@@ -232,7 +234,7 @@ def test_the_list_shows_the_same_without_the_history(caller: Caller, database: D
     (message_id,) = put(database, NewMessage(ALICE, "Hello"))
     (item,) = caller.messages()
     assert item == {name: value for name, value in caller.message(message_id).items() if name != "history"}
-    assert not {"reason", "remedy", "history"} & item.keys()
+    assert not {"reason", "explanation", "remedy", "history"} & item.keys()
 
 
 @pytest.mark.parametrize(
@@ -257,8 +259,12 @@ def test_money_is_shown_as_the_provider_wrote_it(
     [
         ("queued", "insufficient_balance", "Top up the Africa's Talking account, then resume sending"),
         ("rejected", "opted_out", "Only the recipient can lift this: on Safaricom by dialling *456*9#"),
-        ("blocked", "opted_out", None),
-        ("cancelled", "busy", None),
+        (
+            "blocked",
+            "opted_out",
+            "Where the recipient asks for texts again, lift the opt-out: sms opt-outs lift",
+        ),
+        ("cancelled", "batch_cancelled", None),
         ("failed", "never heard of", None),
     ],
 )

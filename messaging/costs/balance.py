@@ -1,0 +1,38 @@
+"""What is left on the account at Africa's Talking: asked at most once a minute by each process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import datetime
+from typing import Any, Protocol
+
+from messaging.storage.database import utc_now
+from utils.json_shapes import booked_money, rfc3339
+from utils.money import Money
+
+KEPT_SECONDS = 60.0
+DEADLINE_SECONDS = 10.0
+
+
+class AsksBalance(Protocol):
+    def fetch_balance(self, *, deadline_seconds: float | None = None) -> Money: ...
+
+
+class Balance:
+    """Threads that ask together share one question; a failed one is asked again by the next."""
+
+    def __init__(self, provider: AsksBalance) -> None:
+        self._provider = provider
+        self._lock = threading.Lock()
+        self._kept: tuple[Money, datetime] | None = None
+        self._asked_at = 0.0
+
+    def read(self) -> dict[str, Any]:
+        """In the shape of `GET /v1/balance`. Raises a ProviderError, `not_sent`."""
+        with self._lock:
+            if self._kept is None or time.monotonic() - self._asked_at > KEPT_SECONDS:
+                money = self._provider.fetch_balance(deadline_seconds=DEADLINE_SECONDS)
+                self._kept, self._asked_at = (money, utc_now()), time.monotonic()
+            money, at = self._kept
+        return {"balance": booked_money(money.micros, money.currency), "at": rfc3339(at)}

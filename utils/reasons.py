@@ -1,0 +1,43 @@
+"""What each word in a `reason` means and what a person can do about it: `data/reasons.toml`, for every skin."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from functools import cache
+from typing import Any, NamedTuple
+
+from utils.setting_types import REPOSITORY
+
+REASONS_FILE = REPOSITORY / "data" / "reasons.toml"
+_HTTP = re.compile(r"http_(\d{3})")
+
+
+class Explained(NamedTuple):
+    explanation: str
+    remedy: str | None = None
+
+
+def explain(reason: str | None, status: str | None = None) -> Explained | None:
+    """None for a word that the file does not have. `status`: of the message, where it makes a difference."""
+    if reason is None:
+        return None
+    http = _HTTP.fullmatch(reason)
+    entry = _entries().get("http" if http else reason)
+    if entry is None:
+        return None
+    entry = entry.get(status or "", entry)
+    explanation = entry["explanation"].format(status=http[1]) if http else entry["explanation"]
+    return Explained(explanation, entry.get("remedy"))
+
+
+def in_json(reason: str | None, status: str | None = None) -> dict[str, str | None]:
+    """`explanation` and `remedy`, null where there is nothing to say."""
+    found = explain(reason, status)
+    return {"explanation": None, "remedy": None} if found is None else found._asdict()
+
+
+@cache
+def _entries() -> dict[str, dict[str, Any]]:
+    with REASONS_FILE.open("rb") as file:
+        return tomllib.load(file)
