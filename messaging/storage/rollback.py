@@ -39,15 +39,13 @@ _ROW = select(tables.database_identity).where(tables.database_identity.c.id == R
 _SET = update(tables.database_identity).where(tables.database_identity.c.id == ROW_ID)
 # pg_walfile_name names the timeline that is written now; pg_control_checkpoint() that of the last checkpoint, which
 # a promoted replica has not made yet. Any role may call these.
-_PLACE = (
-    "(SELECT system_identifier FROM pg_control_system()) || '/'"
-    " || (SELECT oid FROM pg_database WHERE datname = current_database()) || '/' || 'attempts'::regclass::oid"
-)
+_OIDS = "(SELECT oid FROM pg_database WHERE datname = current_database()) || '/' || 'attempts'::regclass::oid"
+_CLUSTER = "(SELECT system_identifier FROM pg_control_system())"
 _PLACES = (
-    f"{_PLACE} || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)",
-    # Some hosted servers have no names of log files.
-    _PLACE,
-    "NULL",
+    f"{_CLUSTER} || '/' || {_OIDS} || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)",
+    # Some hosted servers have no names of log files, or keep these functions for themselves.
+    f"{_CLUSTER} || '/' || {_OIDS}",
+    _OIDS,
 )
 # By text, and all in one: it is asked at each claim and each last check. An attempt that is there has one of the
 # states in which its bytes may have left.
