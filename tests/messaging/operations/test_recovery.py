@@ -487,6 +487,24 @@ def test_a_call_whose_texts_left_is_refused_when_it_comes_again_with_its_key(
     assert sent(fake_at) == [phone(1)] * 2
 
 
+def test_no_id_that_somebody_was_told_is_given_again(
+    database: Database, fake_at: FakeProvider, machine: Machine, tmp_path: Path
+) -> None:
+    before = Snapshot(database)
+    asked = SendRequest(phones(3), "Hello")
+    told = accept.accept(machine.settings, database, asked).body
+    machine.send()
+    restored(machine, before)
+    batch_id = upload_file(machine, tmp_path, phones(2))
+    import_all(machine)
+    again = accept.accept(machine.settings, machine.database, asked).body
+    machine.send()
+    highest = max(one["id"] for one in told["messages"])
+    assert min(row.id for row in every(machine.database, tables.messages)) > highest
+    assert min(batch_id, again["batch_id"]) > told["batch_id"]
+    assert len({row.id for row in every(machine.database, tables.attempts)}) >= 2
+
+
 def test_a_trigger_is_refused_likewise(database: Database, fake_at: FakeProvider, machine: Machine) -> None:
     before = Snapshot(database)
     TriggerSender(machine.settings, database, machine.client).send_now("Hello", [phone(1)], None, "a key")
