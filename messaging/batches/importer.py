@@ -219,11 +219,21 @@ def _write_chunk(
             (*row, groups.number(row.text, number), *shared)
             for number, row in enumerate(chunk.taken, start=done)
         ]
-        insert_rows(connection, tables.messages, _COLUMNS, rows)
+        _insert(database, connection, rows)
         _leave_out_sent(connection, batch, chunk, now)
         not_taken = [(*row, batch.id) for row in (*chunk.refused, *chunk.duplicate_rows)]
         insert_rows(connection, tables.refused_rows, _REFUSED_COLUMNS, not_taken)
     return time.monotonic() - began_at
+
+
+def _insert(database: Database, connection: Connection, rows: list[tuple[Any, ...]]) -> None:
+    """SQLite itself would go on behind the last row, which a backup that was put back may lack."""
+    if not database.is_sqlite:
+        insert_rows(connection, tables.messages, _COLUMNS, rows)
+        return
+    ids = database.reserve_ids(connection, tables.messages, len(rows))
+    with_ids = [(message_id, *row) for message_id, row in zip(ids, rows, strict=True)]
+    insert_rows(connection, tables.messages, ("id", *_COLUMNS), with_ids)
 
 
 def _leave_out_sent(connection: Connection, batch: Any, chunk: Chunk, now: datetime) -> None:

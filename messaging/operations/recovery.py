@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, or_, select, text, update
+from sqlalchemy import Connection, Row, func, insert, or_, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging import statuses
@@ -40,7 +40,7 @@ from messaging.sending.witness import (
 )
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
-from messaging.storage.database import Database, wake_after_commit
+from messaging.storage.database import Database, highest_id_name, wake_after_commit
 from messaging.storage.identity import ROW_ID, Identity, require_identity
 from messaging.storage.rollback import LEFT, RESTORED
 from utils.errors import ProviderError
@@ -120,16 +120,16 @@ class Recoverer:
         with self._database.write() as connection:
             now = self._database.now(connection)
             identity = require_identity(connection, now)
-        taken = highest_message = highest_attempt = 0
+        taken = 0
+        highest = dict.fromkeys(("messages", "attempts", "batches"), 0)
         for records in _chunks(read_records(self._folder, identity.database_id, now - self._kept)):
             taken += len(records)
-            highest_message = max(highest_message, *(max(one.message_ids, default=0) for one in records))
-            highest_attempt = max(highest_attempt, *(one.attempt_id for one in records))
+            highest = {name: max(value, *_ids_of(records, name)) for name, value in highest.items()}
             with self._database.write() as connection:
                 _take_in(self._database, connection, identity, recovery.id, records)
         counter = read_counter(self._folder, identity.database_id)
         with self._database.write() as connection:
-            _jump(connection, {"messages_id_seq": highest_message, "attempts_id_seq": highest_attempt})
+            _jump(connection, highest)
             _raise_counter(connection, counter)
             connection.execute(
                 update(tables.witness_folders).where(mine).values(recovery_id=recovery.id, posts=taken)
@@ -279,6 +279,14 @@ def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
         yield chunk
 
 
+def _ids_of(records: Sequence[Record], table: str) -> list[int]:
+    if table == "messages":
+        return [message_id for one in records for message_id in one.message_ids]
+    if table == "attempts":
+        return [one.attempt_id for one in records]
+    return [origin.batch_id or 0 for one in records for origin in one.origins]
+
+
 def _take_in(
     database: Database,
     connection: Connection,
@@ -416,11 +424,19 @@ def _count(connection: Connection, recovery_id: int, counts: Mapping[str, int], 
 
 
 def _jump(connection: Connection, highest: Mapping[str, int]) -> None:
-    """No id that somebody may have been told is given again. SQLite has no sequences: there hashes and times tell."""
-    if connection.dialect.name == "sqlite":
-        return
-    for sequence, value in highest.items():
-        connection.execute(_JUMP, {"sequence": sequence, "highest": max(value, 1)})
+    """By table: no id that somebody may have been told is given again."""
+    for table, value in highest.items():
+        if connection.dialect.name == "sqlite":
+            _keep_highest(connection, highest_id_name(table), value)
+        else:
+            connection.execute(_JUMP, {"sequence": f"{table}_id_seq", "highest": max(value, 1)})
+
+
+def _keep_highest(connection: Connection, name: str, value: int) -> None:
+    counters = tables.counters.c
+    statement = insert_for(connection, tables.counters).values(name=name, value=value)
+    kept = {"value": func.max(counters.value, value)}
+    connection.execute(statement.on_conflict_do_update(index_elements=[counters.name], set_=kept))
 
 
 def _raise_counter(connection: Connection, counter: int) -> None:

@@ -4,14 +4,16 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, create_engine, event, func, select, text
+from sqlalchemy import Connection, Select, Table, create_engine, event, func, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
+from messaging.storage import tables
 from messaging.storage.bulk import as_array
 from messaging.storage.clocks import Clocks
 from messaging.storage.commit_tokens import leave_token, was_committed
@@ -172,10 +174,11 @@ class Database:
     def reserve_ids(self, connection: Connection, table: Table, count: int) -> Sequence[int]:
         """`count` new ids, known before the insert: no RETURNING, so rows go in by `executemany`.
 
-        On SQLite the caller holds the only write transaction, and these tables never lose their last row.
+        On SQLite the caller holds the only write transaction. These tables lose their last row only where a backup
+        is put back: then a recovery leaves the highest id that was ever given.
         """
         if self.is_sqlite:
-            last = connection.execute(select(func.max(table.c.id))).scalar() or 0
+            last: int = connection.execute(_last_id(table)).scalar_one()
             return range(last + 1, last + 1 + count)
         rows = connection.execute(RESERVE, {"sequence": f"{table.name}_id_seq", "count": count})
         return [row[0] for row in rows]
@@ -184,6 +187,18 @@ class Database:
         self.engine.dispose()
         if self._file_lock is not None:
             self._file_lock.close()
+
+
+@cache
+def _last_id(table: Table) -> Select[Any]:
+    known = select(func.max(table.c.id)).scalar_subquery()
+    name = tables.counters.c.name == highest_id_name(table.name)
+    given = select(tables.counters.c.value).where(name).scalar_subquery()
+    return select(func.max(func.coalesce(known, 0), func.coalesce(given, 0)))
+
+
+def highest_id_name(table_name: str) -> str:
+    return f"{table_name}_highest_id"
 
 
 def wake_after_commit(connection: Connection) -> None:

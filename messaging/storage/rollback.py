@@ -10,6 +10,7 @@ recovery; until it is closed nobody sends.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections import deque
@@ -17,11 +18,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy import Connection, TextClause, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from messaging.storage import tables
-from messaging.storage.bulk import one_of
+from messaging.storage.bulk import as_array
 from messaging.storage.identity import ROW_ID, Identity, require_identity
 from utils.errors import Recovering
 
@@ -35,23 +36,26 @@ LEFT = ("posting", "recorded", "unknown")
 MOST_TOKENS = 16
 
 _ROW = select(tables.database_identity).where(tables.database_identity.c.id == ROW_ID)
-_THERE = (
-    select(func.count())
-    .select_from(tables.attempts)
-    .where(tables.WITH_TOKEN, one_of(tables.attempts.c.token, "tokens"), tables.attempts.c.state.in_(LEFT))
-)
 _SET = update(tables.database_identity).where(tables.database_identity.c.id == ROW_ID)
 # pg_walfile_name names the timeline that is written now; pg_control_checkpoint() that of the last checkpoint, which
 # a promoted replica has not made yet. Any role may call these.
-_PLACE = (
-    "SELECT (SELECT system_identifier FROM pg_control_system()) || '/'"
-    " || (SELECT oid FROM pg_database WHERE datname = current_database()) || '/' || 'attempts'::regclass::oid"
-)
+_OIDS = "(SELECT oid FROM pg_database WHERE datname = current_database()) || '/' || 'attempts'::regclass::oid"
+_CLUSTER = "(SELECT system_identifier FROM pg_control_system())"
 _PLACES = (
-    text(f"{_PLACE} || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"),
-    # Some hosted servers have no names of log files.
-    text(_PLACE),
+    f"{_CLUSTER} || '/' || {_OIDS} || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)",
+    # Some hosted servers have no names of log files, or keep these functions for themselves.
+    f"{_CLUSTER} || '/' || {_OIDS}",
+    _OIDS,
 )
+# By text, and all in one: it is asked at each claim and each last check. An attempt that is there has one of the
+# states in which its bytes may have left.
+_LOOK = """
+    SELECT database_id, hash_key, counter, place, recovery_id, {place} AS here,
+        (SELECT count(*) FROM attempts WHERE token IS NOT NULL AND token {among}
+            AND state IN ('posting', 'recorded', 'unknown')) AS found
+    FROM database_identity WHERE id = 1
+"""
+_LOOK_AT_FILE = _LOOK.format(place="NULL", among="IN (SELECT value FROM json_each(?))")
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +82,19 @@ class Beat(NamedTuple):
     counter: int
 
 
+class _Look(NamedTuple):
+    """What the database says of itself, where it is, and how many of the attempts that were asked for it has."""
+
+    database_id: str
+    hash_key: bytes
+    counter: int
+    place: str | None
+    recovery_id: int | None
+    here: str | None
+    found: int
+    asked: int
+
+
 class RollbackCheck:
     """What one process remembers of its database.
 
@@ -90,29 +107,44 @@ class RollbackCheck:
         self._database_id: str | None = None
         self._tokens: deque[str] = deque(maxlen=MOST_TOKENS)
         self._counter = 0
-        self._place: Any = None
+        self._look_at_server: TextClause | None = None
 
     def require(self, connection: Connection, now: datetime) -> Identity:
         """In the write transaction of whatever must not be done twice. Raises Recovering."""
-        row = connection.execute(_ROW).one_or_none()
-        if row is None:
+        look = self._look(connection)
+        if look is None:
             return require_identity(connection, now)
-        if row.recovery_id is not None:
+        if look.recovery_id is not None:
             raise Recovering
-        reason = self.find_reason(connection, row)
+        reason = self._reason(look)
         if reason is not None:
             raise WentBackwards(reason)
-        return Identity(row.database_id, bytes(row.hash_key))
+        return Identity(look.database_id, bytes(look.hash_key))
 
-    def find_reason(self, connection: Connection, row: Row[Any]) -> str | None:
-        tokens, counter = self._remembered(row.database_id)
-        if row.counter < counter:
+    def _look(self, connection: Connection) -> Any:
+        """The one row with what is there of what should be; None where there is none yet."""
+        tokens = self._tokens_of(None)
+        look = self._ask(connection, tokens)
+        if look is not None and look.database_id != self._database_id:
+            tokens = self._tokens_of(look.database_id)
+            look = self._ask(connection, tokens)
+        return look
+
+    def _ask(self, connection: Connection, tokens: list[str]) -> Any:
+        if connection.dialect.name == "sqlite":
+            found: Any = connection.exec_driver_sql(_LOOK_AT_FILE, (json.dumps(tokens),)).one_or_none()
+        else:
+            found = connection.execute(
+                self._statement(connection), {"tokens": as_array(tokens)}
+            ).one_or_none()
+        return None if found is None else _Look._make((*found, len(tokens)))
+
+    def _reason(self, look: _Look) -> str | None:
+        if look.counter < self._counter:
             return COUNTER_FELL
-        if row.place is not None and row.place != self.place(connection):
+        if look.place is not None and look.place != look.here:
             return PLACE_CHANGED
-        if tokens and connection.execute(_THERE, {"tokens": tokens}).scalar_one() < len(tokens):
-            return POST_MISSING
-        return None
+        return POST_MISSING if look.found < look.asked else None
 
     def left(self, database_id: str, token: str) -> None:
         """This attempt is in the witness: from now on the database must have it."""
@@ -123,15 +155,15 @@ class RollbackCheck:
     def beat(self, connection: Connection, now: datetime) -> Beat | None:
         """Raises the counter. The result is for `seen`, after the commit. Raises WentBackwards."""
         require_identity(connection, now)
-        row = connection.execute(_ROW.with_for_update()).one()
-        if row.recovery_id is not None:
+        connection.execute(_ROW.with_for_update())
+        look = self._look(connection)
+        if look.recovery_id is not None:
             return None
-        reason = self.find_reason(connection, row)
+        reason = self._reason(look)
         if reason is not None:
             raise WentBackwards(reason)
-        counter = row.counter + 1
-        connection.execute(_SET.values(counter=counter, beat_at=now, place=self.place(connection)))
-        return Beat(row.database_id, counter)
+        connection.execute(_SET.values(counter=look.counter + 1, beat_at=now, place=look.here))
+        return Beat(look.database_id, look.counter + 1)
 
     def seen(self, beat: Beat) -> None:
         with self._lock:
@@ -140,9 +172,10 @@ class RollbackCheck:
 
     def open_if_needed(self, connection: Connection, now: datetime) -> None:
         """Several threads find it at once, and the first one may have been recovered from already."""
-        row = connection.execute(_ROW.with_for_update()).one()
-        reason = self.find_reason(connection, row)
-        if row.recovery_id is None and reason is not None:
+        connection.execute(_ROW.with_for_update())
+        look = self._look(connection)
+        reason = self._reason(look)
+        if look.recovery_id is None and reason is not None:
             self.open(connection, reason, now)
 
     def open(self, connection: Connection, reason: str, now: datetime) -> int | None:
@@ -163,31 +196,30 @@ class RollbackCheck:
 
     def close(self, connection: Connection) -> None:
         """The recovery has raised the counter to the highest that any witness has."""
-        connection.execute(_SET.values(place=self.place(connection), recovery_id=None))
+        connection.execute(_SET.values(place=self._look(connection).here, recovery_id=None))
 
-    def _remembered(self, database_id: str) -> tuple[list[str], int]:
+    def _tokens_of(self, database_id: str | None) -> list[str]:
+        """`database_id`: as it has just been read; None: of the one that was read last."""
         with self._lock:
-            if self._database_id != database_id:
+            if database_id not in (None, self._database_id):
                 found = self.recall(database_id)
                 self._database_id = database_id
                 self._tokens = deque(found.tokens, maxlen=MOST_TOKENS)
                 self._counter = found.counter
-            return list(self._tokens), self._counter
+            return list(self._tokens)
 
-    def place(self, connection: Connection) -> str | None:
-        """None on SQLite: a file is one machine's, and its witnesses tell enough."""
-        if connection.dialect.name == "sqlite":
-            return None
-        if self._place is None:
-            self._place = next((one for one in _PLACES if _works(connection, one)), text("SELECT NULL"))
-        found: str | None = connection.execute(self._place).scalar_one()
-        return found
+    def _statement(self, connection: Connection) -> TextClause:
+        if self._look_at_server is None:
+            place = next(one for one in _PLACES if _works(connection, f"SELECT {one}"))
+            among = "= ANY(CAST(:tokens AS text[]))"
+            self._look_at_server = text(_LOOK.format(place=place, among=among))
+        return self._look_at_server
 
 
-def _works(connection: Connection, statement: Any) -> bool:
+def _works(connection: Connection, statement: str) -> bool:
     try:
         with connection.begin_nested():
-            connection.execute(statement)
+            connection.execute(text(statement))
     except DBAPIError:
         return False
     return True

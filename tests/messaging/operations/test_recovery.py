@@ -350,6 +350,14 @@ def test_an_answer_that_comes_during_the_recovery_settles_its_texts(
     thread.start()
     assert fake_at.arrived.acquire(timeout=TIMEOUT_SECONDS)
     before.put_back(database)
+    # The id of its attempt is given again.
+    row = {"state": "released", "worker": "another", "message_count": 0}
+    in_write(
+        database,
+        lambda connection, now: connection.execute(
+            insert(tables.attempts).values(**row, claimed_at=now, lease_until=now)
+        ),
+    )
     other = Machine(machine.settings, machine.client)
     other.send()
     other.recover()
@@ -433,6 +441,27 @@ def test_a_report_settles_what_the_recovery_made_unknown(
     assert message_to(database, phone(1)).status == "delivered"
 
 
+def test_a_report_that_comes_during_the_recovery_is_not_adopted_by_the_wrong_text(
+    database: Database, fake_at: FakeProvider, machine: Machine
+) -> None:
+    """The first text is the only one to this number that is known to have left; the report is the second one's."""
+    (first,) = queue(database, phone(1), text="First")
+    machine.send()
+    change(database, tables.messages, first, status="unknown", provider_message_id=None)
+    queue(database, phone(1), text="Second")
+    before = Snapshot(database)
+    machine.send()
+    before.put_back(database)
+    machine.start()
+    assert machine.send() == 0
+    with open_inbox(database, machine.settings) as inbox:
+        inbox.receive("report", report("ATXid_2_0", "Success", phone(1)))
+    assert statuses_of(database) == ["unknown", "queued"]
+    machine.recover()
+    sweep.sweep(machine.database, machine.settings)
+    assert statuses_of(database) == ["unknown", "unknown"]
+
+
 def restored(machine: Machine, before: Snapshot) -> None:
     """The backup was put back, the machine was started, and the recovery is over."""
     before.put_back(machine.database)
@@ -456,6 +485,24 @@ def test_a_call_whose_texts_left_is_refused_when_it_comes_again_with_its_key(
     accept.accept(machine.settings, machine.database, request, "another key")
     assert machine.send() == 1
     assert sent(fake_at) == [phone(1)] * 2
+
+
+def test_no_id_that_somebody_was_told_is_given_again(
+    database: Database, fake_at: FakeProvider, machine: Machine, tmp_path: Path
+) -> None:
+    before = Snapshot(database)
+    asked = SendRequest(phones(3), "Hello")
+    told = accept.accept(machine.settings, database, asked).body
+    machine.send()
+    restored(machine, before)
+    batch_id = upload_file(machine, tmp_path, phones(2))
+    import_all(machine)
+    again = accept.accept(machine.settings, machine.database, asked).body
+    machine.send()
+    highest = max(one["id"] for one in told["messages"])
+    assert min(row.id for row in every(machine.database, tables.messages)) > highest
+    assert min(batch_id, again["batch_id"]) > told["batch_id"]
+    assert len({row.id for row in every(machine.database, tables.attempts)}) >= 2
 
 
 def test_a_trigger_is_refused_likewise(database: Database, fake_at: FakeProvider, machine: Machine) -> None:
