@@ -152,6 +152,10 @@ class Settings(BaseModel):
         return self.at_sender_id or DEFAULT_SENDER
 
     @property
+    def database_is_sqlite(self) -> bool:
+        return sqlite_path(self.database_url) is not None
+
+    @property
     def sqlalchemy_url(self) -> str:
         """`database_url` with the driver SQLAlchemy is to take."""
         return self.database_url.replace("postgresql://", "postgresql+psycopg://", 1)
