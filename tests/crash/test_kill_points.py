@@ -10,7 +10,6 @@ import pytest
 import requests
 
 from tests.crash.scene import Scene, needs_linux, reach, scene
-from tests.support.databases import KINDS
 from tests.support.stack import eventually
 
 pytestmark = [pytest.mark.processes, needs_linux]
@@ -49,9 +48,10 @@ STEPS = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    with scene(request.param, tmp_path_factory.mktemp("kill-points")) as found:
+# On one store: tests/proof ends a process at every step of every scenario, on both.
+@pytest.fixture(scope="module")
+def stage(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with scene(store, tmp_path_factory.mktemp("kill-points")) as found:
         yield found
 
 
