@@ -6,18 +6,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.pages.demo import ASKERS, demo, log_in, seed
+from tests.pages.demo import ASKERS, TEXT, demo, log_in, patients, seed
 from tests.support.stack import Stack
 from utils.setting_types import REPOSITORY
 
 FOLDER = REPOSITORY / "screenshots"
+CHECKED = "checked-send"
 PAGES = {
     "overview": "/",
     "sends": "/sends",
     "send": "/sends/1",
     "new-send": "/sends/new",
+    CHECKED: "/sends/new",
     "messages": "/messages",
     "message": "/messages/1",
     "conversations": "/conversations",
@@ -52,6 +54,14 @@ def main(wanted: list[str]) -> int:
     return 0
 
 
+def _check_a_file(page: Page) -> None:
+    content = {"name": "patients.csv", "mimeType": "text/csv", "buffer": patients()}
+    page.get_by_label("A file").set_input_files(content)  # type: ignore[arg-type]
+    page.get_by_label("Text.").fill(TEXT)
+    page.get_by_role("button", name="Check").click()
+    page.get_by_role("heading", name="What it comes to").wait_for()
+
+
 def _take(browser: Browser, stack: Stack, scheme: str, size: str, wanted: list[str]) -> None:
     width, height = SIZES[size]
     page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": height})  # type: ignore[arg-type]
@@ -61,6 +71,8 @@ def _take(browser: Browser, stack: Stack, scheme: str, size: str, wanted: list[s
             continue
         page.goto(stack.web_url + path)
         page.wait_for_load_state("load")
+        if name == CHECKED:
+            _check_a_file(page)
         target = FOLDER / f"{name}-{scheme}-{size}.png"
         page.screenshot(path=target, full_page=True)
         sys.stdout.write(f"{target.relative_to(REPOSITORY)}\n")
