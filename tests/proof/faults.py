@@ -154,11 +154,10 @@ FAULTS = (
         (
             Edit(
                 ACCEPT,
-                "        if idempotency_key is not None:\n"
-                "            idempotency.finish(connection, ROUTE, idempotency_key, body)\n",
-                "    if idempotency_key is not None:\n"
+                "            idempotency.finish(connection, ROUTE, idempotency_key, body)\n    return",
+                "            pass\n    if idempotency_key is not None:\n"
                 "        with database.write() as connection:\n"
-                "            idempotency.finish(connection, ROUTE, idempotency_key, body)\n",
+                "            idempotency.finish(connection, ROUTE, idempotency_key, body)\n    return",
             ),
         ),
     ),
