@@ -11,13 +11,14 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, BinaryIO
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
 
 from messaging.access.actor import acting_name
+from messaging.batch_statuses import CANCELLED
 from messaging.batches import upload_store
 from messaging.batches.rows import BatchRows
 from messaging.messages import idempotency
@@ -25,9 +26,10 @@ from messaging.messages.accept import Acceptance, validate_on_unknown, validate_
 from messaging.messages.lost_texts import note_call
 from messaging.storage import tables
 from messaging.storage.clocks import steady
-from messaging.storage.database import Database, wake_after_commit
+from messaging.storage.database import Database, lock_keys, wake_after_commit
 from utils.csv_files import InvalidFile, check_encoding, read_header
-from utils.errors import InvalidInput
+from utils.errors import Conflict, InvalidInput
+from utils.json_shapes import rfc3339
 from utils.money import Money, parse_money
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
@@ -37,6 +39,14 @@ ROUTE = "batches"
 LONGEST_NAME = 200
 LONGEST_MONEY = 100
 LEAST_AMOUNT, LARGEST_AMOUNT = Decimal("0.000001"), 10**12
+
+
+SAME_WITHIN = timedelta(hours=24)
+
+
+class AlreadySent(Conflict):
+    code = "already_sent"
+    sentence = "This file was sent with this text within the last day"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +82,28 @@ def receive(
     idempotency_key: str | None = None,
     *,
     is_mine: bool = False,
+    may_repeat: bool = True,
 ) -> Acceptance:
     """`file`: at its beginning, and it can seek. `is_mine`: the caller imports it too, and where it dies the batch
-    is cancelled, for whoever typed the command will type it again.
+    is cancelled, for whoever typed the command will type it again. `may_repeat`: False refuses what was sent
+    within the last day.
 
     The body is `{"id", "status": "receiving"}`. Raises InvalidInput (InvalidFile, EmptyMessage …), KeyReused,
-    Recovering.
+    AlreadySent, Recovering.
     """
     with as_csv(file, request.sheet) as plain:
-        return _receive(settings, database, request, plain, idempotency_key, is_mine=is_mine)
+        return _receive(
+            settings, database, request, plain, idempotency_key, is_mine=is_mine, may_repeat=may_repeat
+        )
+
+
+def sent_before(database: Database, text: str, file: BinaryIO) -> dict[str, Any] | None:
+    """The send of the last day that had this file and text: `id`, `name`, `created_at`; None where there is none."""
+    with as_csv(file) as plain:
+        digest = _content_digest(text, _digest(plain))
+    file.seek(0)
+    with database.read() as connection:
+        return _sent_before(database, connection, digest)
 
 
 def _receive(
@@ -91,9 +114,12 @@ def _receive(
     idempotency_key: str | None,
     *,
     is_mine: bool,
+    may_repeat: bool,
 ) -> Acceptance:
     max_cost = _validate(settings, request, file)
-    mark = idempotency.fingerprint([*request.as_json(), _digest(file)])
+    file_digest = _digest(file)
+    content = _content_digest(request.text, file_digest)
+    mark = idempotency.fingerprint([*request.as_json(), file_digest])
     answered = None if idempotency_key is None else _earlier(database, idempotency_key, mark)
     if answered is not None:
         return answered
@@ -106,7 +132,9 @@ def _receive(
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
         if earlier is None:
             validate_times(request.send_at, request.expires_at, now)
-            body = _write(settings, database, connection, request, max_cost, upload_id, now, is_mine)
+            if not may_repeat:
+                _require_new(database, connection, content)
+            body = _write(settings, database, connection, request, max_cost, upload_id, now, is_mine, content)
             if idempotency_key is not None:
                 note_call(connection, identity, body["id"], ROUTE, idempotency_key)
                 idempotency.finish(connection, ROUTE, idempotency_key, body)
@@ -166,6 +194,31 @@ def _digest(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
+def _content_digest(text: str, file_digest: str) -> str:
+    return hashlib.sha256(f"{file_digest}\0{text}".encode()).hexdigest()
+
+
+def _require_new(database: Database, connection: Connection, content: str) -> None:
+    # Two that come at once: the second sees the first.
+    lock_keys(connection, [f"content:{content}"])
+    earlier = _sent_before(database, connection, content)
+    if earlier is not None:
+        raise AlreadySent(
+            f"This file was sent with this text at {earlier['created_at']}: say that you mean it",
+            field="again",
+            details=earlier,
+        )
+
+
+def _sent_before(database: Database, connection: Connection, content: str) -> dict[str, Any] | None:
+    since = database.now(connection) - SAME_WITHIN
+    same = tables.batches.c.content_digest == content, tables.OF_CONTENT, tables.batches.c.created_at > since
+    columns = tables.batches.c.id, tables.batches.c.name, tables.batches.c.created_at
+    statement = select(*columns).where(*same, tables.batches.c.status != CANCELLED)
+    row = connection.execute(statement.order_by(tables.batches.c.id.desc()).limit(1)).one_or_none()
+    return None if row is None else {"id": row.id, "name": row.name, "created_at": rfc3339(row.created_at)}
+
+
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
     file.seek(0)
     while piece := file.read(upload_store.PIECE_BYTES):
@@ -190,6 +243,7 @@ def _write(
     upload_id: str,
     now: datetime,
     is_mine: bool,
+    content: str,
 ) -> dict[str, Any]:
     batch_id = database.reserve_ids(connection, tables.batches, 1)[0]
     row = {
@@ -208,6 +262,7 @@ def _write(
         "max_refused": request.max_refused,
         "reason": tables.READ_BY_COMMAND if is_mine else None,
         "importer_seen_at": steady(connection, now) if is_mine else None,
+        "content_digest": content,
         "created_at": now,
         "created_by": acting_name(),
     }

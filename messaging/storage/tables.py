@@ -70,6 +70,8 @@ batches = Table(
     Column("phone_column", Text),
     # The share of its rows beyond which nothing of it is sent; null: no limit.
     Column("max_refused", Float),
+    # A hash of its file and text, by which a second send of the same is noticed.
+    Column("content_digest", String(64)),
     # What its first line calls the columns: a JSON list.
     Column("file_columns", Text),
     Column("rows_read", Integer, nullable=False, server_default=text("0")),
@@ -81,6 +83,8 @@ batches = Table(
     Column("created_by", String(80)),
     Column("finished_at", UtcDateTime),
 )
+OF_CONTENT = text("content_digest IS NOT NULL")
+_partial_index("ix_batches_content_digest", batches.c.content_digest, where=OF_CONTENT)
 # The reason of one that is still being received: no worker takes it over.
 READ_BY_COMMAND = "read_by_command"
 RECEIVING = text("status = 'receiving'")

@@ -13,7 +13,7 @@ from flask import jsonify, render_template, request
 from werkzeug.wrappers import Response
 
 from messaging.batches import quote, upload
-from messaging.batches.upload import BatchRequest
+from messaging.batches.upload import AlreadySent, BatchRequest
 from routes.dashboard.blueprint import dashboard_bp, done
 from routes.service import current_database, current_service
 from utils.errors import InvalidInput
@@ -50,10 +50,11 @@ def check_send() -> str | tuple[str, int]:
         form = _read()
         about = form.asked.text, form.asked.sender_id, form.asked.phone_column
         service = current_service()
+        earlier = upload.sent_before(service.database, form.asked.text, form.stream)
         found = quote.quote_file(service.settings, service.database, form.stream, *about)
     except InvalidInput as error:
         return _page(request.form, error=error.message), 400
-    return _page(request.form, quote=found, seconds=_seconds(found, form.asked.text))
+    return _page(request.form, quote=found, seconds=_seconds(found, form.asked.text), earlier=earlier)
 
 
 @dashboard_bp.post("/sends/new")
@@ -62,8 +63,10 @@ def begin_send() -> Response | tuple[str, int]:
     try:
         form = _read()
         settings = current_service().settings
-        answer = upload.receive(settings, current_database(), form.asked, form.stream, form.once)
-    except InvalidInput as error:
+        again = request.form.get("again") == "1"
+        about = form.asked, form.stream, form.once
+        answer = upload.receive(settings, current_database(), *about, may_repeat=again)
+    except (InvalidInput, AlreadySent) as error:
         return _page(request.form, error=error.message), 400
     return done("It is taken in. This page follows it.", "show_send", id=answer.body["id"])
 

@@ -137,4 +137,9 @@ send?.addEventListener("submit", async (event) => {
 });
 
 // What was checked is no longer what stands in the form.
-send?.addEventListener("input", () => document.getElementById("check").replaceChildren());
+send?.addEventListener("input", (event) => {
+  const place = document.getElementById("check");
+  if (!place.contains(event.target)) {
+    place.replaceChildren();
+  }
+});

@@ -150,6 +150,28 @@ def test_pasted_numbers_are_sent_once_however_often_the_button_is_pressed(page: 
     assert received(stack, "+254711200777") == ["Pasted"]
 
 
+def test_the_same_file_again_today_is_said_before_the_button(page: Page, stack: Stack) -> None:
+    for _ in range(2):
+        page.goto(f"{stack.web_url}/sends/new")
+        page.get_by_label("Or numbers").fill("+254711200790")
+        page.get_by_label("Text.").fill("The same again")
+        page.get_by_role("button", name="Check").click()
+        send = page.get_by_role("button", name="Send 1 text")
+        send.wait_for()
+        if page.get_by_text("Everybody in it would get it twice").count():
+            break
+        send.click()
+        page.wait_for_url(re.compile(r"/sends/\d+$"))
+    eventually(lambda: received(stack, "+254711200790") == ["The same again"], "it arrives")
+    send.click()
+    expect(page.get_by_role("alert").first).to_contain_text("say that you mean it")
+    page.get_by_role("button", name="Check").click()
+    page.get_by_label("Send it all the same").check()
+    page.get_by_role("button", name="Send 1 text").click()
+    page.wait_for_url(re.compile(r"/sends/\d+$"))
+    eventually(lambda: received(stack, "+254711200790") == ["The same again"] * 2, "it arrives again")
+
+
 def test_a_person_at_a_page_and_one_at_a_phone_talk(page: Page, stack: Stack) -> None:
     phone = ASKERS[0]
     page.goto(f"{stack.web_url}/conversations/{phone}")
