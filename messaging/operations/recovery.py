@@ -86,6 +86,8 @@ class Recoverer:
         self._kept = timedelta(days=settings.witness_days)
         self._folder_id: str | None = None
         self._next_registration = 0.0
+        # The recovery that this process saw last, and since when: it may have been open while nothing ran.
+        self._seen: tuple[int, datetime] | None = None
 
     def step(self) -> bool:
         """Does what can be done now; whether a recovery is open."""
@@ -149,8 +151,11 @@ class Recoverer:
         with self._database.read() as connection:
             now = self._database.now(connection)
             folders = _folders(connection, recovery, self._kept)
+        if self._seen is None or self._seen[0] != recovery.id:
+            self._seen = (recovery.id, now)
+        waited = now - self._seen[1]
         is_silent = any(one.recovery_id != recovery.id for one in folders)
-        if is_silent and now - recovery.opened_at < SILENT_AFTER:
+        if is_silent and waited < SILENT_AFTER:
             return
         _give_back_claims(self._database)
         if is_silent or (recovery.reason == RESTORED and not any(one.posts for one in folders)):
@@ -159,7 +164,7 @@ class Recoverer:
         try:
             fetched = self._fetch()
         except ProviderError as error:
-            if now - recovery.opened_at < INBOX_TRIED_FOR:
+            if waited < INBOX_TRIED_FOR:
                 logger.info("a recovery waits for AT's inbox", extra={"reason": error.reason})
                 return
             fetched = None

@@ -703,6 +703,10 @@ def test_a_machine_that_comes_back_later_makes_unknown_what_it_had_sent_of_the_h
     machine.start()
     clock = Clock(machine.database)
     machine.send()
+    # However long nothing has run: the others get their time from now on.
+    clock.step(minutes=3)
+    assert machine.recoverer.step()
+    assert statuses_of(database) == ["queued", "queued"]
     clock.step(minutes=3)
     assert machine.recover().held == 2
     assert statuses_of(database) == ["held", "held"]
