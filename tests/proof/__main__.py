@@ -54,7 +54,7 @@ def main(
         ]
     finally:
         provider.close()
-    sys.exit(_summary(results))
+    sys.exit(_summary(results, is_whole=ways == WAYS and share == 1))
 
 
 def _run(
@@ -87,10 +87,10 @@ def _chosen(name: str, share: int, ways: tuple[str, ...]) -> Choose:
     return choose
 
 
-def _summary(results: list[Result]) -> int:
+def _summary(results: list[Result], *, is_whole: bool) -> int:
     problems = sum(len(one.problems) for one in results)
     points = sum(sum(one.points.values()) for one in results)
-    idle = [one for one in results if not one.points and not one.problems]
+    idle = [one for one in results if is_whole and not one.points and not one.problems]
     click.echo(f"{len(results)} scenarios, {points} points, {problems} broken promises")
     for one in idle:
         click.echo(f"BROKEN: {one.scenario} on {one.store} has no points")
