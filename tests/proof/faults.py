@@ -208,6 +208,17 @@ FAULTS = (
         ),
     ),
     Fault(
+        "a POST leaves without its line in the witness",
+        "sending before a restore",
+        (
+            Edit(
+                "messaging/sending/sender.py",
+                "                self.witness.note(turn)\n",
+                "                pass\n",
+            ),
+        ),
+    ),
+    Fault(
         "a claim does not lock the rows that it takes",
         "claim and claim",
         (

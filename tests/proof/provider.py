@@ -137,6 +137,9 @@ class _AfricasTalking(_Handler):
             self.reply(201, self.state.answer(form))
 
     def do_GET(self) -> None:
+        if self.path.startswith("/version1/messaging"):
+            self.reply(200, {"SMSMessageData": {"Messages": []}})
+            return
         self.reply(200, {"UserData": {"balance": self.state.balance}})
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.proof import callbacks, keeping, sending
+from tests.proof import callbacks, keeping, restoring, sending
 
-SCENARIOS = [*sending.SCENARIOS, *callbacks.SCENARIOS, *keeping.SCENARIOS]
+SCENARIOS = [*sending.SCENARIOS, *callbacks.SCENARIOS, *keeping.SCENARIOS, *restoring.SCENARIOS]

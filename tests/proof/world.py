@@ -18,6 +18,7 @@ from messaging.batches.upkeep import BatchUpkeep
 from messaging.callbacks.received import apply_received
 from messaging.forwarding import delivery
 from messaging.operations import sweep
+from messaging.operations.recovery import Recoverer
 from messaging.sending import pauses, sender
 from messaging.sending.sender import MessageSender
 from messaging.service import Service
@@ -27,6 +28,7 @@ from tests.proof.provider import Provider
 from tests.proof.stores import Store
 from tests.support.delivery import live_settings
 from tests.support.web import API_KEY, TOKEN, Caller
+from utils.errors import Recovering
 
 SHORTCODE = "20880"
 SENDER = "KIOSK"
@@ -68,6 +70,7 @@ class World:
             webhook_tokens=(TOKEN,),
             at_shortcode=SHORTCODE,
             log_level="CRITICAL",
+            witness_dir=str(store.folder / "witness"),
             **{name: _filled_in(value, provider) for name, value in overrides.items()},
         )
         self.app = create_app(self.settings)
@@ -118,7 +121,18 @@ class World:
         )
 
     def work(self) -> None:
-        """What a worker does of each kind, once."""
+        """What a worker does of each kind, once; where the database went backwards, after its recovery."""
+        recoverer = Recoverer(self.settings, self.database, self.service.provider)
+        while recoverer.step():
+            pass
+        try:
+            self._work()
+        except Recovering:
+            while recoverer.step():
+                pass
+            self._work()
+
+    def _work(self) -> None:
         sweep.sweep(self.database, self.settings)
         while import_next(self.database, self.settings, lambda: False):
             pass
