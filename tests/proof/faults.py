@@ -128,7 +128,7 @@ FAULTS = (
         (
             Edit(
                 "routes/guards.py",
-                'if not _may_pass(request.args.get("token"), settings.webhook_tokens, settings):',
+                'if not _has_token(request.args.get("token"), settings):',
                 "if False:",
             ),
         ),
