@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from tests.crash.scene import Scene, needs_linux, scene
-from tests.support.databases import KINDS
 from tests.support.stack import API_KEY
 
 pytestmark = [pytest.mark.processes, needs_linux]
@@ -23,9 +22,9 @@ TEXTS = 5
 LATENCY_SECONDS = 0.05
 
 
-@pytest.fixture(params=KINDS)
-def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    with scene(request.param, tmp_path_factory.mktemp("order"), {"WORKER_CONCURRENCY": "6"}) as found:
+@pytest.fixture
+def stage(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with scene(store, tmp_path_factory.mktemp("order"), {"WORKER_CONCURRENCY": "6"}) as found:
         yield found
 
 

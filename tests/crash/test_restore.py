@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 
 from tests.crash.scene import Scene, scene
-from tests.support.databases import KINDS, SERVER_URL
+from tests.support.databases import SERVER_URL
 from tests.support.stack import SHORTCODE, eventually
 
 pytestmark = pytest.mark.processes
@@ -88,10 +88,9 @@ def trigger(stage: Scene) -> int:
     return stage.stack.get("/sms/invoke-bulk-sms", **asked).status_code
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_happened_after_the_backup_does_not_happen_again(kind: str, tmp_path: Path) -> None:
+def test_what_happened_after_the_backup_does_not_happen_again(store: str, tmp_path: Path) -> None:
     """Texts that left, a keyed trigger, an answered text, and a STOP."""
-    with half_sent(kind, tmp_path) as (stage, copy, known), kept_databases() as kept:
+    with half_sent(store, tmp_path) as (stage, copy, known), kept_databases() as kept:
         assert trigger(stage) == 200
         for sender, text in ((ASKER, "A question"), (LEAVER, "STOP")):
             stage.stack.control("inbound", {"from": sender, "text": text, "to": SHORTCODE})
