@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flask import render_template
 
 from messaging.operations import health, held, stats
 from routes.dashboard.blueprint import dashboard_bp
+from routes.dashboard.filters import as_amount
 from routes.expensive_calls import expensive_read
 from routes.service import current_service
 from utils.errors import ProviderError
@@ -21,16 +20,18 @@ def show_overview() -> str:
     service = current_service()
     with expensive_read():
         found = stats.stats(service.database, service.settings.time_zone)
-    known = {"balance": _balance(), "worker": health.worker_problem(service.database), "held": _held()}
+    known = {"worker": health.worker_problem(service.database), "held": _held()}
     return render_template("dashboard/overview.html", stats=found, settings=service.settings, **known)
 
 
-def _balance() -> dict[str, Any] | None:
-    """None where Africa's Talking does not answer: the page does not wait for it."""
+@dashboard_bp.get("/overview/balance")
+def show_balance() -> str:
+    """What is left on the account: asked for by the page when it is shown, for Africa's Talking may not answer."""
     try:
-        return current_service().balance.read()
+        balance = current_service().balance.read()["balance"]
     except ProviderError:
-        return None
+        return "not known: Africa's Talking does not answer"
+    return f"{balance['currency'] or ''} {as_amount(balance['amount'])}".strip()
 
 
 def _held() -> dict[str, int]:

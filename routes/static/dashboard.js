@@ -7,6 +7,14 @@ for (const element of document.querySelectorAll("[data-poll]")) {
   follow(element);
 }
 
+// What may take long comes after the page.
+for (const element of document.querySelectorAll("[data-load]")) {
+  fetch(element.dataset.load)
+    .then((answer) => (answer.ok ? answer.text() : Promise.reject(answer.status)))
+    .then((text) => (element.textContent = text))
+    .catch(() => {});
+}
+
 // Waits longer while nothing changes, not at all in a hidden tab, and stops when what it follows is finished.
 async function follow(element) {
   let wait = FIRST_WAIT;

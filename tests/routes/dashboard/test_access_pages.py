@@ -25,7 +25,15 @@ ANYBODYS = {"show_login", "log_in", "show_choose_password", "choose_password"}
 # The least role for each page and form; what is not named is an admin's.
 VIEWERS = {
     *("show_settings", "change_password", "end_session", "log_out"),
-    *("show_overview", "show_sends", "show_send", "show_send_progress", "show_messages", "show_message"),
+    *(
+        "show_overview",
+        "show_balance",
+        "show_sends",
+        "show_send",
+        "show_send_progress",
+        "show_messages",
+        "show_message",
+    ),
     *("show_held", "show_opt_outs", "show_health"),
 }
 SENDERS = {
