@@ -13,6 +13,8 @@ from sqlalchemy import Connection, insert, select, update
 from messaging.batches.importer import import_next
 from messaging.consent import ledger
 from messaging.consent.views import stop
+from messaging.conversations.inbound_views import release
+from messaging.messages.held import NotHeld
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.operations import erasure
 from messaging.operations.audit import audit
@@ -241,3 +243,21 @@ def test_a_number_in_a_file_that_is_still_being_read_is_not_half_forgotten(datab
         forget(database, ALICE)
     with database.read() as connection:
         assert connection.execute(select(tables.messages.c.recipient)).scalar_one() == ALICE
+
+
+@pytest.mark.parametrize("waits", ["waiting", "held", "failed"])
+def test_a_text_that_is_erased_before_its_answer_gets_none(
+    history: Caller, database: Database, waits: str
+) -> None:
+    theirs = tables.inbound_messages.c.sender == ALICE
+    with database.write() as connection:
+        values = {"reply_outcome": waits, "reply_due_at": database.now(connection), "held_texts": '["Hi"]'}
+        connection.execute(update(tables.inbound_messages).where(theirs).values(**values))
+        text_id = connection.execute(select(tables.inbound_messages.c.id).where(theirs)).scalar_one()
+    forget(database, ALICE)
+    with pytest.raises(NotHeld):
+        release(database, text_id)
+    mine = tables.inbound_messages.c.id == text_id
+    columns = tables.inbound_messages.c.reply_outcome, tables.inbound_messages.c.reply_due_at
+    with database.read() as connection:
+        assert tuple(connection.execute(select(*columns).where(mine)).one()) == ("cancelled", None)
