@@ -261,3 +261,21 @@ def test_a_text_that_is_erased_before_its_answer_gets_none(
     columns = tables.inbound_messages.c.reply_outcome, tables.inbound_messages.c.reply_due_at
     with database.read() as connection:
         assert tuple(connection.execute(select(*columns).where(mine)).one()) == ("cancelled", None)
+
+
+def test_a_report_that_is_not_applied_yet_is_not_lost_and_leaves_no_number(
+    history: Caller, database: Database
+) -> None:
+    sent = next(one for one in history.messages() if one["to"] == ALICE and one["provider_message_id"])
+    report = {"id": sent["provider_message_id"], "status": "Success", "phoneNumber": ALICE, "retryCount": "1"}
+    history.callback("/sms/delivery-reports", report)
+    with pytest.raises(Conflict, match="waits for the worker"):
+        forget(database, ALICE)
+    assert history.messages()[-1]["to"]
+    history.apply_reports()
+    forget(database, ALICE)
+    # One that comes later brings the number again.
+    history.callback("/sms/delivery-reports", report | {"retryCount": "2"})
+    history.apply_reports()
+    assert forget(database, ALICE) == {"callbacks": 1, "late_reports": 1}
+    require_gone(database, ALICE, ALICE[1:])
