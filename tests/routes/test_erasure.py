@@ -12,8 +12,9 @@ from sqlalchemy import Connection, insert, select, update
 
 from messaging.batches.importer import import_next
 from messaging.consent import ledger
-from messaging.consent.views import stop
+from messaging.consent.views import LedgerFilters, lift, list_entries, stop
 from messaging.conversations.inbound_views import release
+from messaging.forwarding.events import FORWARDS
 from messaging.messages.held import NotHeld
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.operations import erasure
@@ -279,3 +280,27 @@ def test_a_report_that_is_not_applied_yet_is_not_lost_and_leaves_no_number(
     history.apply_reports()
     assert forget(database, ALICE) == {"callbacks": 1, "late_reports": 1}
     require_gone(database, ALICE, ALICE[1:])
+
+
+def test_the_opt_out_of_who_was_forgotten_is_found_by_their_number(
+    history: Caller, database: Database
+) -> None:
+    forget(database, ALICE)
+    found = list_entries(database, LedgerFilters(phone=ALICE, in_force=True))["items"]
+    assert [(one["action"], one["in_force"]) for one in found] == [("stop", True)]
+    assert ALICE not in str(found)
+    lifted = lift(database, ALICE, None, None, "api")
+    assert (lifted["lifted"], lifted["blocks"]) == (1, [])
+
+
+def test_a_start_of_who_was_forgotten_is_told_with_the_number(database: Database) -> None:
+    with database.write() as connection:
+        require_identity(connection, database.now(connection))
+        ledger.record_stop(database, connection, ALICE, "all", None, ledger.KEYWORD)
+    forget(database, ALICE)
+    with database.write() as connection:
+        connection.info[FORWARDS] = True
+        ledger.record_start(database, connection, ALICE, None)
+        body = connection.execute(select(tables.forward_events.c.body)).scalar_one()
+        connection.info.pop(FORWARDS)
+    assert ALICE in body
