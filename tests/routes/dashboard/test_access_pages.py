@@ -285,6 +285,19 @@ def look(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+def test_the_token_of_callbacks_is_shown_to_admins_alone(make_app: MakeApp, database: Database) -> None:
+    """Whoever has it can say in Africa's Talking's name who opted out and what arrived."""
+    token = "a-token-that-is-long-enough&more"
+    app = make_app(dashboard_password=FIRST, secret_key="a-key", webhook_tokens=(token,))
+    shown = {}
+    for role in ("viewer", "approver", "admin"):
+        add(database, f"{role}s", role)
+        visitor = Visitor(app)
+        visitor.log_in(f"{role}s", PASSWORD)
+        shown[role] = "long-enough" in visitor.client.get("/health").text
+    assert shown == {"viewer": False, "approver": False, "admin": True}
+
+
 def test_a_nul_is_refused_wherever_it_is_typed(app: OpenAPI, visitor: Visitor) -> None:
     app.config["PROPAGATE_EXCEPTIONS"] = False
     assert visitor.post("/login", name="a\0b", password="x").status_code == 400
