@@ -124,7 +124,7 @@ def record_start(
     keys = (EVERYTHING, sender_key(sender_id))
     _lock(connection, phone)
     ours = [row for row in _blocks(connection, phone) if row.source == KEYWORD and row.sender_id in keys]
-    return _end(database, connection, ours, "start", KEYWORD, callback_id, None)
+    return _end(database, connection, phone, ours, "start", KEYWORD, callback_id, None)
 
 
 def lift(
@@ -140,7 +140,7 @@ def lift(
     _lock(connection, phone)
     wanted = None if sender_id is None else sender_key(sender_id)
     ended = [row for row in _blocks(connection, phone) if wanted is None or row.sender_id == wanted]
-    return _end(database, connection, ended, "lift", source, None, detail)
+    return _end(database, connection, phone, ended, "lift", source, None, detail)
 
 
 def suppressed(
@@ -210,6 +210,7 @@ def _blocks(connection: Connection, phone: str) -> Sequence[Any]:
 def _end(
     database: Database,
     connection: Connection,
+    phone: str,
     blocks: Sequence[Any],
     action: str,
     source: str,
@@ -238,9 +239,9 @@ def _end(
         )
         connection.execute(entry)
     common = {"action": action, "source": source, "at": now}
+    # Who was forgotten has a hash in the ledger, which tells a receiver nothing.
     told = [
-        {"phone": block.phone, "scope": block.scope, "sender_id": block.sender_id, **common}
-        for block in blocks
+        {"phone": phone, "scope": block.scope, "sender_id": block.sender_id, **common} for block in blocks
     ]
     events.note_opt_outs(connection, told)
     return len(blocks)

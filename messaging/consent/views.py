@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, select
 
 from messaging.access import actions
-from messaging.consent import ledger
+from messaging.consent import forgotten, ledger
 from messaging.storage import tables
 from messaging.storage.database import Database
 from messaging.storage.time_ranges import within
@@ -92,7 +92,6 @@ def _is_its_block() -> ColumnElement[bool]:
 def _conditions(connection: Connection, filters: LedgerFilters) -> list[ColumnElement[bool]]:
     sender_id = None if filters.sender_id is None else sender_ids.sender_key(filters.sender_id)
     equal = {
-        tables.opt_outs.c.phone: filters.phone,
         tables.opt_outs.c.sender_id: sender_id,
         tables.opt_outs.c.source: filters.source,
         tables.opt_outs.c.action: filters.action,
@@ -100,6 +99,8 @@ def _conditions(connection: Connection, filters: LedgerFilters) -> list[ColumnEl
     conditions: list[ColumnElement[bool]] = [
         column == wanted for column, wanted in equal.items() if wanted is not None
     ]
+    if filters.phone is not None:
+        conditions.append(tables.opt_outs.c.phone.in_(_names_of(connection, filters.phone)))
     if filters.in_force:
         conditions.append(tables.suppressions.c.opt_out_id.is_not(None))
     return conditions + within(
@@ -198,7 +199,7 @@ def _blocks(connection: Connection, phone: str) -> list[dict[str, Any]]:
     statement = (
         select(tables.opt_outs)
         .join(tables.suppressions, _is_its_block())
-        .where(tables.suppressions.c.phone == phone)
+        .where(tables.suppressions.c.phone.in_(_names_of(connection, phone)))
     )
     return [
         {
@@ -210,3 +211,8 @@ def _blocks(connection: Connection, phone: str) -> list[dict[str, Any]]:
         }
         for row in connection.execute(statement.order_by(tables.opt_outs.c.id))
     ]
+
+
+def _names_of(connection: Connection, phone: str) -> list[str]:
+    """Also the one under which a block stands of somebody who was forgotten: it keeps texts back all the same."""
+    return [phone, *forgotten.names_of(connection, [phone])]

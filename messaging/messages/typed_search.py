@@ -14,6 +14,10 @@ from utils.json_shapes import LARGEST_ID
 from utils.phone_numbers import read_phone
 
 SYNTAX = "to:0711… text:word status:failed batch:7 reference:A-12 by:key:billing after:2026-11-01 before:2026-12-01"
+# Python reads no number of more than 4300 digits.
+LONGEST_ID = 20
+# Before it no day of a zone has a moment in UTC, and nothing was sent.
+FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(9999, 12, 30)
 KEYS = ("to", "text", "status", "batch", "reference", "by", "after", "before")
 
 
@@ -54,12 +58,12 @@ def _read(key: str, value: str, zone: ZoneInfo, default_region: str | None) -> d
             raise InvalidInput(sentence, code="invalid_search", field="q")
         return {"status": value}
     if key == "batch":
-        if not value.isdecimal() or int(value) > LARGEST_ID:
+        if not value.isdecimal() or len(value) > LONGEST_ID or int(value) > LARGEST_ID:
             raise InvalidInput(f"{value} is no number of a send", code="invalid_search", field="q")
         return {"batch_id": int(value)}
     if key in ("reference", "by"):
         return {"reference" if key == "reference" else "created_by": value}
-    day = _day(key, value)
+    day = min(max(_day(key, value, zone), FIRST_DAY), LAST_DAY)
     if key == "after":
         return {"since": datetime.combine(day, time(), zone).astimezone(UTC)}
     return {"until": datetime.combine(day, time(), zone).astimezone(UTC)}
@@ -72,10 +76,10 @@ def _phone(value: str, default_region: str | None) -> str:
         raise InvalidInput(f"{value}: {error.message}", code="invalid_search", field="q") from None
 
 
-def _day(key: str, value: str) -> date:
+def _day(key: str, value: str, zone: ZoneInfo) -> date:
     today = {"today": 0, "yesterday": 1}
     if value in today:
-        return datetime.now(UTC).date() - timedelta(days=today[value])
+        return datetime.now(zone).date() - timedelta(days=today[value])
     try:
         return date.fromisoformat(value)
     except ValueError:

@@ -37,6 +37,8 @@ def resend(database: Database, message_id: int) -> int:
     with database.write(settled=True) as connection:
         database.rollback.require(connection, database.now(connection))
         old = _unknown_message(connection, message_id)
+        if not old.recipient:
+            raise NotUnknown(f"Message {message_id} was erased: nobody is left to send it to")
         new = NewMessage(
             old.recipient,
             old.text,

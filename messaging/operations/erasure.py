@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Connection, Table, delete, func, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Table, case, delete, func, select, update
 
 from messaging import statuses
 from messaging.batch_statuses import CANCELLED, FINISHED
 from messaging.callbacks import journal
+from messaging.conversations import replies
 from messaging.messages import search
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
@@ -138,8 +139,22 @@ _BLANK_HISTORY = (
     update(tables.message_events).where(one_of(tables.message_events.c.message_id, "ids")).values(detail=None)
 )
 erase_callbacks: Final = _setting(tables.callbacks, body=b"", detail=None)
+# With its number gone nobody is left to answer: a handler that runs now finds that its text waits no more.
+_NO_ANSWER = case(
+    (
+        tables.inbound_messages.c.reply_outcome.in_((replies.WAITING, replies.HELD, replies.FAILED)),
+        replies.CANCELLED,
+    ),
+    else_=tables.inbound_messages.c.reply_outcome,
+)
 erase_inbound: Final = _setting(
-    tables.inbound_messages, sender="", text="", held_texts=None, reply_error=None
+    tables.inbound_messages,
+    sender="",
+    text="",
+    held_texts=None,
+    reply_error=None,
+    reply_outcome=_NO_ANSWER,
+    reply_due_at=None,
 )
 erase_reports: Final = _setting(tables.delivery_reports, recipient=None)
 erase_actions: Final = _setting(tables.actions, subject=f"phone:{ERASED}", before=None, after=None)

@@ -12,6 +12,7 @@ from sqlalchemy import Column, Connection, Table, delete, select, update
 
 from messaging import statuses
 from messaging.access import actions
+from messaging.callbacks import journal
 from messaging.consent import forgotten, ledger
 from messaging.messages import search, status_events
 from messaging.operations import erasure
@@ -37,6 +38,7 @@ def forget(database: Database, phone: str, progress: Progress = lambda: None) ->
     """
     written = _Written(phone)
     _require_no_file_of(database, written)
+    _require_no_report_of(database, written)
     found = {"messages": _forget_messages(database, phone)}
     found["texts_received"] = _forget_inbound(database, phone)
     _hide_opt_outs(database, phone)
@@ -69,8 +71,11 @@ def _require_no_file_of(database: Database, written: _Written) -> None:
         tables.upload_pieces.c.upload_id, tables.upload_pieces.c.position
     )
     end = ""
-    with database.read() as connection:
-        for row in connection.execution_options(yield_per=1).execute(pieces):
+    with (
+        database.read() as connection,
+        connection.execution_options(yield_per=1).execute(pieces) as rows,
+    ):
+        for row in rows:
             content = end + bytes(row.content).decode("utf-8", "replace")
             if written.is_in(content):
                 raise Conflict(
@@ -78,6 +83,22 @@ def _require_no_file_of(database: Database, written: _Written) -> None:
                 )
             # A number may lie across the end of a piece.
             end = content[-LONGEST_WRITTEN:]
+
+
+def _require_no_report_of(database: Database, written: _Written) -> None:
+    """What a report says counts, so it is applied before its body is erased. Raises Conflict."""
+    bodies = select(tables.callbacks.c.body).where(tables.RECEIVED)
+    with (
+        database.read() as connection,
+        connection.execution_options(yield_per=CHUNK).execute(bodies) as rows,
+    ):
+        for row in rows:
+            if written.is_in(_as_text(row.body)):
+                raise Conflict("A report about this number waits for the worker: try again in a minute")
+
+
+def _as_text(body: bytes) -> str:
+    return unquote_plus(bytes(body).decode("utf-8", "replace"))
 
 
 def _forget_messages(database: Database, phone: str) -> int:
@@ -163,13 +184,27 @@ def _windows(
 
 def _forget_callbacks(database: Database, written: _Written, progress: Progress) -> int:
     count = 0
-    for rows in _windows(database, tables.callbacks, [tables.callbacks.c.body], progress):
-        ids = [
-            row.id for row in rows if written.is_in(unquote_plus(bytes(row.body).decode("utf-8", "replace")))
-        ]
+    columns = tables.callbacks.c.body, tables.callbacks.c.outcome
+    for rows in _windows(database, tables.callbacks, columns, progress):
+        found = [row for row in rows if written.is_in(_as_text(row.body))]
+        if any(row.outcome == journal.RECEIVED for row in found):
+            raise Conflict("A report about this number has just come: try again in a minute")
+        ids = [row.id for row in found]
         if ids:
             with database.write() as connection:
                 erasure.erase_callbacks(connection, ids)
+            count += len(ids)
+    return count
+
+
+def _forget_late_reports(database: Database, written: _Written, progress: Progress) -> int:
+    """Those that came after their message was erased."""
+    count = 0
+    for rows in _windows(database, tables.delivery_reports, [tables.delivery_reports.c.recipient], progress):
+        ids = [row.id for row in rows if row.recipient and written.is_in(row.recipient)]
+        if ids:
+            with database.write() as connection:
+                erasure.erase_reports(connection, ids)
             count += len(ids)
     return count
 
@@ -246,8 +281,11 @@ def _forget_answers(database: Database, written: _Written, _progress: Progress) 
 
 _SEARCHED: dict[str, Callable[[Database, _Written, Progress], int]] = {
     "callbacks": _forget_callbacks,
+    "late_reports": _forget_late_reports,
     "events": _forget_events,
-    "answers_of_the_provider": _forget_words(tables.attempts, tables.attempts.c.answer),
+    "answers_of_the_provider": _forget_words(
+        tables.attempts, tables.attempts.c.answer, tables.attempts.c.provider_message
+    ),
     "actions": _forget_words(
         tables.actions, tables.actions.c.subject, tables.actions.c.before, tables.actions.c.after
     ),

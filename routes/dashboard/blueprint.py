@@ -24,7 +24,7 @@ from messaging.access.operators import ADMIN, VIEWER, Operator
 from routes.dashboard.roles import NEEDED, PUBLIC, UPLOADS
 from routes.service import current_service
 from routes.uploads import begin_upload
-from utils.errors import Busy, Forbidden, NotFound, ServiceError, StorageUnavailable
+from utils.errors import Busy, Forbidden, InvalidInput, NotFound, ServiceError, StorageUnavailable
 from utils.secret_files import read_or_make
 from utils.settings import Settings
 
@@ -72,7 +72,15 @@ def require_operator() -> Response | None:
         begin_upload()
     if request.method != "GET":
         csrf.protect()
+    _refuse_nul()
     return None
+
+
+def _refuse_nul() -> None:
+    """No name and no word has one, and PostgreSQL takes none: refused here, it is no failure of the store later."""
+    typed = [*request.args.values(), *request.form.values(), *map(str, (request.view_args or {}).values())]
+    if any("\0" in one for one in typed):
+        raise InvalidInput("A NUL character is no part of a text or a name", code="invalid_character")
 
 
 def find_operator() -> Operator | None:

@@ -12,7 +12,10 @@ from sqlalchemy import Connection, insert, select, update
 
 from messaging.batches.importer import import_next
 from messaging.consent import ledger
-from messaging.consent.views import stop
+from messaging.consent.views import LedgerFilters, lift, list_entries, stop
+from messaging.conversations.inbound_views import release
+from messaging.forwarding.events import FORWARDS
+from messaging.messages.held import NotHeld
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.operations import erasure
 from messaging.operations.audit import audit
@@ -241,3 +244,63 @@ def test_a_number_in_a_file_that_is_still_being_read_is_not_half_forgotten(datab
         forget(database, ALICE)
     with database.read() as connection:
         assert connection.execute(select(tables.messages.c.recipient)).scalar_one() == ALICE
+
+
+@pytest.mark.parametrize("waits", ["waiting", "held", "failed"])
+def test_a_text_that_is_erased_before_its_answer_gets_none(
+    history: Caller, database: Database, waits: str
+) -> None:
+    theirs = tables.inbound_messages.c.sender == ALICE
+    with database.write() as connection:
+        values = {"reply_outcome": waits, "reply_due_at": database.now(connection), "held_texts": '["Hi"]'}
+        connection.execute(update(tables.inbound_messages).where(theirs).values(**values))
+        text_id = connection.execute(select(tables.inbound_messages.c.id).where(theirs)).scalar_one()
+    forget(database, ALICE)
+    with pytest.raises(NotHeld):
+        release(database, text_id)
+    mine = tables.inbound_messages.c.id == text_id
+    columns = tables.inbound_messages.c.reply_outcome, tables.inbound_messages.c.reply_due_at
+    with database.read() as connection:
+        assert tuple(connection.execute(select(*columns).where(mine)).one()) == ("cancelled", None)
+
+
+def test_a_report_that_is_not_applied_yet_is_not_lost_and_leaves_no_number(
+    history: Caller, database: Database
+) -> None:
+    sent = next(one for one in history.messages() if one["to"] == ALICE and one["provider_message_id"])
+    report = {"id": sent["provider_message_id"], "status": "Success", "phoneNumber": ALICE, "retryCount": "1"}
+    history.callback("/sms/delivery-reports", report)
+    with pytest.raises(Conflict, match="waits for the worker"):
+        forget(database, ALICE)
+    assert history.messages()[-1]["to"]
+    history.apply_reports()
+    forget(database, ALICE)
+    # One that comes later brings the number again.
+    history.callback("/sms/delivery-reports", report | {"retryCount": "2"})
+    history.apply_reports()
+    assert forget(database, ALICE) == {"callbacks": 1, "late_reports": 1}
+    require_gone(database, ALICE, ALICE[1:])
+
+
+def test_the_opt_out_of_who_was_forgotten_is_found_by_their_number(
+    history: Caller, database: Database
+) -> None:
+    forget(database, ALICE)
+    found = list_entries(database, LedgerFilters(phone=ALICE, in_force=True))["items"]
+    assert [(one["action"], one["in_force"]) for one in found] == [("stop", True)]
+    assert ALICE not in str(found)
+    lifted = lift(database, ALICE, None, None, "api")
+    assert (lifted["lifted"], lifted["blocks"]) == (1, [])
+
+
+def test_a_start_of_who_was_forgotten_is_told_with_the_number(database: Database) -> None:
+    with database.write() as connection:
+        require_identity(connection, database.now(connection))
+        ledger.record_stop(database, connection, ALICE, "all", None, ledger.KEYWORD)
+    forget(database, ALICE)
+    with database.write() as connection:
+        connection.info[FORWARDS] = True
+        ledger.record_start(database, connection, ALICE, None)
+        body = connection.execute(select(tables.forward_events.c.body)).scalar_one()
+        connection.info.pop(FORWARDS)
+    assert ALICE in body

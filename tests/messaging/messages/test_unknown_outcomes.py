@@ -38,6 +38,16 @@ def test_a_resend_is_a_new_message_that_names_the_old_one(database: Database) ->
     assert audit(database).problems == []
 
 
+def test_a_message_that_was_erased_is_not_resent(database: Database) -> None:
+    old_id = unknown_message(database)
+    with database.write() as connection:
+        connection.execute(update(tables.messages).values(recipient="", text=""))
+    with pytest.raises(unknown_outcomes.NotUnknown, match="erased"):
+        unknown_outcomes.resend(database, old_id)
+    unknown_outcomes.close(database, old_id)
+    assert rows(database) == [(old_id, "unknown", "closed", None)]
+
+
 def test_a_message_is_resent_once(database: Database) -> None:
     old_id = unknown_message(database)
     unknown_outcomes.resend(database, old_id)

@@ -291,3 +291,38 @@ def look(page: Page) -> None:
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_the_token_of_callbacks_is_shown_to_admins_alone(make_app: MakeApp, database: Database) -> None:
+    """Whoever has it can say in Africa's Talking's name who opted out and what arrived."""
+    token = "a-token-that-is-long-enough&more"
+    app = make_app(dashboard_password=FIRST, secret_key="a-key", webhook_tokens=(token,))
+    shown = {}
+    for role in ("viewer", "approver", "admin"):
+        add(database, f"{role}s", role)
+        visitor = Visitor(app)
+        visitor.log_in(f"{role}s", PASSWORD)
+        shown[role] = "long-enough" in visitor.client.get("/health").text
+    assert shown == {"viewer": False, "approver": False, "admin": True}
+
+
+def test_a_nul_is_refused_wherever_it_is_typed(app: OpenAPI, visitor: Visitor) -> None:
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    assert visitor.post("/login", name="a\0b", password="x").status_code == 400
+    visitor.log_in("admin", FIRST)
+    for path in (
+        *("/settings/actions?actor=%00", "/callbacks?kind=%00&outcome=%00"),
+        *("/messages?q=reference:%00", "/messages?q=by:x%00"),
+    ):
+        assert visitor.client.get(path).status_code == 400
+    for path in ("/settings/operators/a%00/link", "/settings/keys/a%00/revoke"):
+        assert visitor.post("/settings", path).status_code == 400
+    assert visitor.post("/opt-outs", phone="+254711000001", reason="x\0").status_code == 400
+    assert visitor.client.get("/opt-outs").status_code == 200
+
+
+@pytest.mark.parametrize("typed", ["after:0001-01-01", "before:9999-12-31", "batch:" + "9" * 5000])
+def test_a_search_far_out_of_range_is_no_failure(app: OpenAPI, visitor: Visitor, typed: str) -> None:
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    visitor.log_in("admin", FIRST)
+    assert visitor.client.get("/messages", query_string={"q": typed}).status_code in (200, 400)
