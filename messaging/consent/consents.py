@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, insert, select
+from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from messaging.access import actions
+from messaging.consent import forgotten
 from messaging.consent.ledger import EVERYTHING
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
@@ -20,8 +21,12 @@ from messaging.storage.database import Database, lock_keys
 from utils.errors import NotFound
 from utils.json_shapes import decode_cursor, page, rfc3339
 from utils.sender_ids import sender_key, validate_sender
+from utils.settings import Settings
 
 GIVE, WITHDRAW = "give", "withdraw"
+PROMOTIONAL = "promotional"
+# In place of a source, which may name the person.
+FORGOTTEN = "forgotten"
 
 _CONSENTED = (
     select(tables.consents_in_force.c.phone)
@@ -47,6 +52,33 @@ class Terms:
     wording: str | None = None
     wording_version: str | None = None
     evidence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentRule:
+    """Whose texts need a consent: those of promotional senders, or (REQUIRE_CONSENT) of all."""
+
+    is_for_all: bool = False
+    promotional: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, settings: Settings) -> ConsentRule:
+        promotional = {
+            sender_key(name) for name, its in settings.sender_classes.items() if its == PROMOTIONAL
+        }
+        return cls(settings.require_consent, frozenset(promotional))
+
+    def applies_to(self, sender_id: str | None) -> bool:
+        return self.is_for_all or bool(self.promotional and sender_key(sender_id) in self.promotional)
+
+    def lacking(self, connection: Connection, phones: Sequence[str], sender_id: str | None) -> set[str]:
+        """Those of `phones` who must not be texted because they did not agree. Asks nothing where none need to."""
+        if not self.applies_to(sender_id):
+            return set()
+        return set(phones) - has_consent(connection, phones, sender_id)
+
+
+NO_RULE = ConsentRule()
 
 
 def has_consent(connection: Connection, phones: Sequence[str], sender_id: str | None) -> set[str]:
@@ -93,6 +125,18 @@ def withdraw(database: Database, phone: str, sender_id: str | None, terms: Terms
     if not ended:
         raise _nothing_to_withdraw(phone, sender_id, after)
     return {"phone": phone, "withdrawn": len(ended), "consents": _in_json(after)}
+
+
+def forget(database: Database, phone: str) -> None:
+    """Ends what `phone` agreed to and hides who it was; that somebody agreed, and when, stays."""
+    with database.write(settled=True) as connection:
+        _lock(connection, phone)
+        standing, ledger = tables.consents_in_force, tables.consents
+        connection.execute(delete(standing).where(standing.c.phone == phone))
+        theirs = update(ledger).where(ledger.c.phone == phone)
+        hidden = forgotten.name_of(forgotten.identity_of(connection), phone)
+        blank = dict.fromkeys(("purpose", "wording", "wording_version", "evidence"))
+        connection.execute(theirs.values(phone=hidden, source=FORGOTTEN, **blank))
 
 
 def list_consents(
