@@ -35,13 +35,13 @@ def require_consent(lines: Sequence[str], *, is_agreed: bool, is_silent: bool) -
 
 def lines_of(service: Service, found: dict[str, Any], *, is_personal: bool) -> list[str]:
     """`found`: a quote. `is_personal`: each row has a text of its own."""
-    going = found["recipients"] - found["opted_out"]
+    going = found["recipients"] - found["opted_out"] - found["no_consent"]
     posts = going if is_personal else -(-going // service.settings.at_max_recipients)
     seconds = quotes.least_seconds(service.settings, going, posts)
     cost = in_words(found["estimated_cost"]) or "unknown"
     lines = [
         f"{going:,} to send, {found['refused_total']:,} rows refused, {found['duplicates']:,} duplicates,"
-        f" {found['opted_out']:,} opted out",
+        f" {found['opted_out']:,} opted out{_without_consent(found)}",
         f"{found['parts']:,} parts, estimated cost {cost}, {_duration(seconds)} at the least",
     ]
     if found["samples"]:
@@ -49,6 +49,10 @@ def lines_of(service: Service, found: dict[str, Any], *, is_personal: bool) -> l
         lines.append(f"First, to {first['to']}: {first['text']}")
     hint = local_numbers.sentence(found["with_region"])
     return [*lines, f"{hint}."] if hint else lines
+
+
+def _without_consent(found: dict[str, Any]) -> str:
+    return f", {found['no_consent']:,} without consent" if found["no_consent"] else ""
 
 
 def is_terminal() -> bool:

@@ -24,6 +24,7 @@ MODULES = {
     "batch": "cli.batch_control",
     "bulk": "cli.batches",
     "close": "cli.messages",
+    "consents": "cli.consents",
     "conversations": "cli.conversations",
     "doctor": "cli.operations",
     "fetch-inbound": "cli.operations",

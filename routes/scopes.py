@@ -19,6 +19,7 @@ SENDS: Final = frozenset(
         "conversations.say_in_conversation",
         "conversations.mark_conversation_read",
         "opt_outs.put_opt_out",
+        "consents.withdraw_consent",
     }
 )
 # Who reads these reads about the persons who work here.

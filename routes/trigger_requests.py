@@ -40,6 +40,8 @@ def answer_trigger(asked: TriggerRequest, result: TriggerResult) -> dict[str, An
     answer: dict[str, Any] = {"message": _sentence(asked, result), "response": result.response}
     if result.blocked:
         answer["opted_out"] = result.blocked
+    if result.no_consent:
+        answer["no_consent"] = result.no_consent
     warnings = [{"phone": one.e164, "message": one.warning} for one in asked.phones if one.warning]
     if warnings:
         answer["warnings"] = warnings

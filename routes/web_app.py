@@ -15,6 +15,7 @@ from messaging.service import Service, build_service
 from messaging.storage.task_queue import Waker
 from routes.api.access import access_api
 from routes.api.batches import batches_api
+from routes.api.consents import consents_api
 from routes.api.conversations import conversations_api
 from routes.api.figures import figures_api
 from routes.api.forwarding import forwarding_api
@@ -78,6 +79,7 @@ def build_web_app(settings: Settings) -> OpenAPI:
         uploads_api,
         conversations_api,
         opt_outs_api,
+        consents_api,
         forwarding_api,
         access_api,
         held_api,

@@ -10,6 +10,7 @@
       Unauthorised                           unauthorised
       Forbidden                              forbidden
         OptedOut                             opted_out
+        NoConsent                            no_consent
       NotFound                               not_found
       Conflict                               conflict
       Busy                                   busy
@@ -106,6 +107,11 @@ class Forbidden(ServiceError):
 class OptedOut(Forbidden):
     code = reasons.OPTED_OUT
     sentence = "The recipient opted out"
+
+
+class NoConsent(Forbidden):
+    code = reasons.NO_CONSENT
+    sentence = "The recipient has not agreed to texts from this sender"
 
 
 class NotFound(ServiceError):

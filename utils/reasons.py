@@ -11,6 +11,7 @@ from utils.setting_types import REPOSITORY
 
 # Those that more than one module writes or reads.
 OPTED_OUT: Final = "opted_out"
+NO_CONSENT: Final = "no_consent"
 TOO_LATE: Final = "too_late"
 DO_NOT_DISTURB: Final = "do_not_disturb"
 REASONS_FILE = REPOSITORY / "data" / "reasons.toml"

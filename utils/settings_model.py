@@ -88,6 +88,7 @@ class Settings(BaseModel):
     at_max_messages_per_second: types.Rate = 500
     adopt_by_number: bool = True
     sender_classes: types.SenderClasses = Field(default_factory=dict)
+    require_consent: bool = False
 
     database_url: types.DatabaseUrl = Field(default="sqlite:///instance/sms.db", repr=False)
     queue_url: types.QueueUrl = Field(default_factory=_default_queue, repr=False)

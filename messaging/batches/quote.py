@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from messaging.batches import local_numbers, upload_store
 from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow, is_new, number_key
 from messaging.consent import ledger
+from messaging.consent.consents import ConsentRule
 from messaging.costs.prices import PriceBook, prefix_of
 from messaging.messages.accept import MOST_RECIPIENTS, validate_text
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
@@ -52,7 +53,7 @@ def quote_messages(
     warnings = Warnings()
     warn_of_left_over(warnings, left_over(text))
     chunks = _typed(to, text, settings.default_region, warnings)
-    quoted = _quote(database, sender_id or settings.at_sender_id, chunks)
+    quoted = _quote(settings, database, sender_id or settings.at_sender_id, chunks)
     return _with_regions(quoted, settings) | warnings.in_json()
 
 
@@ -73,7 +74,7 @@ def quote_file(
         reader = BatchRows(text, header, settings.default_region)
         plain.seek(0)
         chunks = reader.chunks(read_rows(plain, header), ROWS_AT_ONCE)
-        quoted = _quote(database, sender_id or settings.at_sender_id, chunks)
+        quoted = _quote(settings, database, sender_id or settings.at_sender_id, chunks)
     return _with_regions(quoted, settings) | reader.warnings.in_json()
 
 
@@ -104,6 +105,7 @@ class _Tally:
     refused: list[RefusedRow] = field(default_factory=list)
     refused_total: int = 0
     opted_out: int = 0
+    no_consent: int = 0
     duplicates: int = 0
     parts: int = 0
     encodings: Counter[str] = field(default_factory=Counter)
@@ -114,15 +116,16 @@ class _Tally:
     texts_by_prefix: Counter[str] = field(default_factory=Counter)
     parts_by_prefix: Counter[str] = field(default_factory=Counter)
 
-    def add(self, chunk: Chunk, opted_out: set[str]) -> None:
+    def add(self, chunk: Chunk, opted_out: set[str], lacking: set[str]) -> None:
         self.recipients += len(chunk.taken)
         self.duplicates += chunk.duplicates
         self.refused_total += chunk.refused_count
         self.refused += chunk.refused[: MOST_REFUSED - len(self.refused)]
         self.opted_out += sum(row.recipient in opted_out for row in chunk.taken)
+        self.no_consent += sum(row.recipient in lacking for row in chunk.taken)
         measured: tuple[str, Segments] | None = None
         for row in chunk.taken:
-            if row.recipient in opted_out:
+            if row.recipient in opted_out or row.recipient in lacking:
                 continue
             if measured is None or measured[0] != row.text:
                 measured = (row.text, measure(row.text))
@@ -141,13 +144,16 @@ class _Tally:
             self.spills.append(_spill(row, segments))
 
 
-def _quote(database: Database, sender_id: str | None, chunks: Iterable[Chunk]) -> dict[str, Any]:
-    tally = _Tally()
+def _quote(
+    settings: Settings, database: Database, sender_id: str | None, chunks: Iterable[Chunk]
+) -> dict[str, Any]:
+    tally, rule = _Tally(), ConsentRule.of(settings)
     for chunk in chunks:
         with database.read() as connection:
             phones = [row.recipient for row in chunk.taken]
-            blocked = ledger.suppressed(connection, phones, sender_id)
-        tally.add(chunk, blocked)
+            opted_out = ledger.suppressed(connection, phones, sender_id)
+            lacking = rule.lacking(connection, phones, sender_id) - opted_out
+        tally.add(chunk, opted_out, lacking)
         time.sleep(PAUSE_SECONDS)
     with database.read() as connection:
         book = PriceBook(connection, sender_id)
@@ -202,6 +208,7 @@ def _in_json(tally: _Tally, book: PriceBook) -> dict[str, Any]:
         "refused": [{"to": one.value, "code": one.code, "message": one.reason} for one in tally.refused],
         "refused_total": tally.refused_total,
         "opted_out": tally.opted_out,
+        "no_consent": tally.no_consent,
         "duplicates": tally.duplicates,
         "parts": tally.parts,
         "encodings": {name: tally.encodings[name] for name in ("GSM-7", "UCS-2")},

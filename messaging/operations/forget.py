@@ -13,7 +13,7 @@ from sqlalchemy import Column, Connection, Table, delete, select, update
 from messaging import statuses
 from messaging.access import actions
 from messaging.callbacks import journal
-from messaging.consent import forgotten, ledger
+from messaging.consent import consents, forgotten, ledger
 from messaging.messages import search, status_events
 from messaging.operations import erasure
 from messaging.storage import tables
@@ -42,6 +42,7 @@ def forget(database: Database, phone: str, progress: Progress = lambda: None) ->
     found = {"messages": _forget_messages(database, phone)}
     found["texts_received"] = _forget_inbound(database, phone)
     _hide_opt_outs(database, phone)
+    consents.forget(database, phone)
     for name, each in _SEARCHED.items():
         found[name] = each(database, written, progress)
     _compact(database)

@@ -16,6 +16,7 @@ from sqlalchemy import (
 
 from messaging import statuses
 from messaging.consent import ledger
+from messaging.consent.consents import NO_RULE, ConsentRule
 from messaging.costs.budgets import Budget, open_budgets, pause_used_up
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.messages.status_events import settle
@@ -54,6 +55,8 @@ class Claim:
     budget: tuple[int, int, str] | None = None
     # Whose attempt it is: after a backup was put back, its id may be another's.
     token: str = ""
+    # Whether each recipient must have agreed: asked again at the last check.
+    needs_consent: bool = False
     # By message, of those that have one.
     origins: Mapping[int, Origin] = field(default_factory=dict)
 
@@ -64,6 +67,7 @@ class _Group:
     sender_id: str | None
     link_id: str | None
     urgent: bool
+    needs_consent: bool = False
     budget: Budget | None = None
     held_back: int = 0
     recipients: dict[str, int] = field(default_factory=dict)
@@ -93,6 +97,7 @@ class ClaimLimits:
     lanes: int = 1
     windows: SendingWindows = NO_WINDOWS
     looks: LongLooks = field(default_factory=LongLooks)
+    consent: ConsentRule = NO_RULE
 
 
 def claim_due(database: Database, worker: str, limits: ClaimLimits, *, urgent_only: bool = False) -> Taken:
@@ -122,14 +127,15 @@ def take(
     wanted = Wanted(limits.recipients_per_post, limits.posts, limits.lanes, urgent_only, limits.looks)
     due = find_due(connection, now, paused, wanted)
     rows = due.rows
-    sendable = _in_their_window(connection, _sendable(connection, rows, now), limits.windows, now)
+    agreed = _with_consent(connection, _sendable(connection, rows, now), limits.consent, now)
+    sendable = _in_their_window(connection, agreed, limits.windows, now)
     budgets = open_budgets(connection, sendable)
     groups = _groups(sendable, limits, budgets)
     pause_used_up(connection, budgets.values())
     if groups:
         circuit_breaker.take_turn(connection, circuit, now)
     elif len(sendable) < len(rows):
-        # All of them were too late or opted out: what is due behind them need not wait for the ticker.
+        # All of them were too late, opted out or lack consent: what is due behind them need not wait for the ticker.
         wake_after_commit(connection)
     origins = find_origins(connection, identity, sendable)
     claims = _write_attempts(database, connection, groups, worker, now, limits.lease, origins)
@@ -145,6 +151,27 @@ def _sendable(connection: Connection, rows: list[DueRow], now: datetime) -> list
     blocked = _opted_out(connection, in_time)
     settle(connection, sorted(blocked), statuses.BLOCKED, reasons.OPTED_OUT, now)
     return [row for row in in_time if row.id not in blocked] if blocked else in_time
+
+
+def needs_consent(row: DueRow, rule: ConsentRule) -> bool:
+    """The confirmation of a STOP and an automatic answer to a person's own text are nobody's advertisement."""
+    return rule.applies_to(row.sender_id) and row.inbound_id is None and not row.passes_opt_out
+
+
+def _with_consent(
+    connection: Connection, rows: list[DueRow], rule: ConsentRule, now: datetime
+) -> list[DueRow]:
+    """Without those who did not agree: their rows are settled here."""
+    asked: dict[str | None, list[DueRow]] = {}
+    for row in rows:
+        if needs_consent(row, rule):
+            asked.setdefault(row.sender_id, []).append(row)
+    blocked: set[int] = set()
+    for sender_id, mine in asked.items():
+        lacking = rule.lacking(connection, [row.recipient for row in mine], sender_id)
+        blocked.update(row.id for row in mine if row.recipient in lacking)
+    settle(connection, sorted(blocked), statuses.BLOCKED, reasons.NO_CONSENT, now)
+    return [row for row in rows if row.id not in blocked] if blocked else rows
 
 
 def _in_their_window(
@@ -190,7 +217,8 @@ def _groups(rows: Iterable[DueRow], limits: ClaimLimits, budgets: Mapping[int, B
     for row in rows:
         budget = budgets.get(row.batch_id) if row.batch_id is not None else None
         # A POST holds back money of one batch only.
-        key = (row.text, row.sender_id, row.link_id, row.priority, budget and budget.batch_id)
+        needs = needs_consent(row, limits.consent)
+        key = (row.text, row.sender_id, row.link_id, row.priority, budget and budget.batch_id, needs)
         group = open_groups.get(key)
         is_new = (
             group is None
@@ -204,7 +232,7 @@ def _groups(rows: Iterable[DueRow], limits: ClaimLimits, budgets: Mapping[int, B
             continue
         if group is None or is_new:
             is_urgent = row.priority < BATCH_PRIORITY
-            group = _Group(row.text, row.sender_id, row.link_id, is_urgent, budget)
+            group = _Group(row.text, row.sender_id, row.link_id, is_urgent, needs, budget)
             groups.append(group)
             # An answer to an on-demand text belongs to one linkId and one person.
             if row.link_id is None:
@@ -236,6 +264,7 @@ def _write_attempts(
             group.urgent,
             budget=group.budget_of_claim,
             token=new_token(),
+            needs_consent=group.needs_consent,
             origins={one: origins[one] for one in group.recipients.values() if one in origins},
         )
         for attempt_id, group in zip(attempt_ids, groups, strict=True)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, exists, func, literal_column, or_,
 
 from messaging import statuses
 from messaging.batch_statuses import MAY_SEND
-from messaging.consent import forgotten, ledger
+from messaging.consent import consents, forgotten, ledger
 from messaging.messages.status_events import settle
 from messaging.sending import order, pauses
 from messaging.sending.claim import Claim
@@ -144,7 +144,7 @@ def find_unchanged(connection: Connection, asked_for: Sequence[Claim], now: date
         asked |= {"everything": ledger.EVERYTHING, "sender": sender}
         wanted = {row.attempt_id: row.wanted for row in connection.execute(_WANTED, asked)}
         unchanged.update(one.attempt_id for one in mine if wanted.get(one.attempt_id) == len(one.recipients))
-    return unchanged - _of_the_forgotten(connection, asked_for)
+    return unchanged - _of_the_forgotten(connection, asked_for) - _without_consent(connection, asked_for)
 
 
 def _of_the_forgotten(connection: Connection, asked_for: Sequence[Claim]) -> set[int]:
@@ -158,6 +158,17 @@ def _of_the_forgotten(connection: Connection, asked_for: Sequence[Claim]) -> set
     }
 
 
+def _without_consent(connection: Connection, asked_for: Sequence[Claim]) -> set[int]:
+    """Attempts to somebody who agreed at the claim and agrees no more."""
+    return {one.attempt_id for one in asked_for if _lacking(connection, one, list(one.recipients))}
+
+
+def _lacking(connection: Connection, claim: Claim, phones: Sequence[str]) -> set[str]:
+    if not claim.needs_consent:
+        return set()
+    return set(phones) - consents.has_consent(connection, phones, claim.sender_id)
+
+
 def _forbidden(claim: Claim, look: Look) -> str | None:
     """A person's trigger always tries: its success is what lifts a pause."""
     if claim.is_trigger:
@@ -169,7 +180,8 @@ def _forbidden(claim: Claim, look: Look) -> str | None:
 
 
 def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:
-    """Without those who opted out, came too late, must wait, or whose batch was paused or cancelled since the claim."""
+    """Without those who opted out, withdrew their consent, came too late, must wait, or whose batch was paused or
+    cancelled since the claim."""
     statement = (
         select(
             tables.messages.c.recipient,
@@ -192,16 +204,19 @@ def _still_wanted(connection: Connection, claim: Claim, now: datetime) -> Claim:
     _give_back(connection, [row for row in found if row.id in wait], now)
     rows = [row for row in found if row.id not in wait]
     blocked = _opted_out(connection, rows, claim.sender_id)
+    lacking = _lacking(connection, claim, [row.recipient for row in rows])
+    withdrew = [row.id for row in rows if row.recipient in lacking and row.id not in blocked]
     late = [
         row.id
         for row in rows
-        if row.expires_at is not None and row.expires_at <= now and row.id not in blocked
+        if row.expires_at is not None and row.expires_at <= now and row.id not in {*blocked, *withdrew}
     ]
     settle(connection, blocked, statuses.BLOCKED, reasons.OPTED_OUT, now)
+    settle(connection, withdrew, statuses.BLOCKED, reasons.NO_CONSENT, now)
     settle(connection, late, statuses.EXPIRED, reasons.TOO_LATE, now)
-    if len(rows) == len(claim.recipients) and not blocked and not late:
+    if len(rows) == len(claim.recipients) and not (blocked or withdrew or late):
         return claim
-    gone = {*blocked, *late}
+    gone = {*blocked, *withdrew, *late}
     return _count_again(connection, claim, {row.recipient for row in rows if row.id not in gone})
 
 

@@ -14,6 +14,7 @@ from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from messaging.consent.consents import ConsentRule
 from messaging.sending import claim as claims
 from messaging.sending import due, record, start_post
 from messaging.sending.claim import Claim, ClaimLimits, Taken
@@ -67,6 +68,7 @@ class MessageSender:
             lanes=settings.worker_concurrency,
             windows=SendingWindows.of(settings.sender_classes),
             looks=self.looks,
+            consent=ConsentRule.of(settings),
         )
         self._rates = Rates(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
         self.witness = Witness(settings, database)

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from messaging import statuses
 from messaging.consent import ledger
+from messaging.consent.consents import ConsentRule
 from messaging.messages import idempotency, status_events
 from messaging.messages.accept import validate_text
 from messaging.messages.lost_texts import digest_of_call
@@ -32,6 +33,7 @@ from messaging.sending.rate_limit import Rates
 from messaging.sending.sender import ask_provider, worker_name, write_outcome
 from messaging.sending.witness import Witness
 from messaging.storage import tables
+from messaging.storage.bulk import one_of
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database
 from messaging.storage.identity import new_token
@@ -40,6 +42,7 @@ from utils.deadlines import boot_clock
 from utils.errors import (
     Busy,
     InvalidInput,
+    NoConsent,
     NoRecipients,
     OptedOut,
     OutcomeUnknown,
@@ -82,19 +85,43 @@ class TriggerResult:
     response: dict[str, Any]
     accepted: list[str]
     blocked: list[str]
+    no_consent: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Barred:
+    """Who is not texted. `blocked`: they opted out."""
+
+    blocked: list[str] = field(default_factory=list)
+    no_consent: list[str] = field(default_factory=list)
+
+    def refusal(self) -> ServiceError:
+        """Where nobody else was asked for."""
+        recipients = [*self.blocked, *self.no_consent]
+        error = OptedOut if self.blocked else NoConsent
+        sentence = _opted_out_sentence(recipients) if self.blocked else _no_consent_sentence(recipients)
+        if self.blocked and self.no_consent:
+            sentence = f"All {len(recipients)} recipients opted out or have not agreed, and are not texted"
+        return error(sentence, details={"recipients": recipients})
 
 
 @dataclass(frozen=True, slots=True)
 class _Accepted:
     claim: Claim | None
-    blocked: list[str]
+    barred: _Barred
     earlier: idempotency.Earlier | None = None
+
+
+_WHY_BLOCKED = select(tables.messages.c.recipient, tables.messages.c.reason).where(
+    one_of(tables.messages.c.id, "ids")
+)
 
 
 class TriggerSender:
     def __init__(self, settings: Settings, database: Database, provider: ProviderClient) -> None:
         self._settings = settings
         self._database = database
+        self._consent = ConsentRule.of(settings)
         self._provider = provider
         self._rates = Rates(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
         self._witness = Witness(settings, database)
@@ -108,8 +135,8 @@ class TriggerSender:
     ) -> TriggerResult:
         """One POST, now, within 20 seconds. `recipients` are E.164.
 
-        Raises InvalidInput, OptedOut, Busy, RecipientsRejected and the ProviderError tree; with a key that was
-        used before, what the first call came to (StillRunning, KeyReused, OutcomeUnknown …). WitnessUnwritable and
+        Raises InvalidInput, OptedOut, NoConsent, Busy, RecipientsRejected and the ProviderError tree; with a key that
+        was used before, what the first call came to (StillRunning, KeyReused, OutcomeUnknown …). WitnessUnwritable and
         Recovering where nothing may leave now.
         """
         self._witness.require_writable()
@@ -118,16 +145,16 @@ class TriggerSender:
         self._validate(text, unique)
         accepted = self._accept(compose(text), unique, sender_id, idempotency_key)
         if accepted.earlier is not None:
-            return self._answer_again(accepted.earlier, accepted.blocked)
+            return self._answer_again(accepted.earlier, accepted.barred)
         if accepted.claim is None:
-            raise OptedOut(_opted_out_sentence(unique), details={"recipients": unique})
+            raise accepted.barred.refusal()
         posting = self._wait_for_turn(accepted.claim, deadline)
         seconds_left = deadline - RECORD_SECONDS - time.monotonic()
         outcome = ask_provider(self._provider, posting, seconds_left)
         self._record(posting, outcome, deadline)
         if isinstance(outcome, ProviderError):
             raise _as_rejection(outcome)
-        return _result(outcome, accepted.blocked)
+        return _result(outcome, accepted.barred)
 
     def _validate(self, text: str, recipients: Sequence[str]) -> None:
         validate_text(text, field="message")
@@ -148,26 +175,37 @@ class TriggerSender:
                 mark = idempotency.fingerprint([text, recipients, sender_id])
                 earlier = idempotency.begin(connection, ROUTE, key, mark, now)
                 if earlier is not None and not _may_send_again(connection, earlier):
-                    return _Accepted(None, [], earlier)
+                    return _Accepted(None, _Barred(), earlier)
             suppressed = ledger.suppressed(connection, recipients, sender_id)
-            blocked = [one for one in recipients if one in suppressed]
-            free = [one for one in recipients if one not in suppressed]
-            self._write_blocked(connection, text, blocked, sender_id, now)
+            lacking = self._consent.lacking(connection, recipients, sender_id) - suppressed
+            barred = _Barred(
+                [one for one in recipients if one in suppressed],
+                [one for one in recipients if one in lacking],
+            )
+            free = [one for one in recipients if one not in suppressed | lacking]
+            self._write_blocked(connection, text, barred.blocked, sender_id, reasons.OPTED_OUT, now)
+            self._write_blocked(connection, text, barred.no_consent, sender_id, reasons.NO_CONSENT, now)
             claim = self._write_claim(connection, text, free, sender_id, now) if free else None
             if key is not None and claim is not None:
                 origin = Origin(call=digest_of_call(identity, ROUTE, key))
                 claim = replace(claim, origins=dict.fromkeys(claim.recipients.values(), origin))
             if key is not None:
                 attempt_id = None if claim is None else claim.attempt_id
-                idempotency.finish(connection, ROUTE, key, {"blocked": blocked}, attempt_id)
-            return _Accepted(claim, blocked)
+                idempotency.finish(connection, ROUTE, key, asdict(barred), attempt_id)
+            return _Accepted(claim, barred)
 
     def _write_blocked(
-        self, connection: Connection, text: str, blocked: list[str], sender_id: str | None, now: datetime
+        self,
+        connection: Connection,
+        text: str,
+        blocked: list[str],
+        sender_id: str | None,
+        reason: str,
+        now: datetime,
     ) -> None:
         rows = [_new_message(one, text, sender_id) for one in blocked]
         ids = enqueue(self._database, connection, rows, status=statuses.SENDING)
-        status_events.settle(connection, list(ids), statuses.BLOCKED, reasons.OPTED_OUT, now)
+        status_events.settle(connection, list(ids), statuses.BLOCKED, reason, now)
 
     def _write_claim(
         self, connection: Connection, text: str, free: list[str], sender_id: str | None, now: datetime
@@ -177,7 +215,15 @@ class TriggerSender:
         ids = enqueue(self._database, connection, rows, status=statuses.SENDING, attempt_id=attempt_id)
         recipients = dict(zip(free, ids, strict=True))
         claim = Claim(
-            attempt_id, text, sender_id, None, recipients, urgent=True, is_trigger=True, token=new_token()
+            attempt_id,
+            text,
+            sender_id,
+            None,
+            recipients,
+            urgent=True,
+            is_trigger=True,
+            token=new_token(),
+            needs_consent=self._consent.applies_to(sender_id),
         )
         lease_until = steady(connection, now) + LEASE
         connection.execute(
@@ -189,13 +235,23 @@ class TriggerSender:
         while True:
             turn = self._begin(claim, deadline)
             if isinstance(turn, last_check.Released):
-                raise _not_posted(turn, list(claim.recipients))
+                raise self._not_posted(turn, claim)
             if isinstance(turn, start_post.Posting):
                 return turn
             if turn.seconds > _seconds_left(deadline):
                 self._give_up(claim, is_marked=False)
                 raise Busy("The rate limit of Africa's Talking is used up; try again in a moment")
             time.sleep(min(turn.seconds, LONGEST_NAP_SECONDS))
+
+    def _not_posted(self, turn: last_check.Released, claim: Claim) -> ServiceError:
+        if turn.reason != "nobody_left":
+            return Busy(WAITED_TOO_LONG)
+        with self._database.read() as connection:
+            why = connection.execute(_WHY_BLOCKED, {"ids": list(claim.recipients.values())}).all()
+        return _Barred(
+            [row.recipient for row in why if row.reason != reasons.NO_CONSENT],
+            [row.recipient for row in why if row.reason == reasons.NO_CONSENT],
+        ).refusal()
 
     def _begin(self, claim: Claim, deadline: float) -> start_post.Turn:
         """What it returns to post is in the witness. Raises Busy, WitnessUnwritable: then nothing leaves."""
@@ -238,10 +294,11 @@ class TriggerSender:
             if start_post.is_ours(connection, claim):
                 start_post.cancel(connection, claim.attempt_id, reason, now, is_marked=is_marked)
 
-    def _answer_again(self, earlier: idempotency.Earlier, blocked: list[str]) -> TriggerResult:
-        blocked = (earlier.answer or {}).get("blocked", blocked)
+    def _answer_again(self, earlier: idempotency.Earlier, barred: _Barred) -> TriggerResult:
+        if earlier.answer:
+            barred = _Barred(earlier.answer.get("blocked", []), earlier.answer.get("no_consent", []))
         if earlier.attempt_id is None:
-            raise OptedOut(_opted_out_sentence(blocked), details={"recipients": blocked})
+            raise barred.refusal()
         with self._database.read() as connection:
             row = _attempt(connection, earlier.attempt_id)
         if row.state in ("claimed", "posting"):
@@ -249,7 +306,7 @@ class TriggerSender:
         if row.answer is None:
             raise OutcomeUnknown(reason=row.reason or "worker_died", http_status=row.http_status)
         again = json.loads(row.answer)
-        return _result_of(again["response"], again["accepted"], again["unknown"], blocked)
+        return _result_of(again["response"], again["accepted"], again["unknown"], barred)
 
 
 def _seconds_left(deadline: float) -> float:
@@ -281,16 +338,16 @@ def _new_message(recipient: str, text: str, sender_id: str | None) -> NewMessage
     return NewMessage(recipient, text, sender_id, origin="trigger", priority=SINGLE_PRIORITY)
 
 
-def _not_posted(turn: last_check.Released, recipients: list[str]) -> ServiceError:
-    if turn.reason == "nobody_left":
-        return OptedOut(_opted_out_sentence(recipients), details={"recipients": recipients})
-    return Busy(WAITED_TOO_LONG)
-
-
 def _opted_out_sentence(recipients: Sequence[str]) -> str:
     if len(recipients) == 1:
         return f"{recipients[0]} opted out and is not texted"
     return f"All {len(recipients)} recipients opted out and are not texted"
+
+
+def _no_consent_sentence(recipients: Sequence[str]) -> str:
+    if len(recipients) == 1:
+        return f"{recipients[0]} has not agreed to texts from this sender and is not texted"
+    return f"None of the {len(recipients)} recipients has agreed to texts from this sender: nobody is texted"
 
 
 def _as_rejection(error: ProviderError) -> ServiceError:
@@ -300,10 +357,8 @@ def _as_rejection(error: ProviderError) -> ServiceError:
     return error
 
 
-def _result(answer: SendAnswer, blocked: list[str]) -> TriggerResult:
-    return _result_of(
-        answer.raw, _with_outcome(answer, "accepted"), _with_outcome(answer, "unknown"), blocked
-    )
+def _result(answer: SendAnswer, barred: _Barred) -> TriggerResult:
+    return _result_of(answer.raw, _with_outcome(answer, "accepted"), _with_outcome(answer, "unknown"), barred)
 
 
 def _with_outcome(answer: SendAnswer, outcome: str) -> list[str]:
@@ -311,10 +366,10 @@ def _with_outcome(answer: SendAnswer, outcome: str) -> list[str]:
 
 
 def _result_of(
-    response: dict[str, Any], accepted: list[str], unknown: list[str], blocked: list[str]
+    response: dict[str, Any], accepted: list[str], unknown: list[str], barred: _Barred
 ) -> TriggerResult:
     if accepted:
-        return TriggerResult(response, accepted, blocked)
+        return TriggerResult(response, accepted, barred.blocked, barred.no_consent)
     if unknown:
         raise OutcomeUnknown(reason="missing_from_answer", http_status=201, response=response)
     raise RecipientsRejected(None, response)

@@ -432,6 +432,32 @@ suppressions = Table(
 FORGOTTEN = text("substr(phone, 1, 1) = '#'")
 _partial_index("ix_suppressions_forgotten", suppressions.c.phone, where=FORGOTTEN)
 
+# Who agreed to be texted, append-only (messaging.consent.consents), and what is in force now: one row per agreement.
+consents = Table(
+    "consents",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("phone", String(20), nullable=False),
+    # 'give' or 'withdraw'.
+    Column("action", String(8), nullable=False),
+    # Empty: everything we send.
+    Column("sender_id", String(32), nullable=False, server_default=text("''")),
+    Column("purpose", Text),
+    Column("wording", Text),
+    Column("wording_version", Text),
+    Column("source", Text, nullable=False),
+    Column("evidence", Text),
+    Column("at", UtcDateTime, nullable=False),
+    Index("ix_consents_phone", "phone"),
+)
+consents_in_force = Table(
+    "consents_in_force",
+    metadata,
+    Column("phone", String(20), primary_key=True),
+    Column("sender_id", String(32), primary_key=True),
+    Column("consent_id", Id, ForeignKey("consents.id"), nullable=False),
+)
+
 # What is paused now: 'account' or 'sender:NAME'. messaging.sending.pauses.
 pauses = Table(
     "pauses",

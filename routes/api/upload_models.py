@@ -143,6 +143,7 @@ class QuoteAnswer(Warned):
         description="Where DEFAULT_REGION is not set: how many of `refused` each of three would let in"
     )
     opted_out: int = Field(description="How many of them would be blocked; nothing below counts them")
+    no_consent: int = Field(description="How many others would be blocked because they have not agreed")
     duplicates: int
     parts: int = Field(description="Billed pieces of all texts")
     encodings: dict[str, int] = Field(description="Texts by encoding", examples=[{"GSM-7": 480, "UCS-2": 20}])

@@ -118,7 +118,8 @@ def _when(typed: str | None) -> datetime | None:
 
 
 def _seconds(found: dict[str, Any], text: str) -> float:
-    settings, going = current_service().settings, found["recipients"] - found["opted_out"]
+    settings = current_service().settings
+    going = found["recipients"] - found["opted_out"] - found["no_consent"]
     is_personal = "{{" in text
     posts = going if is_personal else -(-going // settings.at_max_recipients)
     return quote.least_seconds(settings, going, posts)

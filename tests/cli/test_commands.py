@@ -49,7 +49,10 @@ def put(database: Database, **values: Any) -> int:
     return message_id
 
 
-GROUPS = {("start",), ("batch",), ("opt-outs",), ("forwarding",), ("keys",), ("operators",), ("held",)}
+GROUPS = {
+    *(("start",), ("batch",), ("consents",), ("opt-outs",)),
+    *(("forwarding",), ("keys",), ("operators",), ("held",)),
+}
 COMMANDS = [
     ("migrate",),
     ("start",),
@@ -78,6 +81,10 @@ COMMANDS = [
     ("quote",),
     ("fetch-inbound",),
     ("forwarding",),
+    ("consents",),
+    ("consents", "list"),
+    ("consents", "add"),
+    ("consents", "withdraw"),
     ("opt-outs",),
     ("opt-outs", "list"),
     ("opt-outs", "add"),
@@ -103,7 +110,7 @@ def test_every_command_explains_itself(sms: Sms, words: tuple[str, ...]) -> None
 def test_no_command_is_missing_from_this_list() -> None:
     group = sms_commands()
     known = {(name,) for name in names_in(group)}
-    for outer in ("opt-outs", "held"):
+    for outer in ("consents", "opt-outs", "held"):
         nested = command_in(group, outer)
         assert isinstance(nested, click.Group)
         known |= {(outer, name) for name in names_in(nested)}
@@ -311,6 +318,19 @@ def test_doctor_of_a_database_that_is_not_there_says_so(tmp_path: Path) -> None:
     assert result.exit_code == 1
     ill = {finding["part"] for finding in parsed(result) if not finding["ok"]}
     assert ill == {"database", "queue", "provider"}
+
+
+def test_a_consent_is_added_listed_and_withdrawn(sms: Sms, migrated: Database) -> None:
+    words = ("--wording", "Send me offers", "--wording-version", "2", "--source", "form", "--json")
+    added, again = (parsed(sms("consents", "add", ALICE, *words)) for _ in range(2))
+    assert (added["phone"], added["added"], again["added"]) == (ALICE, True, False)
+    (entry,) = parsed(sms("consents", "list", "--phone", ALICE, "--json"))
+    assert (entry["wording"], entry["source"], entry["in_force"]) == ("Send me offers", "form", True)
+    assert sms("consents", "withdraw", ALICE).stdout == f"{ALICE}: 1 withdrawn.\n"
+    assert parsed(sms("consents", "list", "--in-force", "--json")) == []
+    assert "Send me offers" in sms("consents", "list").stdout
+    refused = error_of(sms("consents", "withdraw", ALICE))
+    assert refused == f"Error: {ALICE} has agreed to nothing that could be withdrawn"
 
 
 def test_an_opt_out_is_added_listed_lifted_and_exported(sms: Sms, migrated: Database) -> None:

@@ -11,7 +11,7 @@ from flask_openapi.openapi import OpenAPI
 from sqlalchemy import Connection, insert, select, update
 
 from messaging.batches.importer import import_next
-from messaging.consent import ledger
+from messaging.consent import consents, ledger
 from messaging.consent.views import LedgerFilters, lift, list_entries, stop
 from messaging.conversations.inbound_views import release
 from messaging.forwarding.events import FORWARDS
@@ -73,6 +73,8 @@ def history(app: OpenAPI, caller: Caller, database: Database) -> Caller:
         pass
     for phone in (ALICE, BEN):
         stop(database, phone, None, f"{phone} asked by phone", "api")
+        terms = consents.Terms(phone, wording=f"I, {phone}, agree", evidence=f"form of {phone}")
+        consents.give(database, phone, None, terms)
     return caller
 
 
@@ -131,6 +133,14 @@ def test_who_is_forgotten_is_in_no_row_and_no_file_and_the_others_are(
         counted = [row.cost_text for row in connection.execute(select(tables.messages)) if row.cost_text]
     assert len(counted) == 2
     assert forget(database, ALICE) == {}
+
+
+def test_who_is_forgotten_has_agreed_to_nothing_any_more(history: Caller, database: Database) -> None:
+    forget(database, ALICE)
+    with database.read() as connection:
+        assert consents.has_consent(connection, [ALICE, BEN], None) == {BEN}
+    kept = consents.list_consents(database)["items"]
+    assert [(one["action"], one["in_force"]) for one in kept] == [("give", True), ("give", False)]
 
 
 def test_who_said_stop_is_not_texted_after_being_forgotten(
@@ -204,8 +214,15 @@ def test_what_is_old_is_erased_and_what_waits_or_is_young_is_not(history: Caller
         connection.execute(
             update(tables.messages).where(tables.messages.c.id == young).values(recipient="", text="")
         )
-        # What stays on purpose: the ledger, a call's answer for a day, and the rows that a file's import refused.
-        for table in (tables.idempotency_keys, tables.suppressions, tables.opt_outs, tables.refused_rows):
+        # What stays on purpose: the ledgers, a call's answer for a day, and the rows that a file's import refused.
+        for table in (
+            tables.consents_in_force,
+            tables.consents,
+            tables.idempotency_keys,
+            tables.suppressions,
+            tables.opt_outs,
+            tables.refused_rows,
+        ):
             connection.execute(table.delete())
     require_gone(database, SECRET, HEARD, ALICE, ALICE[1:])
     assert erasure.erase_old(database, 90 * DAYS) == 0

@@ -29,6 +29,8 @@ NEEDED = {
     ("POST", "/v1/inbound/<int:id>/release"): ADMIN,
     ("POST", "/v1/held/<id>/release"): ADMIN,
     ("POST", "/v1/held/<id>/cancel"): ADMIN,
+    ("PUT", "/v1/consents/<phone>"): ADMIN,
+    ("DELETE", "/v1/consents/<phone>"): SEND,
     ("PUT", "/v1/opt-outs/<phone>"): SEND,
     ("DELETE", "/v1/opt-outs/<phone>"): ADMIN,
     ("POST", "/v1/callbacks/<int:id>/replay"): ADMIN,

@@ -19,6 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from messaging.callbacks.receive import CallbackReceiver
+from messaging.consent import consents
 from messaging.operations import account_check, health
 from messaging.operations import sweep as sweeps
 from messaging.sending.sender import MessageSender
@@ -36,6 +37,7 @@ from tests.support.delivery import (
     every,
     live_settings,
     message,
+    message_to,
     phone,
     phones,
     queue,
@@ -526,3 +528,14 @@ def test_a_thread_that_an_error_has_ended_gets_a_successor_and_the_log_says_so(
             thread.join(30)
         service.provider.close()
         service.database.close()
+
+
+def test_a_worker_texts_only_who_agreed(
+    books: Database, fake_at: FakeProvider, start_worker: StartWorker
+) -> None:
+    consents.give(books, phone(1), None, consents.Terms("form"))
+    queue(books, *phones(2))
+    start_worker(fake_at.url, REQUIRE_CONSENT="true")
+    settle(books, "accepted", "blocked")
+    assert [post["to"] for post in fake_at.posts] == [phone(1)]
+    assert message_to(books, phone(2)).reason == "no_consent"
