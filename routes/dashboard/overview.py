@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flask import render_template
 
 from messaging.operations import health, held, stats
 from routes.dashboard.blueprint import dashboard_bp
 from routes.expensive_calls import expensive_read
 from routes.service import current_service
-from utils.errors import ProviderError
 
 CALLERS = "Operators; offline, where nobody is set, anyone on this machine."
 
@@ -21,16 +18,9 @@ def show_overview() -> str:
     service = current_service()
     with expensive_read():
         found = stats.stats(service.database, service.settings.time_zone)
-    known = {"balance": _balance(), "worker": health.worker_problem(service.database), "held": _held()}
+    balance = service.balance.glance()
+    known = {"balance": balance, "worker": health.worker_problem(service.database), "held": _held()}
     return render_template("dashboard/overview.html", stats=found, settings=service.settings, **known)
-
-
-def _balance() -> dict[str, Any] | None:
-    """None where Africa's Talking does not answer: the page does not wait for it."""
-    try:
-        return current_service().balance.read()
-    except ProviderError:
-        return None
 
 
 def _held() -> dict[str, int]:
