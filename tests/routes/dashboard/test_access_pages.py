@@ -101,7 +101,15 @@ def test_a_page_leads_to_the_login_and_back(visitor: Visitor) -> None:
 
 @pytest.mark.parametrize(
     "wanted",
-    ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", "", "settings"],
+    [
+        "https://evil.example",
+        "//evil.example",
+        "/\\evil.example",
+        "/\t/[evil",
+        "javascript:alert(1)",
+        "",
+        "settings",
+    ],
 )
 def test_a_login_leads_to_no_other_site(visitor: Visitor, wanted: str) -> None:
     assert visitor.log_in("admin", FIRST, next=wanted).headers["Location"] == "/settings"
