@@ -67,7 +67,8 @@ def use_link(database: Database, token: str, password: str) -> Operator:
     """Sets the password, and ends every session that had the old one. Raises LinkRefused, InvalidInput."""
     hashed = hash_password(password)
     with database.write(settled=True) as connection:
-        row = _of_link(database, connection, token)
+        # Locked: who is just being disabled, or has just used it, would else come in by what it was before.
+        row = _of_link(database, connection, token, for_update=True)
         if row is None:
             raise LinkRefused
         _set(connection, row.name, password_hash=hashed, link_digest=None, link_until=None)
@@ -199,7 +200,10 @@ def _give_link(database: Database, connection: Connection, name: str) -> str:
     return token
 
 
-def _of_link(database: Database, connection: Connection, token: str) -> Row[Any] | None:
+def _of_link(
+    database: Database, connection: Connection, token: str, *, for_update: bool = False
+) -> Row[Any] | None:
     valid = tables.operators.c.link_until > database.now(connection)
     ours = tables.operators.c.link_digest == digest_of(token)
-    return connection.execute(select(tables.operators).where(ours, valid)).one_or_none()
+    statement = select(tables.operators).where(ours, valid)
+    return connection.execute(statement.with_for_update() if for_update else statement).one_or_none()

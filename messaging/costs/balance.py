@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from messaging.storage.database import utc_now
+from utils.errors import ProviderError
 from utils.json_shapes import booked_money, rfc3339
 from utils.money import Money
 
@@ -27,12 +28,37 @@ class Balance:
         self._lock = threading.Lock()
         self._kept: tuple[Money, datetime] | None = None
         self._asked_at = 0.0
+        self._failed_at: float | None = None
 
     def read(self) -> dict[str, Any]:
         """In the shape of `GET /v1/balance`. Raises a ProviderError, `not_sent`."""
         with self._lock:
-            if self._kept is None or time.monotonic() - self._asked_at > KEPT_SECONDS:
-                money = self._provider.fetch_balance(deadline_seconds=DEADLINE_SECONDS)
-                self._kept, self._asked_at = (money, utc_now()), time.monotonic()
-            money, at = self._kept
-        return {"balance": booked_money(money.micros, money.currency), "at": rfc3339(at)}
+            return _in_json(*self._ask())
+
+    def glance(self) -> dict[str, Any] | None:
+        """As `read`; None where it is not known. For a page: where the provider hangs, one thread waits in a minute.
+
+        All that asked would else wait one behind the other, until no thread is left for callbacks.
+        """
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            if self._failed_at is not None and time.monotonic() - self._failed_at < KEPT_SECONDS:
+                return None
+            return _in_json(*self._ask())
+        except ProviderError:
+            self._failed_at = time.monotonic()
+            return None
+        finally:
+            self._lock.release()
+
+    def _ask(self) -> tuple[Money, datetime]:
+        if self._kept is None or time.monotonic() - self._asked_at > KEPT_SECONDS:
+            money = self._provider.fetch_balance(deadline_seconds=DEADLINE_SECONDS)
+            self._kept, self._asked_at = (money, utc_now()), time.monotonic()
+            self._failed_at = None
+        return self._kept
+
+
+def _in_json(money: Money, at: datetime) -> dict[str, Any]:
+    return {"balance": booked_money(money.micros, money.currency), "at": rfc3339(at)}

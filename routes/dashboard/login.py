@@ -89,5 +89,8 @@ def own_path(wanted: str | None) -> str | None:
     """Only a path of ours: a link to the login must not lead to another site afterwards."""
     if not wanted or not wanted.startswith("/") or wanted.startswith(("//", "/\\")):
         return None
-    parts = urlsplit(wanted)
+    try:
+        parts = urlsplit(wanted)
+    except ValueError:
+        return None
     return None if parts.scheme or parts.netloc else wanted

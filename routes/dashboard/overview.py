@@ -9,7 +9,6 @@ from routes.dashboard.blueprint import dashboard_bp
 from routes.dashboard.filters import as_amount
 from routes.expensive_calls import expensive_read
 from routes.service import current_service
-from utils.errors import ProviderError
 
 CALLERS = "Operators; offline, where nobody is set, anyone on this machine."
 
@@ -27,11 +26,10 @@ def show_overview() -> str:
 @dashboard_bp.get("/overview/balance")
 def show_balance() -> str:
     """What is left on the account: asked for by the page when it is shown, for Africa's Talking may not answer."""
-    try:
-        balance = current_service().balance.read()["balance"]
-    except ProviderError:
+    found = current_service().balance.glance()
+    if found is None:
         return "not known: Africa's Talking does not answer"
-    return f"{balance['currency'] or ''} {as_amount(balance['amount'])}".strip()
+    return f"{found['balance']['currency'] or ''} {as_amount(found['balance']['amount'])}".strip()
 
 
 def _held() -> dict[str, int]:

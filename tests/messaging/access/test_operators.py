@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from messaging.access import actions, login_throttle, operators, sessions
 from messaging.access.actor import Actor, acting
@@ -11,6 +12,7 @@ from messaging.access.login_throttle import FREE_TRIES, TooManyTries
 from messaging.access.operators import LinkRefused, Operator
 from messaging.storage import tables
 from messaging.storage.database import Database
+from tests.support.stack import eventually
 from utils.errors import Conflict, InvalidInput, NotFound
 
 PASSWORD = "correct horse battery"
@@ -214,3 +216,34 @@ def test_everything_that_an_admin_did_is_written_down_and_no_secret_is(database:
     ]
     assert (found[2]["before"], found[2]["after"]) == ({"role": "sender"}, {"role": "viewer"})
     assert "password" not in str([(one["before"], one["after"]) for one in found])
+
+
+def test_a_link_that_is_used_while_its_person_is_disabled_lets_nobody_in(database: Database) -> None:
+    """PostgreSQL shows the old row to who reads while another transaction changes it."""
+    token = operators.add(database, "ann", "sender")
+    outcome: list[str] = []
+
+    def use() -> None:
+        try:
+            outcome.append(operators.use_link(database, token, PASSWORD).name)
+        except LinkRefused:
+            outcome.append("refused")
+
+    with database.write() as connection:
+        disabled = {"disabled_at": database.now(connection), "link_digest": None, "password_hash": None}
+        connection.execute(update(tables.operators).values(**disabled))
+        user = threading.Thread(target=use)
+        user.start()
+        # SQLite has one writer: there the other waits for this one in any case.
+        if not database.is_sqlite:
+            eventually(lambda: is_anybody_blocked(database), "it meets the row that is changed")
+    user.join()
+    assert outcome == ["refused"]
+    assert operators.list_operators(database)[0]["state"] == "disabled"
+
+
+def is_anybody_blocked(database: Database) -> bool:
+    here = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+    blocked = f"{here} AND cardinality(pg_blocking_pids(pid)) > 0"
+    with database.read() as connection:
+        return connection.execute(text(blocked)).first() is not None

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from messaging.access import keys, operators, sessions
 from messaging.storage.database import Database
+from routes.expensive_calls import SLOTS
 from tests.routes.conftest import MakeApp
 from tests.routes.test_guards import calls, example_path
 from tests.support.web import Caller
@@ -108,7 +109,15 @@ def test_a_page_leads_to_the_login_and_back(visitor: Visitor) -> None:
 
 @pytest.mark.parametrize(
     "wanted",
-    ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)", "", "settings"],
+    [
+        "https://evil.example",
+        "//evil.example",
+        "/\\evil.example",
+        "/\t/[evil",
+        "javascript:alert(1)",
+        "",
+        "settings",
+    ],
 )
 def test_a_login_leads_to_no_other_site(visitor: Visitor, wanted: str) -> None:
     assert visitor.log_in("admin", FIRST, next=wanted).headers["Location"] == "/settings"
@@ -304,6 +313,23 @@ def test_the_token_of_callbacks_is_shown_to_admins_alone(make_app: MakeApp, data
         visitor.log_in(f"{role}s", PASSWORD)
         shown[role] = "long-enough" in visitor.client.get("/health").text
     assert shown == {"viewer": False, "approver": False, "admin": True}
+
+
+def test_the_health_page_waits_its_turn(app: OpenAPI, visitor: Visitor) -> None:
+    """It asks Africa's Talking and tries the disk: a few at a time, so that threads are left for callbacks."""
+    visitor.log_in("admin", FIRST)
+    while app.extensions[SLOTS].acquire(blocking=False):
+        pass
+    assert visitor.client.get("/health").status_code == 503
+    app.extensions[SLOTS].release()
+    assert visitor.client.get("/health").status_code == 200
+
+
+def test_the_end_of_a_session_is_named_in_plain_text(visitor: Visitor) -> None:
+    visitor.log_in("admin", FIRST)
+    Visitor(visitor.client.application).log_in("admin", FIRST)  # type: ignore[arg-type]
+    shown = visitor.client.get("/settings").text
+    assert "End the session of admin since 20" in shown
 
 
 def test_a_nul_is_refused_wherever_it_is_typed(app: OpenAPI, visitor: Visitor) -> None:

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import threading
+from decimal import Decimal
+
+from messaging.costs.balance import Balance
+from utils.errors import ProviderUnreachable
+from utils.money import Money
+
+
+class Account:
+    """Answers when it is told to."""
+
+    def __init__(self, answers: bool) -> None:
+        self.answers = answers
+        self.asked = 0
+        self.is_asked, self.may_answer = threading.Event(), threading.Event()
+
+    def fetch_balance(self, *, deadline_seconds: float | None = None) -> Money:
+        self.asked += 1
+        self.is_asked.set()
+        self.may_answer.wait(10)
+        if self.answers:
+            return Money(Decimal("12.50"), "KES")
+        raise ProviderUnreachable(reason="connection_failed")
+
+
+def test_one_page_waits_for_the_provider_and_no_other() -> None:
+    account = Account(answers=True)
+    balance = Balance(account)
+    first = threading.Thread(target=balance.glance)
+    first.start()
+    assert account.is_asked.wait(10)
+    assert balance.glance() is None
+    account.may_answer.set()
+    first.join()
+    found = balance.glance()
+    assert found is not None
+    assert (found["balance"]["currency"], account.asked) == ("KES", 1)
+
+
+def test_after_no_answer_the_next_pages_do_not_ask() -> None:
+    account = Account(answers=False)
+    account.may_answer.set()
+    balance = Balance(account)
+    assert [balance.glance(), balance.glance()] == [None, None]
+    assert account.asked == 1
