@@ -37,6 +37,7 @@ MODULES = {
     "migrate": "cli.operations",
     "operators": "cli.access",
     "opt-outs": "cli.opt_outs",
+    "proof": "cli.proof",
     "quote": "cli.batches",
     "reply": "cli.conversations",
     "replay": "cli.operations",

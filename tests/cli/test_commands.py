@@ -79,6 +79,7 @@ COMMANDS = [
     ("held", "release"),
     ("held", "cancel"),
     ("quote",),
+    ("proof",),
     ("fetch-inbound",),
     ("forwarding",),
     ("consents",),
@@ -331,6 +332,26 @@ def test_a_consent_is_added_listed_and_withdrawn(sms: Sms, migrated: Database) -
     assert "Send me offers" in sms("consents", "list").stdout
     refused = error_of(sms("consents", "withdraw", ALICE))
     assert refused == f"Error: {ALICE} has agreed to nothing that could be withdrawn"
+
+
+def test_a_proof_shows_consents_opt_outs_and_messages_with_their_histories(
+    sms: Sms, migrated: Database
+) -> None:
+    assert sms("proof", ALICE).stdout == f"Nothing is known about {ALICE}.\n"
+    sms("consents", "add", ALICE, "--wording", "Send me offers", "--evidence", "form 12")
+    assert sms("send", ALICE, "Hello").exit_code == 0
+    sms("opt-outs", "add", ALICE, "--detail", "told us by phone")
+    sms("opt-outs", "add", "+254711000002")
+    shown = sms("proof", ALICE)
+    assert shown.exit_code == 0
+    told = shown.stdout
+    for words in ("agreed for all senders, in force", "evidence: form 12", "opt-out: stop", "text: Hello"):
+        assert words in told
+    assert "+254711000002" not in told
+    entries = parsed(sms("proof", ALICE, "--json"))
+    assert [one["kind"] for one in entries] == ["consent", "opt_out", "message"]
+    assert (entries[0]["wording"], entries[1]["detail"]) == ("Send me offers", "told us by phone")
+    assert entries[2]["history"]
 
 
 def test_an_opt_out_is_added_listed_lifted_and_exported(sms: Sms, migrated: Database) -> None:
