@@ -13,6 +13,7 @@ from flask_openapi.openapi import OpenAPI
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from messaging.access import keys, operators, sessions
+from messaging.consent import consents
 from messaging.storage.database import Database
 from tests.routes.conftest import MakeApp
 from tests.routes.test_guards import calls, example_path
@@ -26,7 +27,7 @@ ANYBODYS = {"show_login", "log_in", "show_choose_password", "choose_password"}
 VIEWERS = {
     *("show_settings", "change_password", "end_session", "log_out"),
     *("show_overview", "show_sends", "show_send", "show_send_progress", "show_messages", "show_message"),
-    *("show_held", "show_opt_outs", "show_health"),
+    *("show_held", "show_opt_outs", "show_consents", "show_health"),
 }
 SENDERS = {
     *(
@@ -49,7 +50,7 @@ SENDERS = {
         "mark_read",
         "stop_texting",
     ),
-    "add_opt_out",
+    *("add_opt_out", "withdraw_consent"),
 }
 APPROVERS = {"release_held", "cancel_held", "release_message", "cancel_message", "release_reply"}
 
@@ -283,3 +284,19 @@ def look(page: Page) -> None:
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_consent_is_written_down_found_and_withdrawn_on_its_page(
+    visitor: Visitor, database: Database
+) -> None:
+    visitor.log_in("admin", FIRST)
+    said = {"wording": "Send me offers", "source": "signup form", "sender_id": "ACME"}
+    assert visitor.post("/consents", phone="+254711000701", **said).status_code == 303
+    shown = visitor.client.get("/consents?phone=%2B254711000701").text
+    assert "Send me offers" in shown
+    assert "signup form" in shown
+    assert visitor.client.get("/consents?phone=nobody").status_code == 400
+    answer = visitor.post("/consents", "/consents/+254711000701/withdraw", sender_id="ACME")
+    assert answer.status_code == 303
+    assert consents.list_consents(database, in_force=True)["items"] == []
+    assert "withdrew" in visitor.client.get("/consents?all=1").text
