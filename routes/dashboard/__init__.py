@@ -1,5 +1,6 @@
 """The pages for people. A module per page; each registers its views on the one blueprint."""
 
+from routes.dashboard import consents as consents
 from routes.dashboard import conversations as conversations
 from routes.dashboard import filters as filters
 from routes.dashboard import login as login

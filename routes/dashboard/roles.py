@@ -26,6 +26,7 @@ NEEDED: Final = {
     "mark_read": SENDER,
     "stop_texting": SENDER,
     "add_opt_out": SENDER,
+    "withdraw_consent": SENDER,
     "pause_send": SENDER,
     "resume_send": SENDER,
     "cancel_send": SENDER,

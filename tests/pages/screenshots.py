@@ -27,6 +27,7 @@ PAGES = {
     "person": f"/people/{ASKERS[1]}",
     "held": "/held",
     "opt-outs": "/opt-outs",
+    "consents": "/consents",
     "callbacks": "/callbacks",
     "health": "/health",
     "settings": "/settings",

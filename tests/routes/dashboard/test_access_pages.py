@@ -13,6 +13,7 @@ from flask_openapi.openapi import OpenAPI
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from messaging.access import keys, operators, sessions
+from messaging.consent import consents
 from messaging.storage.database import Database
 from routes.expensive_calls import SLOTS
 from tests.routes.conftest import MakeApp
@@ -35,7 +36,7 @@ VIEWERS = {
         "show_messages",
         "show_message",
     ),
-    *("show_held", "show_opt_outs", "show_health"),
+    *("show_held", "show_opt_outs", "show_consents", "show_health"),
 }
 SENDERS = {
     *(
@@ -58,7 +59,7 @@ SENDERS = {
         "mark_read",
         "stop_texting",
     ),
-    "add_opt_out",
+    *("add_opt_out", "withdraw_consent"),
 }
 APPROVERS = {"release_held", "cancel_held", "release_message", "cancel_message", "release_reply"}
 
@@ -352,3 +353,19 @@ def test_a_search_far_out_of_range_is_no_failure(app: OpenAPI, visitor: Visitor,
     app.config["PROPAGATE_EXCEPTIONS"] = False
     visitor.log_in("admin", FIRST)
     assert visitor.client.get("/messages", query_string={"q": typed}).status_code in (200, 400)
+
+
+def test_a_consent_is_written_down_found_and_withdrawn_on_its_page(
+    visitor: Visitor, database: Database
+) -> None:
+    visitor.log_in("admin", FIRST)
+    said = {"wording": "Send me offers", "source": "signup form", "sender_id": "ACME"}
+    assert visitor.post("/consents", phone="+254711000701", **said).status_code == 303
+    shown = visitor.client.get("/consents?phone=%2B254711000701").text
+    assert "Send me offers" in shown
+    assert "signup form" in shown
+    assert visitor.client.get("/consents?phone=nobody").status_code == 400
+    answer = visitor.post("/consents", "/consents/+254711000701/withdraw", sender_id="ACME")
+    assert answer.status_code == 303
+    assert consents.list_consents(database, in_force=True)["items"] == []
+    assert "withdrew" in visitor.client.get("/consents?all=1").text
