@@ -28,6 +28,7 @@ PAGES = {
     "held": "/held",
     "opt-outs": "/opt-outs",
     "consents": "/consents",
+    "consents": "/consents",
     "callbacks": "/callbacks",
     "health": "/health",
     "settings": "/settings",
