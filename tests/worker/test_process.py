@@ -183,15 +183,17 @@ def test_a_worker_killed_in_mid_post_leaves_unknown_what_was_on_its_way_and_noth
     worker = start_worker(simulator.url)
     eventually(simulator.ledger, "a text arrives")
     worker.kill()
-    reached = len(simulator.ledger())
     assert set(statuses_of(books)) <= {"sending", "queued"}
+    # One may have been marked as leaving, and its process killed before the bytes left.
+    on_the_way = count(books, tables.attempts, tables.attempts.c.state == "posting")
+    assert len(simulator.ledger()) <= on_the_way
     settings = live_settings(migrated_url, simulator.url)
     expire_leases(books)
     sweeps.sweep(books, settings)
-    assert sorted(statuses_of(books)) == ["queued"] * (3 - reached) + ["unknown"] * reached
+    assert sorted(statuses_of(books)) == ["queued"] * (3 - on_the_way) + ["unknown"] * on_the_way
     simulator.fault(hang_after_accept=False)
     start_worker(simulator.url)
-    settle(books, *["unknown"] * reached, *["accepted"] * (3 - reached))
+    settle(books, *["unknown"] * on_the_way, *["accepted"] * (3 - on_the_way))
     assert set(Counter(item["to"] for item in simulator.ledger()).values()) == {1}
 
 
