@@ -28,7 +28,6 @@ PAGES = {
     "held": "/held",
     "opt-outs": "/opt-outs",
     "consents": "/consents",
-    "consents": "/consents",
     "callbacks": "/callbacks",
     "health": "/health",
     "settings": "/settings",
