@@ -135,6 +135,18 @@ def test_every_link_leads_somewhere(path: Path) -> None:
     assert [link for link in links(path) if leads_nowhere(path, link)] == []
 
 
+def test_every_promise_has_a_command_that_exists() -> None:
+    rows = [row for row in page("docs/promises.md").splitlines() if row.startswith("| ")]
+    commands = [row.split(" | ")[1] for row in rows if not row.startswith("| promise |")]
+    assert commands
+    assert [command for command in commands if not re.search(r"`(make|python -m benchmarks) ", command)] == []
+    targets = re.findall(r"^([a-z-]+):.*## ", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"`make ([a-z-]+)", "".join(commands))) <= set(targets)
+    files = re.findall(r"ARGS=([\w/.]+)", "".join(commands))
+    files += [f"benchmarks/{name}.py" for name in re.findall(r"-m benchmarks (\w+)", "".join(commands))]
+    assert [name for name in files if not (REPOSITORY / name).exists()] == []
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_every_command_in_a_page_exists(path: Path) -> None:
     group = sms_commands()
