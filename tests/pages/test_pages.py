@@ -11,12 +11,16 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from messaging import statuses
 from tests.pages.demo import ASKERS, CALL, LOST, PASSWORD, TEXT, call, demo, log_in, says, seed
 from tests.pages.screenshots import PAGES
 from tests.support.stack import Stack, eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.processes]
 NARROW = {"width": 360, "height": 740}
+TOO_WIDE = """[...document.querySelectorAll('main *')]
+  .filter(one => !one.closest('.wide') && one.getBoundingClientRect().right > innerWidth)
+  .map(one => one.tagName + ' ' + one.textContent.trim().slice(0, 60))"""
 # Both presses become a submit, as without our script.
 BY_THE_BROWSER = (
     "document.querySelector('[formaction]').form"
@@ -276,7 +280,20 @@ def test_every_page_can_be_read_by_everybody_on_every_screen(page: Page, stack: 
         broken = found.response["violations"]
         faults += [f"{name}: {one['id']} {[each['target'] for each in one['nodes']]}" for one in broken]
         width = page.evaluate("document.documentElement.scrollWidth")
-        faults += [f"{name}: {width} pixels wide"] * (width > NARROW["width"])
+        faults += [f"{name}: {width} pixels wide, {page.evaluate(TOO_WIDE)}"] * (width > NARROW["width"])
+    assert faults == []
+
+
+def test_a_message_in_any_state_fits_a_phone(page: Page, stack: Stack) -> None:
+    call(stack, "POST", "/v1/messages", json={"to": ["+254711000031"], "text": "a" * 150})
+    listed = [call(stack, "GET", "/v1/messages", params={"limit": 1, "status": one}) for one in statuses.ALL]
+    messages = [message for one in listed for message in one["items"]]
+    assert messages
+    faults = []
+    for message in messages:
+        page.goto(f"{stack.web_url}/messages/{message['id']}")
+        width = page.evaluate("document.documentElement.scrollWidth")
+        faults += [(message["status"], width, page.evaluate(TOO_WIDE))] * (width > NARROW["width"])
     assert faults == []
 
 
