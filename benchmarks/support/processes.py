@@ -52,7 +52,11 @@ def environment(database_url: str, port: int, **overrides: str) -> dict[str, str
 
 @contextmanager
 def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m command…`, stopped at the end: this process and its children only."""
+    """`python -m command…`, stopped at the end: this process and its children only.
+
+    Its witness lies beside the log: in `instance/` it would be taken for that of a service of this machine.
+    """
+    environment = environment | {"WITNESS_DIR": str(log.parent / "witness")}
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *command], cwd=REPOSITORY, env=environment, stdout=output, stderr=output

@@ -16,7 +16,8 @@ from tests.pages.demo import ASKERS, CALL, LOST, PASSWORD, TEXT, call, demo, log
 from tests.pages.screenshots import PAGES
 from tests.support.stack import Stack, eventually
 
-pytestmark = [pytest.mark.browser, pytest.mark.processes]
+# One stack for all of them.
+pytestmark = [pytest.mark.browser, pytest.mark.processes, pytest.mark.xdist_group("pages")]
 NARROW = {"width": 360, "height": 740}
 TOO_WIDE = """[...document.querySelectorAll('main *')]
   .filter(one => !one.closest('.wide') && one.getBoundingClientRect().right > innerWidth)
@@ -81,7 +82,7 @@ def test_a_file_of_two_thousand_is_sent_from_choosing_it_to_delivered(
     page: Page, stack: Stack, tmp_path: Path
 ) -> None:
     rows = ["Mobile No,name"]
-    rows += [f"+25471130{place:04d},{('Élodie', 'Wanjiru', 'Ngozi')[place % 3]}" for place in range(1400)]
+    rows += [f"+25471130{place:04d},{('Élodie', 'Wanjiru', 'Ngozi')[place % 3]}" for place in range(2004)]
     rows += [f"0711 3{place:02d} {place % 1000:03d},Amina" for place in range(20, 40)]
     rows += ["+254711300001,Wanjiru", "12345,Baraka", "NULL,Mutua"]
     # The simulator's special endings are not deliveries.

@@ -32,7 +32,10 @@ CHECK = "messaging/sending/last_check.py"
 RECORD = "messaging/sending/record.py"
 SWEEP = "messaging/operations/sweep.py"
 ACCEPT = "messaging/messages/accept.py"
+CLAIM = "messaging/sending/claim.py"
 MODEL = "the model"
+# Instead of the question whether the database went backwards.
+ONLY_IDENTITY = '__import__("messaging.storage.identity", fromlist=[""]).require_identity(connection, now)'
 
 SENDS_AGAIN = (
     Edit(SWEEP, 'if state == "posting":', 'if state == "never":'),
@@ -249,6 +252,14 @@ FAULTS = (
                 '        lock_keys(connection, [f"report:{provider_id}" for provider_id in together.provider_ids])\n',
                 "        pass\n",
             ),
+        ),
+    ),
+    Fault(
+        "nobody asks before a POST whether the database went backwards",
+        "claim and recovery",
+        (
+            Edit(CLAIM, "database.rollback.require(connection, now)", ONLY_IDENTITY),
+            Edit(START, "asked[0].database.rollback.require(connection, now)", ONLY_IDENTITY),
         ),
     ),
 )

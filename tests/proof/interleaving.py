@@ -1,12 +1,13 @@
 """Two pieces of work on PostgreSQL, statement by statement, in every order with few switches between them.
 
-Each thread stops before each statement and each commit until it is let go on. One that waits for a lock of the other
-is told from one that is merely slow by the server's own list of locks. Where both wait, that is a deadlock: the server
-ends one of the two after a second, and the trace counts it.
+Each thread stops before each statement, each commit and each lock of a file until it is let go on. One that waits for
+a lock of the other is told from one that is merely slow by the server's own list of locks. Where both wait, that is a
+deadlock: the server ends one of the two after a second, and the trace counts it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ class Actor(threading.Thread):
         self.state = RUNNING
         self.step = ""
         self.session: int | None = None
+        self.waits_for_file = False
         self.result: Any = None
         self._work = work
         self._change = change
@@ -45,7 +47,7 @@ class Actor(threading.Thread):
         finally:
             self._turn(OVER)
 
-    def stop_before(self, step: str, session: int) -> None:
+    def stop_before(self, step: str, session: int | None) -> None:
         self.step, self.session = step, session
         self._turn(READY)
         with self._change:
@@ -82,6 +84,8 @@ class Stage:
 
     def __init__(self, url: str) -> None:
         self._looking = psycopg.connect(url, autocommit=True)
+        self._flock = fcntl.flock
+        fcntl.flock = _stopping_flock(self._flock)
         self._originals = {name: getattr(DefaultDialect, name) for name in _WATCHED}
         for name, original in self._originals.items():
             setattr(DefaultDialect, name, _stopping(original, name))
@@ -89,6 +93,7 @@ class Stage:
     def close(self) -> None:
         for name, original in self._originals.items():
             setattr(DefaultDialect, name, original)
+        fcntl.flock = self._flock
         self._looking.close()
 
     def play(self, works: dict[str, Callable[[], Any]], prefix: tuple[int, ...]) -> Trace:
@@ -138,7 +143,7 @@ class Stage:
 
     def _waits(self, actor: Actor) -> bool:
         if actor.session is None:
-            return False
+            return actor.waits_for_file
         (waits,) = self._looking.execute(WAITS, [actor.session]).fetchone() or (False,)
         return bool(waits)
 
@@ -176,3 +181,28 @@ def _stopping(original: Callable[..., Any], name: str) -> Callable[..., Any]:
         return original(dialect, first, *arguments)
 
     return call
+
+
+def _stopping_flock(original: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """It asks again and again, so that whoever waits for the other is known to wait."""
+
+    def call(descriptor: int, operation: int) -> None:
+        actor: Actor | None = getattr(_here, "actor", None)
+        if actor is None or operation & fcntl.LOCK_NB:
+            original(descriptor, operation)
+            return
+        actor.stop_before("flock", None)
+        while not _is_locked(original, descriptor, operation):
+            actor.waits_for_file = True
+            time.sleep(POLL_SECONDS)
+        actor.waits_for_file = False
+
+    return call
+
+
+def _is_locked(original: Callable[[int, int], None], descriptor: int, operation: int) -> bool:
+    try:
+        original(descriptor, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -7,6 +7,7 @@ Exit code 1 where an order breaks a promise.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ class Limits:
 @click.option("--until-first-problem", is_flag=True)
 def main(switches: int, most: int, names: tuple[str, ...], until_first_problem: bool) -> None:
     """Plays each pair in every order, and says what was wrong in which."""
+    logging.disable()
     store = PostgresqlStore()
     try:
         limits = Limits(switches, most, until_first_problem)
@@ -109,7 +111,8 @@ def _scene(store: PostgresqlStore, pair: Pair) -> Iterator[Scene]:
     databases = one, other, own = [Database(url, pool_size=2) for _ in range(3)]
     Clock(other).step(seconds=pair.ahead.total_seconds())
     try:
-        yield Scene(live_settings(store.url, "http://127.0.0.1:9"), (one, other), own)
+        settings = live_settings(store.url, "http://127.0.0.1:9", witness_dir=str(store.folder / "witness"))
+        yield Scene(settings, (one, other), own)
     finally:
         for each in databases:
             each.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,15 +12,29 @@ from messaging import statuses
 from messaging.callbacks.receive import CallbackReceiver
 from messaging.callbacks.received import apply_received
 from messaging.operations import sweep
+from messaging.operations.recovery import REASON, Recoverer
 from messaging.sending import circuit_breaker
 from messaging.sending import claim as claims
 from messaging.sending.sender import write_outcome
 from messaging.sending.start_post import Posting
+from messaging.sending.witness import Witness
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.proof.interleaving import Trace
 from tests.support.callback_rows import report
-from tests.support.delivery import LEASE, begin, begin_posting, every, in_write, opt_out, phone, queue
+from tests.support.delivery import (
+    LEASE,
+    begin,
+    begin_posting,
+    every,
+    in_write,
+    message,
+    opt_out,
+    phone,
+    queue,
+)
+from tests.support.snapshots import Snapshot
+from utils.errors import Recovering
 from utils.provider_answers import RecipientAnswer, SendAnswer
 from utils.settings import Settings
 
@@ -150,10 +165,79 @@ def _is(status: str) -> Callable[[Scene, Trace], Iterator[str]]:
     return check
 
 
+@dataclass
+class _Restored:
+    """`claimed`: by a worker that was about to post when the database went backwards. `left`: the id of a text that
+    was sent behind the copy; only the witness knows of it.
+    """
+
+    claimed: claims.Claim
+    left: int
+
+
+def _put_a_copy_back(scene: Scene) -> None:
+    in_write(scene.own, circuit_breaker.answered)
+    queue(scene.own, phone(1))
+    (claimed,) = claims.claim_due(scene.own, "worker", LIMITS).claims
+    queue(scene.own, phone(2))
+    copy = Snapshot(scene.own)
+    (other,) = claims.claim_due(scene.own, "worker", LIMITS).claims
+    witness = Witness(scene.settings, scene.own)
+    witness.note(begin_posting(scene.own, other))
+    witness.close()
+    copy.put_back(scene.own)
+    scene.held = _Restored(claimed, *other.recipients.values())
+
+
+def _post_and_claim(scene: Scene) -> list[int]:
+    """The POST whose claim is older than the copy, and the next one. The ids of the texts whose bytes may leave."""
+    database = scene.databases[0]
+    witness = Witness(scene.settings, database)
+    posted: list[int] = []
+    try:
+        for claim in (scene.held.claimed, *claims.claim_due(database, "worker", LIMITS).claims):
+            with witness.turn():
+                turn = begin(database, claim)
+                if isinstance(turn, Posting):
+                    witness.note(turn)
+                    posted += turn.claim.recipients.values()
+    except Recovering:
+        pass
+    finally:
+        witness.close()
+    return posted
+
+
+class _EmptyInbox:
+    def fetch_inbox(self, last_received_id: int | str = 0) -> list[dict[str, Any]]:
+        return []
+
+
+def _recover(scene: Scene) -> None:
+    database = scene.databases[1]
+    Witness(scene.settings, database)
+    with suppress(Recovering):
+        claims.claim_due(database, "another worker", LIMITS)
+    recoverer = Recoverer(scene.settings, database, _EmptyInbox())
+    while recoverer.step():
+        pass
+
+
+def _what_left_stays(scene: Scene, trace: Trace) -> Iterator[str]:
+    left = message(scene.own, scene.held.left)
+    if (left.status, left.reason) != (statuses.UNKNOWN, REASON):
+        yield f"what has left is {left.status} ({left.reason})"
+    (other,) = scene.held.claimed.recipients.values()
+    posts, status = other in trace.results[0], message(scene.own, other).status
+    if status != (statuses.SENDING if posts else statuses.QUEUED):
+        yield f"the other text is {status}, and its bytes may {'' if posts else 'not '}leave"
+
+
 PAIRS = [
     Pair("claim and claim", _queue_three, _claim(0), _claim(1), _each_once),
     Pair("last check and STOP", _claim_first, _begin, _stop, _not_after_stop),
     Pair("last check and sweep", _claim_first, _begin, _sweep_later, _not_sent_and_queued, LATER),
     Pair("record and sweep", _post_first, _record, _sweep_later, _is(statuses.ACCEPTED), LATER),
     Pair("record and report", _post_first_and_hear, _record, _apply, _is(statuses.DELIVERED)),
+    Pair("claim and recovery", _put_a_copy_back, _post_and_claim, _recover, _what_left_stays),
 ]
