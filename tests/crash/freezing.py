@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from flask import Flask
 
 import app
+from messaging.batches import import_pace, importer
 from messaging.callbacks import received
 from messaging.messages import accept, idempotency
 from messaging.operations import health, sweep
@@ -54,6 +55,7 @@ POINTS = {
     "after_a_group_of_reports": Point(received, "_apply_group", is_after=True),
     "in_the_acceptance_before_its_commit": Point(idempotency, "finish", is_after=True),
     "after_acceptance": Point(accept, "accept", is_after=True),
+    "in_the_middle_of_an_import": Point(importer, "_write_chunk", is_after=True),
 }
 
 
@@ -95,7 +97,14 @@ def create_app(point: str, marker: str) -> Flask:
     return app.create_app()
 
 
+def import_slowly() -> None:
+    """So that a small file has a middle."""
+    for name in ("POSTGRESQL_CHUNK", "SMALLEST_CHUNK", "SHARED_CHUNK", "ALONE_CHUNK"):
+        setattr(import_pace, name, 20)
+
+
 if __name__ == "__main__":
     only_send()
+    import_slowly()
     freeze_at(sys.argv[1], Path(sys.argv[2]))
     sys.exit(process.main())

@@ -8,14 +8,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import update
 
-from tests.crash.scene import Scene, scene
-from tests.support.databases import SERVER_URL
-from tests.support.stack import SHORTCODE, eventually
+from messaging.storage import tables
+from tests.crash.scene import Scene, reach, scene
+from tests.support.databases import SERVER_URL, opened
+from tests.support.stack import API_KEY, SHORTCODE, eventually
 
 pytestmark = pytest.mark.processes
 
@@ -111,6 +114,57 @@ def test_what_happened_after_the_backup_does_not_happen_again(store: str, tmp_pa
         assert stage.received("Only once") == [KEYED]
         assert stage.received("You should not get this") == []
         assert len(stage.stack.ledger(ASKER)) == len(stage.stack.ledger(LEAVER)) == 1
+
+
+def upload(stage: Scene) -> int:
+    file = "phone,name\n" + "".join(f"{phone},Person {place}\n" for place, phone in enumerate(PEOPLE))
+    answer = stage.stack.session.post(
+        f"{stage.stack.web_url}/v1/batches",
+        data={"text": "Dear {{name}}"},
+        files={"file": ("people.csv", file)},
+        headers={"Authorization": f"Bearer {API_KEY}"},
+        timeout=30,
+    )
+    assert answer.status_code == 202, answer.text
+    return int(answer.json()["id"])
+
+
+def waiting_importer_is_gone(stage: Scene) -> None:
+    """Time runs forward: the copy says that a worker was importing a moment ago."""
+    with opened(stage.stack.environment["DATABASE_URL"]) as database, database.write() as connection:
+        connection.execute(update(tables.batches).values(importer_seen_at=None))
+
+
+def test_an_import_that_was_under_way_and_a_reply_that_waited_are_not_sent_twice(
+    store: str, tmp_path: Path
+) -> None:
+    with scene(store, tmp_path) as stage, kept_databases() as kept:
+        batch_id = upload(stage)
+
+        def batch() -> Any:
+            return stage.stack.get(f"/v1/batches/{batch_id}").json()
+
+        frozen = reach(stage.freeze_worker("in_the_middle_of_an_import"))
+        stage.stack.control("inbound", {"from": ASKER, "text": "A question", "to": SHORTCODE})
+        eventually(lambda: len(stage.stack.messages_to(ASKER)) == 1, "the reply waits")
+        assert (batch()["status"], batch()["total"]) == ("receiving", 20)
+        copy = tmp_path / "middle.backup"
+        stage.stack.flask("sms", "backup", str(copy)).check_returncode()
+        stage.proceed(frozen)
+        eventually(lambda: len(stage.stack.ledger()) == len(PEOPLE) + 1, "all have left")
+        assert stage.stack.stop("frozen") == stage.stack.stop("web") == 0
+        stage.database.close()
+        done = stage.stack.flask("sms", "restore", str(copy), "--json")
+        assert done.returncode == 0, done.stderr
+        kept.append(json.loads(done.stdout)["kept"])
+        waiting_importer_is_gone(stage)
+        start_until_it_sends(stage)
+        eventually(lambda: batch()["status"] == "finished", "the import is over")
+        stage.wait_for_rest()
+        assert batch()["counts"] == {"unknown": len(PEOPLE)}
+        assert Counter(one["to"] for one in stage.stack.ledger()) == Counter([*PEOPLE, ASKER, LATER])
+        assert [one["status"] for one in stage.stack.messages_to(ASKER)] == ["unknown"]
+        stage.assert_audit_is_clean()
 
 
 @contextmanager
