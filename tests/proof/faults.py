@@ -262,4 +262,15 @@ FAULTS = (
             Edit(START, "asked[0].database.rollback.require(connection, now)", ONLY_IDENTITY),
         ),
     ),
+    Fault(
+        "the witness is not asked for what has left",
+        MODEL,
+        (
+            Edit(
+                "messaging/storage/rollback.py",
+                "            raise WentBackwards(reason)\n        return Identity",
+                "            pass\n        return Identity",
+            ),
+        ),
+    ),
 )

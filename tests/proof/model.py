@@ -1,4 +1,4 @@
-"""All that two workers, AT, time and a STOP can do to two texts of one person, to a stated depth.
+"""All that two workers, AT, time, a STOP and a restored backup can do to two texts of one person, to a stated depth.
 
     python -m tests.proof.model [--depth N] [--most-seconds N]
 
@@ -9,11 +9,13 @@ after each event. From each state all workers also die, and one new worker must 
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,18 +26,21 @@ from sqlalchemy import select
 from messaging import statuses
 from messaging.callbacks.receive import CallbackReceiver
 from messaging.callbacks.received import apply_received
-from messaging.operations import sweep
+from messaging.operations import health, sweep
 from messaging.operations.audit import audit
+from messaging.operations.recovery import Recoverer
 from messaging.sending import claim as claims
 from messaging.sending.claim import Claim
 from messaging.sending.sender import write_outcome
 from messaging.sending.start_post import Posting
+from messaging.sending.witness import Witness, files_in
 from messaging.storage import tables
 from messaging.storage.database import Database
+from messaging.storage.rollback import RollbackCheck
 from tests.proof.stores import SqliteStore
-from tests.support.callback_rows import report
+from tests.support.callback_rows import SHORTCODE, report
 from tests.support.delivery import LEASE, Clock, begin, live_settings, opt_out, phone, queue
-from utils.errors import OutcomeUnknown, ProviderError
+from utils.errors import OutcomeUnknown, ProviderError, Recovering
 from utils.provider_answers import RecipientAnswer, SendAnswer
 
 PERSON = phone(1)
@@ -43,6 +48,8 @@ TEXTS = ("first", "second")
 LIMITS = claims.ClaimLimits(1, LEASE, posts=1)
 MINUTES = 6
 MOST_PASSES = 2
+# The first is made at the start.
+MOST_COPIES = 2
 ROUNDS_TO_END = 3
 # Time goes on without a sweep here, which the audit rightly complains of.
 LATE = {"lease_overdue", "report_not_applied"}
@@ -51,9 +58,16 @@ GONE = {statuses.ACCEPTED, statuses.DELIVERED, statuses.UNKNOWN, statuses.SENDIN
 
 @dataclass(frozen=True)
 class State:
-    """`rows`: the database's file. `taken`: texts that AT took, in order. `held`: what each worker has in mind."""
+    """`rows`: the database's file; `copy`: its backup, and what decides what may follow from there. `noted`: texts in
+    the witness. `taken`: texts that AT took, in order. `held`: what each worker has in mind.
+    """
 
     rows: bytes
+    witness: bytes = b""
+    copy: tuple[bytes, object] = (b"", None)
+    copies: int = 0
+    is_restored: bool = False
+    noted: tuple[str, ...] = ()
     taken: tuple[str, ...] = ()
     reported: frozenset[str] = frozenset()
     held: tuple[Any, ...] = (None, None)
@@ -75,23 +89,44 @@ class Model:
 
     def __post_init__(self) -> None:
         self.store.empty()
-        self.settings = live_settings(self.store.url, "http://127.0.0.1:9")
+        folder = self.store.folder / "witness"
+        self.settings = live_settings(self.store.url, "http://127.0.0.1:9", witness_dir=str(folder))
         self.path = Path(self.store.url.removeprefix("sqlite:///"))
         self.database = Database(self.store.url, pool_size=2)
         self.clock = Clock(self.database)
         for text in TEXTS:
             queue(self.database, PERSON, text=text)
-        self.now = self.save(State(b""))
+        self._start()
+        self.recover()
+        self.now = State(b"")
+        self.back_up()
+        self.now = self.save(self.now)
+
+    def _start(self) -> None:
+        """The process knows what the witness says, and nothing else."""
+        self.database.rollback = RollbackCheck()
+        self.witness = Witness(self.settings, self.database)
 
     def save(self, state: State) -> State:
         self.database.engine.dispose()
-        return replace(state, rows=zlib.compress(self.path.read_bytes(), 1))
+        self.witness.close()
+        lines = b"".join(path.read_bytes() for path in files_in(self.witness.folder))
+        return replace(state, rows=zlib.compress(self.path.read_bytes(), 1), witness=zlib.compress(lines, 1))
 
     def load(self, state: State) -> None:
-        self.database.engine.dispose()
-        self.path.write_bytes(zlib.decompress(state.rows))
+        self.witness.close()
+        for path in files_in(self.witness.folder):
+            path.unlink()
+        self._start()
+        # The file of this process begins with what all before it wrote.
+        self.witness._write(zlib.decompress(state.witness))
+        self._put_rows(state.rows)
         self.clock.step(minutes=MINUTES * (state.passed - self.now.passed))
         self.now = state
+
+    def _put_rows(self, rows: bytes) -> None:
+        self.database.engine.dispose()
+        self.path.write_bytes(zlib.decompress(rows))
 
     def possible(self) -> Iterator[str]:
         for worker, held in enumerate(self.now.held):
@@ -103,6 +138,12 @@ class Model:
         if not self.now.is_stopped:
             yield "stop"
         yield from ("sweep", "apply")
+        if self.now.is_restored:
+            yield "recover"
+        else:
+            yield "restore"
+            if self.now.copies < MOST_COPIES:
+                yield "back_up"
 
     def do(self, event: str) -> None:
         kind, _, whose = event.partition(" ")
@@ -114,16 +155,27 @@ class Model:
         elif whose:
             self.report(whose)
         else:
-            getattr(self, kind)()
+            with suppress(Recovering):
+                getattr(self, kind)()
 
     def claim(self, _held: None) -> Claim | None:
-        return next(iter(claims.claim_due(self.database, "worker", LIMITS).claims), None)
+        try:
+            return next(iter(claims.claim_due(self.database, "worker", LIMITS).claims), None)
+        except Recovering:
+            return None
 
     def check(self, held: Claim) -> Posting | None:
-        turn = begin(self.database, held)
-        if isinstance(turn, Posting) and self.now.is_stopped:
+        try:
+            turn = begin(self.database, held)
+        except Recovering:
+            return None
+        if not isinstance(turn, Posting):
+            return None
+        if self.now.is_stopped:
             raise Broken("a text leaves after STOP")
-        return turn if isinstance(turn, Posting) else None
+        self.witness.note(turn)
+        self.now = replace(self.now, noted=(*self.now.noted, held.text))
+        return turn
 
     def post(self, held: Posting) -> tuple[Posting, SendAnswer]:
         number = len(self.now.taken) + 1
@@ -152,6 +204,31 @@ class Model:
         opt_out(self.database, PERSON)
         self.now = replace(self.now, is_stopped=True)
 
+    def fetch_inbox(self, last_received_id: int | str = 0) -> list[dict[str, Any]]:
+        """A STOP came by text, and AT keeps it."""
+        is_there = self.now.is_stopped and int(last_received_id) < 1
+        return [{"id": 1, "from": PERSON, "to": SHORTCODE, "text": "STOP"}] if is_there else []
+
+    def back_up(self) -> None:
+        """And a heartbeat, as one comes each few seconds."""
+        self.database.engine.dispose()
+        copy = zlib.compress(self.path.read_bytes(), 1), self.key()
+        beat = health.beat(self.database, "worker")
+        if beat is not None:
+            self.witness.note_beat(beat)
+        self.now = replace(self.now, copy=copy, copies=self.now.copies + 1)
+
+    def restore(self) -> None:
+        """While nothing runs."""
+        self._put_rows(self.now.copy[0])
+        self._start()
+        self.now = replace(self.now, is_restored=True, held=(None, None))
+
+    def recover(self) -> None:
+        recoverer = Recoverer(self.settings, self.database, self)
+        while recoverer.step():
+            pass
+
     def sweep(self) -> None:
         sweep.sweep(self.database, self.settings)
 
@@ -164,6 +241,12 @@ class Model:
         receiver.stop()
         self.now = replace(self.now, reported=self.now.reported | {text})
 
+    def is_behind(self) -> bool:
+        """The database was restored, and its recovery is not over: it does not know yet what has left."""
+        with self.database.read() as connection:
+            closed = connection.execute(select(tables.recoveries.c.closed_at.is_not(None))).scalar()
+        return self.now.is_restored and not closed
+
     def messages(self) -> list[Any]:
         with self.database.read() as connection:
             return list(connection.execute(select(tables.messages).order_by(tables.messages.c.id)))
@@ -174,7 +257,7 @@ class Model:
         if list(self.now.taken) != sorted(self.now.taken):
             raise Broken(f"the texts came in the order {self.now.taken}")
         for row in self.messages():
-            if row.text in self.now.taken and row.status not in GONE:
+            if row.text in self.now.taken and row.status not in GONE and not self.is_behind():
                 raise Broken(f"{row.text} was sent and is {row.status}")
         if problems := [one for one in audit(self.database).problems if one.kind not in LATE]:
             raise Broken(f"the audit says {problems}")
@@ -183,7 +266,12 @@ class Model:
         """All die, and AT tells what it has not told; a new worker comes."""
         self.now = replace(self.now, held=(None, None))
         for _ in range(ROUNDS_TO_END):
-            for event in ("time", "sweep", *("claim 0", "check 0", "post 0", "record 0") * len(TEXTS)):
+            for event in (
+                "time",
+                "sweep",
+                "recover",
+                *("claim 0", "check 0", "post 0", "record 0") * len(TEXTS),
+            ):
                 if event.endswith("0") and not event.startswith("claim") and self.now.held[0] is None:
                     continue
                 self.do(event)
@@ -208,6 +296,7 @@ class Model:
             select(tables.callbacks.c.outcome, tables.callbacks.c.id),
             select(tables.delivery_reports.c.callback_id, tables.delivery_reports.c.message_id),
             select(tables.circuit_breakers.c.step),
+            select(tables.recoveries.c.closed_at.is_(None)),
         )
         with self.database.read() as connection:
             now = self.database.now(connection)
@@ -215,7 +304,8 @@ class Model:
             over = tuple(connection.execute(select(attempts.id).where(attempts.lease_until < now)).scalars())
         held = tuple((type(one).__name__, str(_claim_of(one))) for one in self.now.held)
         known = (self.now.taken, self.now.reported, self.now.passed, self.now.is_stopped)
-        return rows, over, held, known
+        copied = (self.now.noted, self.now.is_restored, self.now.copies, self.now.copy[1])
+        return rows, over, held, known, copied
 
 
 def _claim_of(held: Any) -> Any:
@@ -253,6 +343,7 @@ def explore(model: Model, depth: int, until: float) -> Iterator[tuple[int, int]]
 @click.option("--most-seconds", default=600, show_default=True)
 def main(depth: int, most_seconds: int) -> None:
     """Says how many states there are at each depth, and which events broke a promise."""
+    logging.disable()
     store = SqliteStore()
     try:
         model = Model(store)
