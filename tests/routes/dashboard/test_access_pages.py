@@ -11,6 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from flask.testing import FlaskClient
 from flask_openapi.openapi import OpenAPI
 from playwright.sync_api import Browser, Page, sync_playwright
+from sqlalchemy.exc import OperationalError
 
 from messaging.access import keys, operators, sessions
 from messaging.consent import consents
@@ -19,6 +20,7 @@ from routes.expensive_calls import SLOTS
 from tests.routes.conftest import MakeApp
 from tests.routes.test_guards import calls, example_path
 from tests.support.web import Caller
+from utils.errors import AcceptanceUnknown, Recovering
 
 PASSWORD = "correct horse battery"
 FIRST = "the-password-of-the-settings"
@@ -369,3 +371,80 @@ def test_a_consent_is_written_down_found_and_withdrawn_on_its_page(
     assert answer.status_code == 303
     assert consents.list_consents(database, in_force=True)["items"] == []
     assert "withdrew" in visitor.client.get("/consents?all=1").text
+
+
+def test_behind_an_https_proxy_the_forms_of_the_pages_count_and_those_of_others_do_not(
+    make_app: MakeApp, database: Database
+) -> None:
+    """There a form needs a `Referer` of ours: what the page allows the browser to say decides."""
+    proxy = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.9"}
+    settings = {"public_url": "https://sms.example.org", "trusted_proxies": ("127.0.0.0/8",)}
+    client = make_app(dashboard_password=FIRST, secret_key="a-key", **settings).test_client()
+    about = {"base_url": "https://sms.example.org", "headers": proxy}
+    shown = client.get("/login", **about)  # type: ignore[arg-type]
+    assert shown.headers["Referrer-Policy"] == "strict-origin"
+    token = TOKEN.search(shown.text)
+    assert token is not None
+    typed = {"csrf_token": token[1], "name": "admin", "password": FIRST}
+    for referrer, status in ((None, 400), ("https://evil.example/", 400), ("https://sms.example.org/", 303)):
+        said = proxy | ({"Referer": referrer} if referrer else {})
+        answer = client.post("/login", base_url="https://sms.example.org", data=typed, headers=said)
+        assert answer.status_code == status, referrer
+
+
+def test_what_is_no_page_names_no_referrer(visitor: Visitor) -> None:
+    for path in ("/healthz", "/v1/messages", "/docs"):
+        assert visitor.client.get(path).headers["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize(
+    ("headers", "peer"),
+    [
+        ({}, "192.0.2.7"),
+        ({"Host": "evil.example"}, "127.0.0.1"),
+        ({"Sec-Fetch-Site": "cross-site"}, "127.0.0.1"),
+        ({"X-Forwarded-For": "127.0.0.1"}, "127.0.0.1"),
+    ],
+)
+def test_pages_that_nobody_guards_are_for_this_machine_alone_with_keys_too(
+    make_app: MakeApp, headers: dict[str, str], peer: str
+) -> None:
+    client = make_app(at_username=None, at_api_key=None).test_client()
+    about = {"headers": {"Host": "127.0.0.1:8000"} | headers, "environ_base": {"REMOTE_ADDR": peer}}
+    for path in ("/", "/settings/keys", "/login"):
+        refused = client.get(path, **about)  # type: ignore[arg-type]
+        assert refused.status_code == 403
+        assert "DASHBOARD_PASSWORD and operators" in refused.text
+    assert client.post("/settings/keys", **about).status_code == 403  # type: ignore[arg-type]
+    assert client.get("/settings/keys", headers={"Host": "127.0.0.1:8000"}).status_code == 200
+
+
+def test_a_head_of_a_page_is_no_form(app: OpenAPI, visitor: Visitor, database: Database) -> None:
+    led = visitor.client.head("/settings")
+    assert (led.status_code, led.headers["Location"]) == (303, "/login?next=/settings")
+    add(database, "ann", "viewer")
+    visitor.log_in("ann", PASSWORD)
+    assert visitor.client.head("/").status_code == 200
+    assert visitor.client.head("/settings/keys").status_code == 403
+
+
+def test_errors_of_pages_keep_their_status(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    visitor.log_in("admin", FIRST)
+    visitor.post("/settings/operators", name="ann", role="sender")
+    taken = visitor.post("/settings/operators", name="ann", role="sender")
+    assert (taken.status_code, "There is an operator" in taken.text) == (409, True)
+    raised = [
+        (Recovering(), 503, "Nothing was changed"),
+        (AcceptanceUnknown(), 503, "may have been done"),
+        (OperationalError("SELECT 1", {}, Exception("away")), 503, "The database cannot be used now"),
+    ]
+    for error, status, words in raised:
+
+        def fail(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(operators, "add", fail)
+        answer = visitor.post("/settings/operators", name="ben", role="sender")
+        assert (answer.status_code, words in answer.text) == (status, True), answer.text
+        assert "Idempotency-Key" not in answer.text
+        assert ("Nothing was changed" in answer.text) is not isinstance(error, AcceptanceUnknown)
