@@ -29,6 +29,7 @@ _LOST = select(
     tables.lost_texts.c.recipient,
     tables.lost_texts.c.text,
 ).order_by(tables.lost_texts.c.id)
+_ANY = select(exists().select_from(tables.lost_texts))
 _ANY_OF_INBOUND = select(exists().where(tables.OF_INBOUND).select_from(tables.lost_texts))
 _ANY_OF_CALL = select(exists().where(tables.OF_CALL).select_from(tables.lost_texts))
 
@@ -90,6 +91,17 @@ def settle_reply(connection: Connection, inbound_id: int, rows: Sequence[MadeAne
     lost = connection.execute(_LOST.where(tables.lost_texts.c.inbound == digest)).all()
     if lost and not settle_made_anew(connection, lost, rows, now):
         make_unknown(connection, {row.message_id: lost[0] for row in rows}, now)
+
+
+def settle_answer(connection: Connection, row: MadeAnew, now: datetime) -> bool:
+    """Of a person's answer, which belongs to no batch, no inbound text and no call: whether it may have left before."""
+    if not connection.execute(_ANY).scalar():
+        return False
+    identity = require_identity(connection, now)
+    nobodys = (tables.lost_texts.c[name].is_(None) for name in ("batch_id", "inbound", "call"))
+    mine = tables.lost_texts.c.recipient == identity.digest(row.recipient)
+    lost = connection.execute(_LOST.where(mine, *nobodys)).all()
+    return settle_made_anew(connection, lost, [row], now) > 0
 
 
 def settle_made_anew(
