@@ -4,7 +4,7 @@ import threading
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import update
 
 from messaging.access import actions, login_throttle, operators, sessions
 from messaging.access.actor import Actor, acting
@@ -12,6 +12,7 @@ from messaging.access.login_throttle import FREE_TRIES, TooManyTries
 from messaging.access.operators import LinkRefused, Operator
 from messaging.storage import tables
 from messaging.storage.database import Database
+from tests.support.databases import is_anybody_blocked
 from tests.support.stack import eventually
 from utils.errors import Conflict, InvalidInput, NotFound
 
@@ -240,10 +241,3 @@ def test_a_link_that_is_used_while_its_person_is_disabled_lets_nobody_in(databas
     user.join()
     assert outcome == ["refused"]
     assert operators.list_operators(database)[0]["state"] == "disabled"
-
-
-def is_anybody_blocked(database: Database) -> bool:
-    here = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
-    blocked = f"{here} AND cardinality(pg_blocking_pids(pid)) > 0"
-    with database.read() as connection:
-        return connection.execute(text(blocked)).first() is not None
