@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote_plus
 
-from sqlalchemy import Column, Connection, Row, Table, delete, exists, select, tuple_, update
+from sqlalchemy import Column, Connection, Table, delete, exists, select, tuple_, update
 
 from messaging import statuses
 from messaging.access import actions
@@ -299,7 +299,7 @@ def _forget_answers(database: Database, written: _Written, progress: Progress) -
     return count
 
 
-def _answers(database: Database) -> Iterator[Sequence[Row[Any]]]:
+def _answers(database: Database) -> Iterator[Any]:
     """An answer may name ten thousand numbers: a window of them in memory."""
     keys = tables.idempotency_keys
     place = tuple_(keys.c.key, keys.c.route)

@@ -29,6 +29,7 @@ from routes.scopes import READING
 from routes.service import current_service
 from routes.uploads import begin_upload
 from utils.errors import AcceptanceUnknown, Forbidden, InvalidInput, ServiceError
+from utils.phone_numbers import read_query_phone
 from utils.secret_files import read_or_make
 from utils.settings import Settings
 
@@ -141,6 +142,11 @@ def name_origin(response: Response) -> Response:
     """The site, and no path: over https a form counts only with a `Referer` of ours."""
     response.headers["Referrer-Policy"] = "strict-origin"
     return response
+
+
+def read_phone(phone: str) -> str:
+    """E.164. Raises InvalidPhone."""
+    return read_query_phone(phone, current_service().settings.default_region).e164
 
 
 def done(sentence: str, endpoint: str, **values: Any) -> Response:

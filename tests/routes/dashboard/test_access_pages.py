@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -448,3 +449,37 @@ def test_errors_of_pages_keep_their_status(visitor: Visitor, monkeypatch: pytest
         assert (answer.status_code, words in answer.text) == (status, True), answer.text
         assert "Idempotency-Key" not in answer.text
         assert ("Nothing was changed" in answer.text) is not isinstance(error, AcceptanceUnknown)
+
+
+@pytest.mark.parametrize("far", ["0001-01-01", "9999-12-31"])
+def test_a_time_at_the_ends_of_the_calendar_is_a_page_with_a_sentence(
+    app: OpenAPI, visitor: Visitor, far: str
+) -> None:
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    visitor.log_in("admin", FIRST)
+    made = visitor.post("/settings/keys", name="billing", scope="send", expires=far)
+    assert (made.status_code, "too far away" in made.text) == (400, True)
+    typed = {"numbers": "+254711000001", "text": "Hello", "send_at": f"{far}T00:00"}
+    checked = visitor.post("/sends/new", "/sends/check", **typed)
+    assert (checked.status_code, "too far away" in checked.text) == (400, True)
+
+
+def test_a_mistake_is_said_once(visitor: Visitor) -> None:
+    visitor.log_in("admin", FIRST)
+    assert visitor.client.get("/consents?phone=nonsense").text.count('role="alert"') == 1
+    assert visitor.post("/sends/new", "/sends/check", text="Hello").text.count('role="alert"') == 1
+
+
+def test_older_texts_stay_where_they_are_while_new_ones_come(visitor: Visitor, caller: Caller) -> None:
+    """What is polled is the latest page: it took the place of the older one that somebody was reading."""
+    for number in range(31):
+        said = {"from": "+254711000001", "to": "20880", "text": f"Text {number}", "id": f"in-{number}"}
+        assert caller.callback("/sms/twoway", said).status_code == 200
+    visitor.log_in("admin", FIRST)
+    latest = visitor.client.get("/conversations/+254711000001").text
+    older = re.search(r'href="([^"]+)">Older texts', latest)
+    assert older is not None
+    assert "data-poll" in latest
+    shown = visitor.client.get(html.unescape(older[1])).text
+    assert "Text 0<" in shown
+    assert "data-poll" not in shown
