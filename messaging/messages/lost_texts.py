@@ -7,7 +7,7 @@ have arrived. A call that asks for them anew, with the key of then, is refused.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -55,16 +55,24 @@ def digest_of_call(identity: Identity, route: str, key: str) -> str:
     return identity.digest("call", route, key)
 
 
-def note_call(connection: Connection, identity: Identity, batch_id: int, route: str, key: str) -> None:
-    """So that whoever sends a text of the batch can say in the witness which call asked for it."""
-    values = {"call": digest_of_call(identity, route, key)}
-    connection.execute(update(tables.batches).where(tables.batches.c.id == batch_id).values(**values))
-
-
-def of_batch(connection: Connection, batch_id: int, since: datetime) -> Sequence[Any]:
-    """`since`: when the batch was made. Its id may have been another's before."""
+def of_batch(
+    connection: Connection, batch_id: int, since: datetime, recipients: Iterable[str], now: datetime
+) -> Sequence[Any]:
+    """Those to one of `recipients`. `since`: when the batch was made. Its id may have been another's before."""
     mine = (tables.lost_texts.c.batch_id == batch_id, tables.lost_texts.c.posting_at >= since)
-    return connection.execute(_LOST.where(*mine)).all()
+    if not connection.execute(select(exists().where(*mine))).scalar():
+        return ()
+    identity = require_identity(connection, now)
+    asked = {"recipients": sorted({identity.digest(one) for one in recipients})}
+    return connection.execute(
+        _LOST.where(*mine, one_of(tables.lost_texts.c.recipient, "recipients")), asked
+    ).all()
+
+
+def forget_old(connection: Connection, before: datetime) -> None:
+    """Those of recoveries that ended before: what would be made anew of them has been."""
+    old = select(tables.recoveries.c.id).where(tables.recoveries.c.closed_at < before)
+    connection.execute(delete(tables.lost_texts).where(tables.lost_texts.c.recovery_id.in_(old)))
 
 
 def has_call(connection: Connection, route: str, key: str, now: datetime) -> bool:

@@ -702,6 +702,41 @@ def test_an_inbox_that_cannot_be_read_is_waited_for_and_then_done_without(
     assert (found.fetched, found.closed_at is None) == (None, False)
 
 
+def test_while_the_inbox_cannot_be_read_what_is_due_is_looked_through_once(
+    database: Database, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue(database, *phones(3))
+    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.RESTORED, now))
+    clock = Clock(machine.database)
+    looked: list[int] = []
+    hold_all_due = recovery.held.hold_all_due
+    monkeypatch.setattr(
+        recovery.held, "hold_all_due", lambda *given: looked.append(hold_all_due(*given)) or looked[-1]
+    )
+    recoverer = Recoverer(machine.settings, machine.database, NoInbox())
+    for _ in range(3):
+        assert recoverer.step()
+    clock.step(minutes=2)
+    assert recoverer.step()
+    assert not recoverer.step()
+    assert looked == [3]
+    assert [row.held for row in every(database, tables.recoveries)] == [3]
+
+
+def test_lost_texts_are_forgotten_when_the_witness_would_be(
+    database: Database, fake_at: FakeProvider, machine: Machine
+) -> None:
+    before = Snapshot(database)
+    queue(database, phone(1))
+    assert machine.send() == 1
+    restored(machine, before)
+    clock = Clock(machine.database)
+    for days, left in ((machine.settings.witness_days - 1, 1), (2, 0)):
+        clock.step(days=days)
+        sweep.sweep(machine.database, machine.settings)
+        assert count(machine.database, tables.lost_texts) == left
+
+
 def register_other(database: Database) -> str:
     """A machine that has sent before and does not start again."""
     row = {"folder_id": "f" * 32, "host": "gone", "path": "/gone"}
