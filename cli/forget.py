@@ -7,10 +7,9 @@ import sys
 import click
 from flask.cli import AppGroup
 
-from cli.context import current_service
+from cli.context import current_database, read_phone_argument
 from cli.output import as_json_option, show
 from messaging.operations.forget import forget
-from utils.phone_numbers import read_phone
 
 commands = AppGroup()
 
@@ -25,11 +24,10 @@ def forget_person(phone: str, yes: bool, as_json: bool) -> None:
     The opt-out is kept as a hash, so that who said STOP is not texted again. This cannot be undone, and no backup that
     was made before is changed.
     """
-    service = current_service()
-    wanted = read_phone(phone, service.settings.default_region).e164
+    wanted = read_phone_argument(phone)
     if not yes and sys.stdin.isatty():
         click.confirm(f"Erase everything about {wanted}? This cannot be undone", abort=True, err=True)
-    found = forget(service.database, wanted)
+    found = forget(current_database(), wanted)
     words = (
         ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.items()) or "nothing was there"
     )

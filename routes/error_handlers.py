@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from werkzeug.exceptions import HTTPException
 
+from messaging.access.login_throttle import TooManyTries
 from messaging.messages.idempotency import KeyReused
 from messaging.operations.health import STORAGE_ERRORS
 from messaging.sending.triggers import RecipientsRejected
@@ -32,6 +33,7 @@ HTTP_STATUSES: tuple[tuple[type[ServiceError], int], ...] = (
     (errors.Forbidden, 403),
     (errors.NotFound, 404),
     (errors.Conflict, 409),
+    (TooManyTries, 429),
     (errors.Busy, 503),
     (errors.StorageUnavailable, 503),
     (errors.WitnessUnwritable, 503),
@@ -56,10 +58,16 @@ def register_error_handlers(app: Flask) -> None:
         app.register_error_handler(error, answer_storage_error)
 
 
-def answer_service_error(error: ServiceError) -> Response:
+def status_of(error: ServiceError) -> int:
+    """One that no caller can mend is logged."""
     status = next((number for kind, number in HTTP_STATUSES if isinstance(error, kind)), INTERNAL_ERROR)
     if status == INTERNAL_ERROR:
         logger.error("a request failed", exc_info=error)
+    return status
+
+
+def answer_service_error(error: ServiceError) -> Response:
+    status = status_of(error)
     answer = _answer(status, error.code, error.message, error.field, _details(error))
     wait_seconds = RETRY_AFTER_SECONDS.get(error.code) or getattr(error, "retry_after", None)
     # AT may send Retry-After with an answer that leaves open what it sent. Our caller must not be told to retry.
@@ -82,9 +90,13 @@ def answer_http_error(error: HTTPException) -> Response:
 
 
 def answer_storage_error(error: Exception) -> Response:
+    return answer_service_error(explain_outage(error))
+
+
+def explain_outage(error: Exception) -> StorageUnavailable:
     # Without the traceback: in an outage each request would write its own, and all say the same.
     logger.error("the database cannot be used", extra={"error": str(error).partition("\n")[0]})
-    return answer_service_error(StorageUnavailable())
+    return StorageUnavailable()
 
 
 def answer_unexpected(error: Exception) -> Response:

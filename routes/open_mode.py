@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 from flask import Flask, request
 
+from routes.scopes import READING
 from utils.errors import Forbidden
 from utils.setting_types import is_loopback
 from utils.settings import Settings
 
-READING = ("GET", "HEAD", "OPTIONS")
 # Whoever passes a request on writes these: its peer is not the caller.
 PASSED_ON = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via")
 
@@ -28,14 +28,14 @@ def is_open(settings: Settings) -> bool:
     return settings.is_offline and not (settings.api_keys and settings.webhook_tokens)
 
 
-def refuse_strangers() -> None:
-    """For `before_request`. Raises Forbidden."""
+def refuse_strangers(unset: str = "API_KEYS and WEBHOOK_TOKENS") -> None:
+    """For `before_request`; `unset`: what would let others in. Raises Forbidden."""
     if not _is_from_here():
-        _refuse("only this machine is served")
+        _refuse(unset, "only this machine is served")
     if not _names_this_machine(request.headers.get("Host", "")):
-        _refuse("only loopback names are served: 127.0.0.1, localhost, [::1]")
+        _refuse(unset, "only loopback names are served: 127.0.0.1, localhost, [::1]")
     if not _is_from_our_pages():
-        _refuse("no page of another site may call this")
+        _refuse(unset, "no page of another site may call this")
 
 
 def _is_from_here() -> bool:
@@ -68,5 +68,5 @@ def _is_from_our_pages() -> bool:
     return request.method in READING and _names_this_machine(origin.partition("://")[2])
 
 
-def _refuse(sentence: str) -> NoReturn:
-    raise Forbidden(f"Without API_KEYS and WEBHOOK_TOKENS {sentence}", code="open_mode")
+def _refuse(unset: str, sentence: str) -> NoReturn:
+    raise Forbidden(f"Without {unset} {sentence}", code="open_mode")

@@ -132,7 +132,8 @@ def _begin_request() -> None:
 
 
 def _finish_answer(response: Response) -> Response:
-    response.headers.update(SECURITY_HEADERS)
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
     response.headers["X-Request-Id"] = request_id.get() or ""
     if request.endpoint != "static":
         response.headers["Cache-Control"] = "no-store"

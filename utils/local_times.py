@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from utils.errors import InvalidInput
 
+DAY = timedelta(days=1)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)")
 
 
@@ -23,12 +24,20 @@ def read_local_time(text: str, zone: ZoneInfo) -> datetime:
         raise InvalidInput(
             f"{text!r} is not a time like 2026-11-24T08:00 (of {zone.key}) or 2026-11-24T08:00Z"
         )
-    if moment.tzinfo:
-        return moment
-    local = moment.replace(tzinfo=zone)
-    if local.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != moment:
+    local = moment if moment.tzinfo else moment.replace(tzinfo=zone)
+    if not _is_within_reach(local):
+        raise InvalidInput(f"{text!r} is too far away: the calendar ends there")
+    if not moment.tzinfo and local.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != moment:
         raise InvalidInput(f"{text!r} does not exist in {zone.key}: its clocks are put forward then")
     return local
+
+
+def _is_within_reach(moment: datetime) -> bool:
+    """Whether every zone has a date for it, so that it can be stored, compared and shown."""
+    try:
+        return all((moment + one).astimezone(UTC) for one in (-DAY, DAY))
+    except OverflowError:
+        return False
 
 
 def show_local_time(rfc3339: str, zone: ZoneInfo) -> str:

@@ -13,7 +13,7 @@ from messaging.access import actions, login_throttle, sessions
 from messaging.access.actor import acting_name
 from messaging.access.names import require_name
 from messaging.storage import tables
-from messaging.storage.database import Database
+from messaging.storage.database import Database, lock_keys
 from utils.errors import Conflict, InvalidInput, NotFound
 from utils.json_shapes import rfc3339
 from utils.passwords import hash_password, is_password, is_same
@@ -83,15 +83,26 @@ def link_holder(database: Database, token: str) -> str | None:
     return None if row is None else row.name
 
 
-def change_password(database: Database, operator: Operator, old: str, new: str, first: str | None) -> None:
-    """`first`: DASHBOARD_PASSWORD. The other sessions end. Raises InvalidInput."""
+def change_password(
+    database: Database, operator: Operator, old: str, new: str, first: str | None, address: str | None = None
+) -> None:
+    """`first`: DASHBOARD_PASSWORD. Every session ends. Raises InvalidInput, Conflict, login_throttle.TooManyTries."""
     hashed = hash_password(new)
+    login_throttle.require_free(database, operator.name, address)
     with database.read() as connection:
-        row = _find(connection, operator.name)
-    if not _is_right(row, operator.name, old, first):
+        known = _find(connection, operator.name)
+    if not _is_right(known, operator.name, old, first):
+        # A browser that was left open is no place to guess at leisure.
+        login_throttle.count_failure(database, operator.name, address)
         raise InvalidInput("This is not your present password", code="wrong_password", field="old")
+    login_throttle.forget(database, operator.name)
     with database.write(settled=True) as connection:
-        if _find(connection, operator.name) is None:
+        # Two who change the first one's at once: neither has a row to lock yet.
+        lock_keys(connection, [f"operator:{operator.name}"])
+        row = _find(connection, operator.name, for_update=True)
+        if _hash_of(row) != _hash_of(known):
+            raise Conflict("Your password was changed meanwhile: log in again", code="password_changed")
+        if row is None:
             first_row = {"name": operator.name, "role": operator.role, "created_at": database.now(connection)}
             connection.execute(insert(tables.operators).values(**first_row))
         _set(connection, operator.name, password_hash=hashed)
@@ -173,8 +184,13 @@ def _is_right(row: Row[Any] | None, name: str, password: str, first: str | None)
     return is_password(password, None if row is None else row.password_hash)
 
 
-def _find(connection: Connection, name: str) -> Row[Any] | None:
-    return connection.execute(select(tables.operators).where(tables.operators.c.name == name)).one_or_none()
+def _hash_of(row: Row[Any] | None) -> str | None:
+    return None if row is None else row.password_hash
+
+
+def _find(connection: Connection, name: str, *, for_update: bool = False) -> Row[Any] | None:
+    statement = select(tables.operators).where(tables.operators.c.name == name)
+    return connection.execute(statement.with_for_update() if for_update else statement).one_or_none()
 
 
 def _require(connection: Connection, name: str) -> Row[Any]:

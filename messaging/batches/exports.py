@@ -81,8 +81,8 @@ _WINDOW = (
     .where(tables.messages.c.id.between(bindparam("first"), bindparam("last")), _IS_IN_BATCH)
     .order_by(tables.messages.c.id)
 )
-_MAY_HAVE_ARRIVED = (statuses.DELIVERED, statuses.ACCEPTED)
-_UNDELIVERED = _WINDOW.where(tables.messages.c.status.not_in((*_MAY_HAVE_ARRIVED, *statuses.UNFINISHED)))
+# What is on its way, or `unknown`, may have arrived.
+_UNDELIVERED = _WINDOW.where(tables.messages.c.status.in_(sorted(statuses.SETTLED - {statuses.DELIVERED})))
 
 
 def messages_csv(database: Database, batch_id: int) -> Iterator[str]:

@@ -238,7 +238,9 @@ def _insert(database: Database, connection: Connection, rows: list[tuple[Any, ..
 
 def _leave_out_sent(connection: Connection, batch: Any, chunk: Chunk, now: datetime) -> None:
     """What left when it was imported before the database was put back to an earlier state."""
-    lost = lost_texts.of_batch(connection, batch.id, batch.created_at)
+    lost = lost_texts.of_batch(
+        connection, batch.id, batch.created_at, (row.recipient for row in chunk.taken), now
+    )
     if not lost:
         return
     mine = (tables.messages.c.batch_id == batch.id, tables.messages.c.status == statuses.QUEUED)

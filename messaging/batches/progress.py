@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, exists, func, or_, select
 
 from messaging import statuses
+from messaging.batch_statuses import RECEIVING
 from messaging.messages.accept import MOST_URGENT
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.messages.warnings import read_stored
@@ -60,6 +61,9 @@ def list_batches(database: Database, cursor: str | None = None, limit: int = 50)
 def _countable(batches: Sequence[Row[Any]]) -> list[int]:
     counted, rows = [], 0
     for batch in batches:
+        # All of its rows are queued: `_shape` knows that without counting.
+        if batch.status == RECEIVING:
+            continue
         rows += batch.total
         if rows > MOST_COUNTED:
             break
@@ -69,7 +73,8 @@ def _countable(batches: Sequence[Row[Any]]) -> list[int]:
 
 def _in_list(batch: Row[Any], sums: Mapping[int, Sequence[Row[Any]]]) -> dict[str, Any]:
     shape = _shape(batch, sums.get(batch.id, ()))
-    return shape if batch.id in sums else shape | dict.fromkeys(_COUNTED)
+    is_counted = batch.status == RECEIVING or batch.id in sums
+    return shape if is_counted else shape | dict.fromkeys(_COUNTED)
 
 
 _COUNTED = ("counts", "cost", "parts", "progress")
@@ -149,7 +154,7 @@ def require_batch(connection: Connection, batch_id: int, *, lock: bool = False) 
 
 def batch_in_json(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
     # Of one that is still being received all are queued: no reason to count a million rows at each look.
-    is_received = batch.status != "receiving"
+    is_received = batch.status != RECEIVING
     sums = (
         connection.execute(_SUMS.where(tables.messages.c.batch_id == batch.id)).all() if is_received else []
     )
@@ -158,7 +163,7 @@ def batch_in_json(connection: Connection, batch: Row[Any]) -> dict[str, Any]:
 
 def _shape(batch: Row[Any], sums: Sequence[Row[Any]]) -> dict[str, Any]:
     """`cost` is null before anything was billed, and an entry of `costs` each where there are several currencies."""
-    is_received = batch.status != "receiving"
+    is_received = batch.status != RECEIVING
     sums = sums if is_received else ()
     counts: dict[str, int] = {} if is_received or not batch.total else {statuses.QUEUED: batch.total}
     for row in sums:
@@ -210,7 +215,7 @@ def amounts(micros_by_currency: Mapping[str | None, int]) -> list[dict[str, str 
 
 def _progress(batch: Row[Any], counts: dict[str, int]) -> float:
     """The share that is no longer to be sent, being sent or held; a batch that is still being received has none."""
-    if batch.status == "receiving":
+    if batch.status == RECEIVING:
         return 0.0
     total = sum(counts.values())
     open_ones = sum(counts.get(status, 0) for status in statuses.UNFINISHED)

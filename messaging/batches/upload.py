@@ -23,7 +23,7 @@ from messaging.batches import upload_store
 from messaging.batches.rows import BatchRows
 from messaging.messages import idempotency
 from messaging.messages.accept import Acceptance, validate_on_unknown, validate_text, validate_times
-from messaging.messages.lost_texts import note_call
+from messaging.messages.lost_texts import digest_of_call
 from messaging.storage import tables
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database, lock_keys, wake_after_commit
@@ -102,8 +102,12 @@ def sent_before(database: Database, text: str, file: BinaryIO) -> dict[str, Any]
     with as_csv(file) as plain:
         digest = _content_digest(text, _digest(plain))
     file.seek(0)
+    return _find_sent_before(database, digest)
+
+
+def _find_sent_before(database: Database, content: str) -> dict[str, Any] | None:
     with database.read() as connection:
-        return _sent_before(database, connection, digest)
+        return _sent_before(database, connection, content)
 
 
 def _receive(
@@ -120,9 +124,13 @@ def _receive(
     file_digest = _digest(file)
     content = _content_digest(request.text, file_digest)
     mark = idempotency.fingerprint([*request.as_json(), file_digest])
+    # Before it is stored for nothing; the write asks again, with a lock. And before the key: of a call that ends
+    # meanwhile, with the same key, the answer is given again.
+    sent = None if may_repeat else _find_sent_before(database, content)
     answered = None if idempotency_key is None else _earlier(database, idempotency_key, mark)
     if answered is not None:
         return answered
+    _refuse_repeated(sent)
     upload_id = upload_store.store(database, _pieces(file))
     with database.write(settled=True) as connection:
         now = database.now(connection)
@@ -134,9 +142,10 @@ def _receive(
             validate_times(request.send_at, request.expires_at, now)
             if not may_repeat:
                 _require_new(database, connection, content)
-            body = _write(settings, database, connection, request, max_cost, upload_id, now, is_mine, content)
+            call = None if idempotency_key is None else digest_of_call(identity, ROUTE, idempotency_key)
+            about = max_cost, upload_id, now, is_mine, content, call
+            body = _write(settings, database, connection, request, *about)
             if idempotency_key is not None:
-                note_call(connection, identity, body["id"], ROUTE, idempotency_key)
                 idempotency.finish(connection, ROUTE, idempotency_key, body)
             return Acceptance(body)
     upload_store.forget(database, upload_id)
@@ -201,7 +210,10 @@ def _content_digest(text: str, file_digest: str) -> str:
 def _require_new(database: Database, connection: Connection, content: str) -> None:
     # Two that come at once: the second sees the first.
     lock_keys(connection, [f"content:{content}"])
-    earlier = _sent_before(database, connection, content)
+    _refuse_repeated(_sent_before(database, connection, content))
+
+
+def _refuse_repeated(earlier: dict[str, Any] | None) -> None:
     if earlier is not None:
         raise AlreadySent(
             f"This file was sent with this text at {earlier['created_at']}: say that you mean it",
@@ -244,6 +256,7 @@ def _write(
     now: datetime,
     is_mine: bool,
     content: str,
+    call: str | None,
 ) -> dict[str, Any]:
     batch_id = database.reserve_ids(connection, tables.batches, 1)[0]
     row = {
@@ -265,6 +278,7 @@ def _write(
         "content_digest": content,
         "created_at": now,
         "created_by": acting_name(),
+        "call": call,
     }
     connection.execute(insert(tables.batches).values(**row))
     wake_after_commit(connection)

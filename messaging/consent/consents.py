@@ -18,6 +18,7 @@ from messaging.consent.ledger import EVERYTHING
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
 from messaging.storage.database import Database, lock_keys
+from messaging.storage.identity import require_identity
 from utils.errors import NotFound
 from utils.json_shapes import decode_cursor, page, rfc3339
 from utils.sender_ids import sender_key, validate_sender
@@ -134,7 +135,7 @@ def forget(database: Database, phone: str) -> None:
         standing, ledger = tables.consents_in_force, tables.consents
         connection.execute(delete(standing).where(standing.c.phone == phone))
         theirs = update(ledger).where(ledger.c.phone == phone)
-        hidden = forgotten.name_of(forgotten.identity_of(connection), phone)
+        hidden = forgotten.name_of(require_identity(connection, database.now(connection)), phone)
         blank = dict.fromkeys(("purpose", "wording", "wording_version", "evidence"))
         connection.execute(theirs.values(phone=hidden, source=FORGOTTEN, **blank))
 

@@ -11,33 +11,33 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, select
 
 from messaging.storage import tables
-from messaging.storage.identity import FIND, Identity
+from messaging.storage.bulk import one_of
+from messaging.storage.identity import Identity, find_identity
 
 MARK = "#"
 # Another hash than a witness has of the same number.
 PURPOSE = "opt-out"
 
 _ANY = select(tables.suppressions.c.phone).where(tables.FORGOTTEN).limit(1)
-
-
-def has_any(connection: Connection) -> bool:
-    """Whether it is worth making hashes at all."""
-    return connection.execute(_ANY).first() is not None
+_AMONG = select(tables.suppressions.c.phone).where(one_of(tables.suppressions.c.phone, "names"))
 
 
 def names_of(connection: Connection, phones: Sequence[str]) -> dict[str, str]:
     """By the name in the ledger, where somebody was forgotten: the phone. Nothing where nobody was."""
-    if not has_any(connection):
+    # Whether it is worth making hashes at all.
+    if connection.execute(_ANY).first() is None:
         return {}
-    identity = identity_of(connection)
-    return {name_of(identity, one): one for one in phones}
+    identity = find_identity(connection)
+    return {} if identity is None else {name_of(identity, one): one for one in phones}
+
+
+def among(connection: Connection, phones: Sequence[str]) -> set[str]:
+    """Those of `phones` that a block of somebody forgotten stands for, whichever sender it is for."""
+    names = names_of(connection, phones)
+    if not names:
+        return set()
+    return {names[one] for one in connection.execute(_AMONG, {"names": list(names)}).scalars()}
 
 
 def name_of(identity: Identity, phone: str) -> str:
     return MARK + identity.digest(PURPOSE, phone)
-
-
-def identity_of(connection: Connection) -> Identity:
-    """Made by the first heartbeat or claim: where somebody could be forgotten, it is there."""
-    found = connection.execute(FIND).one()
-    return Identity(found.database_id, bytes(found.hash_key))

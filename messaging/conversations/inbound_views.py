@@ -124,9 +124,11 @@ def inbound_in_json(row: Row[Any]) -> dict[str, Any]:
 def release(database: Database, inbound_id: int) -> dict[str, Any]:
     """Sends what the loop breaker holds, or gives a failed text to its handler again; the text as it is then.
 
-    Raises NotFound, NotHeld, OptedOut.
+    Raises Recovering, NotFound, NotHeld, OptedOut.
     """
     with database.write(settled=True) as connection:
+        # It may have been released, and have left, after the state that the database was put back to.
+        database.rollback.require(connection, database.now(connection))
         row = _find(connection, inbound_id)
         if row.reply_outcome == HELD:
             _send_held(database, connection, row)

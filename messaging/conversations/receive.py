@@ -89,7 +89,9 @@ def receive_texts(
     new = _insert(settings, connection, arrived)
     changed = _obey(settings, database, connection, new)
     said_again = _obeyed_again(settings, database, connection, arrived, new)
-    is_recovering = rollback.is_recovering(connection)
+    ids = (one.filed.inbound.provider_inbound_id for one in (*new, *said_again))
+    is_fetched = any(same_text.inbox_id_of(one) is not None for one in ids)
+    is_recovering = is_fetched and rollback.is_recovering(connection)
     refused = [Outcome(one.id, why) for one in new if (why := _refusal(settings, one, is_recovering))]
     not_answered = {one.inbound_id for one in refused}
     people = [

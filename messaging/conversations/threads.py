@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, case, func, select, update
 
+from messaging import statuses
 from messaging.consent import ledger
-from messaging.messages import idempotency
+from messaging.messages import idempotency, lost_texts
 from messaging.messages.accept import Acceptance, validate_text
 from messaging.messages.queue import REPLY_PRIORITY, NewMessage, enqueue
 from messaging.storage import tables
@@ -101,13 +102,15 @@ def say(database: Database, phone: str, text: str, idempotency_key: str | None =
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
             if earlier is not None and earlier.answer is not None:
                 return Acceptance(earlier.answer, is_replay=True)
-        body = _say(database, connection, find(connection, phone), text)
+        body = _say(database, connection, find(connection, phone), text, now)
         if idempotency_key is not None:
             idempotency.finish(connection, ROUTE, idempotency_key, body)
     return Acceptance(body)
 
 
-def _say(database: Database, connection: Connection, conversation: Any, text: str) -> dict[str, Any]:
+def _say(
+    database: Database, connection: Connection, conversation: Any, text: str, now: datetime
+) -> dict[str, Any]:
     phone, number, text = conversation.phone, conversation.number, compose(text)
     if ledger.suppressed(connection, [phone], number):
         raise OptedOut
@@ -115,4 +118,8 @@ def _say(database: Database, connection: Connection, conversation: Any, text: st
         phone, text, number, origin=ORIGIN, priority=REPLY_PRIORITY, estimated_parts=measure(text).parts
     )
     (message_id,) = enqueue(database, connection, [new])
-    return {"id": message_id, "to": phone, "sender_id": number, "status": "queued"}
+    made = lost_texts.MadeAnew(message_id, phone, number, text)
+    # A form has a key of its own for each page, and the key of then may be lost with the rest.
+    has_left = lost_texts.settle_answer(connection, made, now)
+    status = statuses.UNKNOWN if has_left else statuses.QUEUED
+    return {"id": message_id, "to": phone, "sender_id": number, "status": status}

@@ -21,18 +21,19 @@ class AsksBalance(Protocol):
 
 
 class Balance:
-    """Threads that ask together share one question; a failed one is asked again by the next."""
+    """Threads that ask together share one question, and its failure: else each would wait for the deadline in turn."""
 
     def __init__(self, provider: AsksBalance) -> None:
         self._provider = provider
         self._lock = threading.Lock()
         self._kept: tuple[Money, datetime] | None = None
         self._asked_at = 0.0
-        self._failed_at: float | None = None
+        self._failure: tuple[ProviderError, float] | None = None
 
     def read(self) -> dict[str, Any]:
         """In the shape of `GET /v1/balance`. Raises a ProviderError, `not_sent`."""
         with self._lock:
+            self._raise_kept_failure(DEADLINE_SECONDS)
             return _in_json(*self._ask())
 
     def glance(self) -> dict[str, Any] | None:
@@ -43,20 +44,26 @@ class Balance:
         if not self._lock.acquire(blocking=False):
             return None
         try:
-            if self._failed_at is not None and time.monotonic() - self._failed_at < KEPT_SECONDS:
-                return None
+            self._raise_kept_failure(KEPT_SECONDS)
             return _in_json(*self._ask())
         except ProviderError:
-            self._failed_at = time.monotonic()
             return None
         finally:
             self._lock.release()
 
+    def _raise_kept_failure(self, seconds: float) -> None:
+        if self._failure is not None and time.monotonic() - self._failure[1] < seconds:
+            raise self._failure[0].with_traceback(None)
+
     def _ask(self) -> tuple[Money, datetime]:
         if self._kept is None or time.monotonic() - self._asked_at > KEPT_SECONDS:
-            money = self._provider.fetch_balance(deadline_seconds=DEADLINE_SECONDS)
+            try:
+                money = self._provider.fetch_balance(deadline_seconds=DEADLINE_SECONDS)
+            except ProviderError as error:
+                self._failure = error, time.monotonic()
+                raise
             self._kept, self._asked_at = (money, utc_now()), time.monotonic()
-            self._failed_at = None
+            self._failure = None
         return self._kept
 
 

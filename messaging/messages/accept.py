@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert
 
 from messaging.access.actor import acting_name
 from messaging.messages import idempotency
-from messaging.messages.lost_texts import note_call
+from messaging.messages.lost_texts import digest_of_call
 from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY, NewMessage, enqueue
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
 from messaging.storage import tables
@@ -108,9 +108,9 @@ def accept(
                 return Acceptance(earlier.answer, is_replay=True)
         # Not before: an answer is given again also when its times have come.
         validate_times(request.send_at, request.expires_at, now)
-        body = _write(settings, database, connection, request, recipients, now, find_blocked)
+        call = None if idempotency_key is None else digest_of_call(identity, ROUTE, idempotency_key)
+        body = _write(settings, database, connection, request, recipients, now, call, find_blocked)
         if idempotency_key is not None:
-            note_call(connection, identity, body["batch_id"], ROUTE, idempotency_key)
             idempotency.finish(connection, ROUTE, idempotency_key, body)
     return Acceptance(body)
 
@@ -193,13 +193,14 @@ def _write(
     request: SendRequest,
     recipients: _Recipients,
     now: datetime,
+    call: str | None,
     find_blocked: FindBlocked,
 ) -> dict[str, Any]:
     sender_id = request.sender_id or settings.at_sender_id
-    batch_id = _write_batch(database, connection, request, recipients, sender_id, now)
+    batch_id = _write_batch(database, connection, request, recipients, sender_id, now, call)
     priority = SINGLE_PRIORITY if len(recipients.phones) <= MOST_URGENT else BATCH_PRIORITY
     text = compose(request.text)
-    parts = measure(text).parts
+    parts, reference = measure(text).parts, read_reference(request.reference)
     new = [
         NewMessage(
             phone,
@@ -212,7 +213,7 @@ def _write(
             expires_at=request.expires_at,
             batch_id=batch_id,
             estimated_parts=parts,
-            reference=read_reference(request.reference),
+            reference=reference,
         )
         for phone in recipients.phones
     ]
@@ -239,6 +240,7 @@ def _write_batch(
     recipients: _Recipients,
     sender_id: str | None,
     now: datetime,
+    call: str | None,
 ) -> int:
     batch_id = database.reserve_ids(connection, tables.batches, 1)[0]
     row = {
@@ -253,6 +255,7 @@ def _write_batch(
         "warnings": recipients.warnings.as_stored(),
         "created_at": now,
         "created_by": acting_name(),
+        "call": call,
     }
     connection.execute(insert(tables.batches).values(**row))
     return batch_id

@@ -114,9 +114,13 @@ def hold_all_due(
     database: Database, reason: str, *, source: str = "recovery", detail: str | None = None
 ) -> int:
     """The same for all there are by now, a transaction for each thousand; how many."""
-    count = after_id = 0
+    count = 0
+    queued = tables.messages.c.status == statuses.QUEUED
     with database.read() as connection:
+        # Without those that a year has left behind, a transaction for each thousand.
+        first_id = connection.execute(select(func.min(tables.messages.c.id)).where(queued)).scalar()
         last_id = connection.execute(select(func.max(tables.messages.c.id))).scalar() or 0
+    after_id = last_id if first_id is None else first_id - 1
     while after_id < last_id:
         with database.write() as connection:
             now = database.now(connection)

@@ -7,7 +7,7 @@ have arrived. A call that asks for them anew, with the key of then, is refused.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ _LOST = select(
     tables.lost_texts.c.recipient,
     tables.lost_texts.c.text,
 ).order_by(tables.lost_texts.c.id)
+_ANY = select(exists().select_from(tables.lost_texts))
 _ANY_OF_INBOUND = select(exists().where(tables.OF_INBOUND).select_from(tables.lost_texts))
 _ANY_OF_CALL = select(exists().where(tables.OF_CALL).select_from(tables.lost_texts))
 
@@ -54,16 +55,24 @@ def digest_of_call(identity: Identity, route: str, key: str) -> str:
     return identity.digest("call", route, key)
 
 
-def note_call(connection: Connection, identity: Identity, batch_id: int, route: str, key: str) -> None:
-    """So that whoever sends a text of the batch can say in the witness which call asked for it."""
-    values = {"call": digest_of_call(identity, route, key)}
-    connection.execute(update(tables.batches).where(tables.batches.c.id == batch_id).values(**values))
-
-
-def of_batch(connection: Connection, batch_id: int, since: datetime) -> Sequence[Any]:
-    """`since`: when the batch was made. Its id may have been another's before."""
+def of_batch(
+    connection: Connection, batch_id: int, since: datetime, recipients: Iterable[str], now: datetime
+) -> Sequence[Any]:
+    """Those to one of `recipients`. `since`: when the batch was made. Its id may have been another's before."""
     mine = (tables.lost_texts.c.batch_id == batch_id, tables.lost_texts.c.posting_at >= since)
-    return connection.execute(_LOST.where(*mine)).all()
+    if not connection.execute(select(exists().where(*mine))).scalar():
+        return ()
+    identity = require_identity(connection, now)
+    asked = {"recipients": sorted({identity.digest(one) for one in recipients})}
+    return connection.execute(
+        _LOST.where(*mine, one_of(tables.lost_texts.c.recipient, "recipients")), asked
+    ).all()
+
+
+def forget_old(connection: Connection, before: datetime) -> None:
+    """Those of recoveries that ended before: what would be made anew of them has been."""
+    old = select(tables.recoveries.c.id).where(tables.recoveries.c.closed_at < before)
+    connection.execute(delete(tables.lost_texts).where(tables.lost_texts.c.recovery_id.in_(old)))
 
 
 def has_call(connection: Connection, route: str, key: str, now: datetime) -> bool:
@@ -90,6 +99,17 @@ def settle_reply(connection: Connection, inbound_id: int, rows: Sequence[MadeAne
     lost = connection.execute(_LOST.where(tables.lost_texts.c.inbound == digest)).all()
     if lost and not settle_made_anew(connection, lost, rows, now):
         make_unknown(connection, {row.message_id: lost[0] for row in rows}, now)
+
+
+def settle_answer(connection: Connection, row: MadeAnew, now: datetime) -> bool:
+    """Of a person's answer, which belongs to no batch, no inbound text and no call: whether it may have left before."""
+    if not connection.execute(_ANY).scalar():
+        return False
+    identity = require_identity(connection, now)
+    nobodys = (tables.lost_texts.c[name].is_(None) for name in ("batch_id", "inbound", "call"))
+    mine = tables.lost_texts.c.recipient == identity.digest(row.recipient)
+    lost = connection.execute(_LOST.where(mine, *nobodys)).all()
+    return settle_made_anew(connection, lost, [row], now) > 0
 
 
 def settle_made_anew(

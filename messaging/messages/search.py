@@ -44,7 +44,7 @@ _INSERT = {
 # FTS5 keeps no texts here, so it has to be told what it is to forget.
 _REMOVE_FROM_SQLITE = (
     "INSERT INTO message_search (message_search, rowid, text) SELECT 'delete', id, text FROM messages"
-    " WHERE id IN (SELECT value FROM json_each(:ids)) AND id <= :indexed"
+    " WHERE id IN (SELECT value FROM json_each(:ids)) AND id <= :indexed AND text <> ''"
 )
 _REMOVE_FROM_POSTGRESQL = "DELETE FROM message_search WHERE message_id = ANY(CAST(:ids AS bigint[]))"
 _FOUND = {
@@ -103,10 +103,11 @@ def _indexed_up_to(connection: Connection) -> int:
 
 
 def remove(connection: Connection, ids: Sequence[int]) -> None:
-    """Before the texts of these messages are erased, in the same transaction, and once for each."""
+    """Before the texts of these messages are erased, in the same transaction."""
     asked = {"ids": "[" + ",".join(map(str, ids)) + "]"}
+    # Whoever takes up words at this moment would else write down those that are just being erased.
+    lock_keys(connection, [INDEXED])
     if connection.dialect.name == "sqlite":
-        lock_keys(connection, [INDEXED])
         connection.execute(text(_REMOVE_FROM_SQLITE), asked | {"indexed": _indexed_up_to(connection)})
     else:
         connection.execute(text(_REMOVE_FROM_POSTGRESQL), {"ids": "{" + asked["ids"][1:-1] + "}"})

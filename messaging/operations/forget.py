@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote_plus
 
-from sqlalchemy import Column, Connection, Table, delete, select, update
+from sqlalchemy import Column, Connection, Table, delete, exists, select, tuple_, update
 
 from messaging import statuses
 from messaging.access import actions
@@ -19,6 +19,7 @@ from messaging.operations import erasure
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.database import Database
+from messaging.storage.identity import require_identity
 from utils.errors import Conflict
 from utils.phone_numbers import national_number
 
@@ -28,6 +29,7 @@ REASON = "forgotten"
 _BETWEEN = r"[\s().-]*"
 LONGEST_WRITTEN = 60
 Progress = Callable[[], object]
+_LEAVING = "A text to this number is just being sent: try again in a minute"
 
 
 def forget(database: Database, phone: str, progress: Progress = lambda: None) -> dict[str, int]:
@@ -39,6 +41,7 @@ def forget(database: Database, phone: str, progress: Progress = lambda: None) ->
     written = _Written(phone)
     _require_no_file_of(database, written)
     _require_no_report_of(database, written)
+    _require_nothing_leaving(database, phone)
     found = {"messages": _forget_messages(database, phone)}
     found["texts_received"] = _forget_inbound(database, phone)
     _hide_opt_outs(database, phone)
@@ -71,12 +74,14 @@ def _require_no_file_of(database: Database, written: _Written) -> None:
     pieces = select(tables.upload_pieces.c.upload_id, tables.upload_pieces.c.content).order_by(
         tables.upload_pieces.c.upload_id, tables.upload_pieces.c.position
     )
-    end = ""
+    upload_id, end = None, ""
     with (
         database.read() as connection,
         connection.execution_options(yield_per=1).execute(pieces) as rows,
     ):
         for row in rows:
+            if row.upload_id != upload_id:
+                upload_id, end = row.upload_id, ""
             content = end + bytes(row.content).decode("utf-8", "replace")
             if written.is_in(content):
                 raise Conflict(
@@ -98,6 +103,14 @@ def _require_no_report_of(database: Database, written: _Written) -> None:
                 raise Conflict("A report about this number waits for the worker: try again in a minute")
 
 
+def _require_nothing_leaving(database: Database, phone: str) -> None:
+    """Asked before anything is changed, and again where a text may have been claimed since. Raises Conflict."""
+    leaving = (tables.messages.c.recipient == phone, tables.messages.c.status == statuses.SENDING)
+    with database.read() as connection:
+        if connection.execute(select(exists().where(*leaving))).scalar():
+            raise Conflict(_LEAVING)
+
+
 def _as_text(body: bytes) -> str:
     return unquote_plus(bytes(body).decode("utf-8", "replace"))
 
@@ -109,9 +122,11 @@ def _forget_messages(database: Database, phone: str) -> int:
         with database.write(settled=True) as connection:
             now = database.now(connection)
             columns = tables.messages.c.id, tables.messages.c.status
-            rows = connection.execute(select(*columns).where(theirs).limit(CHUNK).with_for_update()).all()
+            # No lock on their keys: whoever takes up words for the search holds these, and waits for nobody's rows.
+            mine = select(*columns).where(theirs).limit(CHUNK).with_for_update(key_share=True)
+            rows = connection.execute(mine).all()
             if any(row.status == statuses.SENDING for row in rows):
-                raise Conflict("A text to this number is just being sent: try again in a minute")
+                raise Conflict(_LEAVING)
             waiting = [row.id for row in rows if row.status in (statuses.QUEUED, statuses.HELD)]
             status_events.settle(connection, waiting, statuses.CANCELLED, REASON, now, source="operator")
             ids = [row.id for row in rows]
@@ -156,7 +171,7 @@ def _forget_inbound(database: Database, phone: str) -> int:
 def _hide_opt_outs(database: Database, phone: str) -> None:
     with database.write(settled=True) as connection:
         ledger.lock_phones(connection, [phone])
-        hidden = forgotten.name_of(forgotten.identity_of(connection), phone)
+        hidden = forgotten.name_of(require_identity(connection, database.now(connection)), phone)
         # A second STOP after the first was forgotten: the block stands already.
         again = select(tables.suppressions.c.sender_id).where(tables.suppressions.c.phone == hidden)
         mine = tables.suppressions.c.phone == phone
@@ -268,16 +283,35 @@ def _forget_refused_rows(database: Database, written: _Written, progress: Progre
     return count
 
 
-def _forget_answers(database: Database, written: _Written, _progress: Progress) -> int:
+def _forget_answers(database: Database, written: _Written, progress: Progress) -> int:
     """Kept for a day: a repeated call then gets the answer without this number."""
     keys = tables.idempotency_keys
-    with database.write() as connection:
-        rows = connection.execute(select(keys.c.route, keys.c.key, keys.c.answer)).all()
+    count = 0
+    for rows in _answers(database):
         found = [row for row in rows if row.answer and written.is_in(row.answer)]
-        for row in found:
-            ours = keys.c.route == row.route, keys.c.key == row.key
-            connection.execute(update(keys).where(*ours).values(answer=written.without(row.answer)))
-    return len(found)
+        if found:
+            with database.write() as connection:
+                for row in found:
+                    ours = keys.c.route == row.route, keys.c.key == row.key
+                    connection.execute(update(keys).where(*ours).values(answer=written.without(row.answer)))
+        count += len(found)
+        progress()
+    return count
+
+
+def _answers(database: Database) -> Iterator[Any]:
+    """An answer may name ten thousand numbers: a window of them in memory."""
+    keys = tables.idempotency_keys
+    place = tuple_(keys.c.key, keys.c.route)
+    statement = select(keys.c.key, keys.c.route, keys.c.answer).order_by(keys.c.key, keys.c.route)
+    after = ("", "")
+    while True:
+        with database.read() as connection:
+            rows = connection.execute(statement.where(place > after).limit(CHUNK)).all()
+        if not rows:
+            return
+        yield rows
+        after = rows[-1].key, rows[-1].route
 
 
 _SEARCHED: dict[str, Callable[[Database, _Written, Progress], int]] = {
@@ -302,6 +336,6 @@ def _compact(database: Database) -> None:
     if database.is_sqlite:
         database.truncate_log()
         return
-    names = (table.name for table in tables.metadata.sorted_tables)
+    names = [*(table.name for table in tables.metadata.sorted_tables), tables.SEARCH]
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql(f"VACUUM {', '.join(names)}")

@@ -157,10 +157,7 @@ class Recoverer:
         is_silent = any(one.recovery_id != recovery.id for one in folders)
         if is_silent and waited < SILENT_AFTER:
             return
-        _give_back_claims(self._database)
-        if is_silent or (recovery.reason == RESTORED and not any(one.posts for one in folders)):
-            # What was due may have left, and nobody can tell: a person decides.
-            _add_held(self._database, recovery.id, held.hold_all_due(self._database, REASON))
+        # First, for it may have to be tried again: the rest is done once.
         try:
             fetched = self._fetch()
         except ProviderError as error:
@@ -168,6 +165,10 @@ class Recoverer:
                 logger.info("a recovery waits for AT's inbox", extra={"reason": error.reason})
                 return
             fetched = None
+        _give_back_claims(self._database)
+        if is_silent or (recovery.reason == RESTORED and not any(one.posts for one in folders)):
+            # What was due may have left, and nobody can tell: a person decides.
+            _add_held(self._database, recovery.id, held.hold_all_due(self._database, REASON))
         self._close(recovery.id, fetched)
 
     def _fetch(self) -> int:

@@ -16,7 +16,7 @@ from messaging.batches import refused_rows, upload_store
 from messaging.callbacks import received, replay
 from messaging.costs import budgets
 from messaging.forwarding import outbox
-from messaging.messages import idempotency, search, status_counts, status_events
+from messaging.messages import idempotency, lost_texts, search, status_counts, status_events
 from messaging.operations import erasure
 from messaging.reports import adoption, parked
 from messaging.sending import last_check, start_post
@@ -81,6 +81,7 @@ def _forget_old(database: Database, settings: Settings) -> int:
         idempotency.forget_old(connection, now)
         sessions.forget_old(connection, now)
         login_throttle.forget_old(connection, steady(connection, now))
+        lost_texts.forget_old(connection, now - timedelta(days=settings.witness_days))
         outbox.forget_old(connection, now, timedelta(days=settings.retention_days))
         connection.execute(
             delete(tables.heartbeats).where(

@@ -149,18 +149,22 @@ def find_unchanged(connection: Connection, asked_for: Sequence[Claim], now: date
 
 def _of_the_forgotten(connection: Connection, asked_for: Sequence[Claim]) -> set[int]:
     """Attempts to somebody whose opt-out stands as a hash, which no join finds."""
-    if not forgotten.has_any(connection):
-        return set()
-    return {
-        one.attempt_id
-        for one in asked_for
-        if ledger.suppressed(connection, list(one.recipients), one.sender_id)
-    }
+    hidden = forgotten.among(connection, [phone for one in asked_for for phone in one.recipients])
+    return {one.attempt_id for one in asked_for if not hidden.isdisjoint(one.recipients)}
 
 
 def _without_consent(connection: Connection, asked_for: Sequence[Claim]) -> set[int]:
     """Attempts to somebody who agreed at the claim and agrees no more."""
-    return {one.attempt_id for one in asked_for if _lacking(connection, one, list(one.recipients))}
+    by_sender: dict[str, list[Claim]] = {}
+    for one in asked_for:
+        if one.needs_consent:
+            by_sender.setdefault(sender_ids.sender_key(one.sender_id), []).append(one)
+    without: set[int] = set()
+    for sender, mine in by_sender.items():
+        phones = [phone for one in mine for phone in one.recipients]
+        agreed = consents.has_consent(connection, phones, sender)
+        without.update(one.attempt_id for one in mine if not agreed.issuperset(one.recipients))
+    return without
 
 
 def _lacking(connection: Connection, claim: Claim, phones: Sequence[str]) -> set[str]:

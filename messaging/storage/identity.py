@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, select
 
@@ -18,7 +18,7 @@ KEY_BYTES = 32
 # Of one number, or of one text, among those of a few weeks: 64 bits are enough, and a POST has 500 of them.
 DIGEST_BYTES = 8
 
-FIND = select(tables.database_identity.c.database_id, tables.database_identity.c.hash_key).where(
+_FIND = select(tables.database_identity.c.database_id, tables.database_identity.c.hash_key).where(
     tables.database_identity.c.id == ROW_ID
 )
 
@@ -43,11 +43,17 @@ class Identity(NamedTuple):
 
 def require_identity(connection: Connection, now: datetime) -> Identity:
     """In a write transaction: the first one makes it."""
-    found = connection.execute(FIND).one_or_none()
+    found = find_identity(connection)
     if found is None:
         insert_or_ignore(connection, tables.database_identity, _new_row(now))
-        found = connection.execute(FIND).one()
-    return Identity(found.database_id, bytes(found.hash_key))
+        found = find_identity(connection)
+    return cast(Identity, found)
+
+
+def find_identity(connection: Connection) -> Identity | None:
+    """None before the first heartbeat or claim."""
+    found = connection.execute(_FIND).one_or_none()
+    return None if found is None else Identity(found.database_id, bytes(found.hash_key))
 
 
 def _new_row(now: datetime) -> dict[str, Any]:

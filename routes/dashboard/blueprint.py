@@ -21,10 +21,15 @@ from werkzeug.wrappers import Response
 from messaging.access import operators, sessions
 from messaging.access.actor import Actor, acting
 from messaging.access.operators import ADMIN, VIEWER, Operator
+from messaging.operations.health import STORAGE_ERRORS
 from routes.dashboard.roles import NEEDED, PUBLIC, UPLOADS
+from routes.error_handlers import explain_outage, status_of
+from routes.open_mode import refuse_strangers
+from routes.scopes import READING
 from routes.service import current_service
 from routes.uploads import begin_upload
-from utils.errors import Busy, Forbidden, InvalidInput, NotFound, ServiceError, StorageUnavailable
+from utils.errors import AcceptanceUnknown, Forbidden, InvalidInput, ServiceError
+from utils.phone_numbers import read_query_phone
 from utils.secret_files import read_or_make
 from utils.settings import Settings
 
@@ -60,17 +65,17 @@ def require_operator() -> Response | None:
     endpoint = (request.endpoint or "").partition(".")[2]
     g.operator = find_operator()
     if g.operator is None and endpoint not in PUBLIC:
-        if request.method != "GET":
+        if request.method not in READING:
             raise CSRFError("the session has ended")
         return redirect(url_for("dashboard.show_login", next=request.full_path.rstrip("?")), 303)
     if g.operator is not None:
         acting.set(Actor(f"operator:{g.operator.name}", request.remote_addr))
-    needed = NEEDED.get(endpoint, VIEWER if request.method == "GET" else ADMIN)
+    needed = NEEDED.get(endpoint, VIEWER if request.method in READING else ADMIN)
     if endpoint not in PUBLIC and not g.operator.may(needed):
         raise Forbidden(f"This needs the role {needed}; yours is {g.operator.role}", code="missing_role")
     if endpoint in UPLOADS:
         begin_upload()
-    if request.method != "GET":
+    if request.method not in READING:
         csrf.protect()
     _refuse_nul()
     return None
@@ -91,7 +96,10 @@ def find_operator() -> Operator | None:
         with service.database.read() as connection:
             return operators.operator_of(connection, found[1])
     is_open = service.settings.is_offline and service.settings.dashboard_password is None
-    return ANYBODY if is_open and operators.is_nobody_set(service.database) else None
+    if not is_open or not operators.is_nobody_set(service.database):
+        return None
+    refuse_strangers("DASHBOARD_PASSWORD and operators")
+    return ANYBODY
 
 
 @dashboard_bp.app_context_processor
@@ -116,9 +124,29 @@ def show_stale_form(_error: CSRFError) -> tuple[str, int]:
 
 @dashboard_bp.errorhandler(ServiceError)
 def show_error(error: ServiceError) -> tuple[str, int]:
-    kinds = {Forbidden: 403, NotFound: 404, Busy: 503, StorageUnavailable: 503}
-    status = next((number for kind, number in kinds.items() if isinstance(error, kind)), 400)
-    return render_template("dashboard/error.html", sentence=error.message, status=status), status
+    status = status_of(error)
+    known = {"status": status, "is_open": isinstance(error, AcceptanceUnknown)}
+    return render_template("dashboard/error.html", sentence=error.message, **known), status
+
+
+def show_outage(error: Exception) -> tuple[str, int]:
+    return show_error(explain_outage(error))
+
+
+for _outage in STORAGE_ERRORS:
+    dashboard_bp.register_error_handler(_outage, show_outage)
+
+
+@dashboard_bp.after_request
+def name_origin(response: Response) -> Response:
+    """The site, and no path: over https a form counts only with a `Referer` of ours."""
+    response.headers["Referrer-Policy"] = "strict-origin"
+    return response
+
+
+def read_phone(phone: str) -> str:
+    """E.164. Raises InvalidPhone."""
+    return read_query_phone(phone, current_service().settings.default_region).e164
 
 
 def done(sentence: str, endpoint: str, **values: Any) -> Response:

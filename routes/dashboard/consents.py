@@ -6,10 +6,9 @@ from flask import render_template, request
 from werkzeug.wrappers import Response
 
 from messaging.consent import consents
-from routes.dashboard.blueprint import dashboard_bp, done
-from routes.service import current_database, current_service
+from routes.dashboard.blueprint import dashboard_bp, done, read_phone
+from routes.service import current_database
 from utils.errors import InvalidPhone
-from utils.phone_numbers import read_query_phone
 
 CALLERS = "Operators; a `sender` withdraws a consent, an `admin` writes one down."
 PAGE = 50
@@ -21,7 +20,7 @@ def show_consents() -> tuple[str, int]:
     """Who agreed, to what words, and how we know."""
     typed, in_force = request.args.get("phone", "").strip(), request.args.get("all") != "1"
     try:
-        phone, error = _e164(typed) if typed else None, None
+        phone, error = read_phone(typed) if typed else None, None
     except InvalidPhone as refused:
         phone, error = None, refused.message
     cursor = request.args.get("cursor")
@@ -33,7 +32,7 @@ def show_consents() -> tuple[str, int]:
 @dashboard_bp.post("/consents")
 def add_consent() -> Response:
     """Writes down that a number agreed."""
-    phone = _e164(request.form.get("phone", ""))
+    phone = read_phone(request.form.get("phone", ""))
     said = {name: _typed(name) for name in ("purpose", "wording", "wording_version", "evidence")}
     terms = consents.Terms(_typed("source") or OPERATOR, **said)
     consents.give(current_database(), phone, _typed("sender_id"), terms)
@@ -44,13 +43,9 @@ def add_consent() -> Response:
 def withdraw_consent(phone: str) -> Response:
     """Ends what a number agreed to."""
     terms = consents.Terms(_typed("source") or OPERATOR, evidence=_typed("evidence"))
-    answer = consents.withdraw(current_database(), _e164(phone), _typed("sender_id"), terms)
+    answer = consents.withdraw(current_database(), read_phone(phone), _typed("sender_id"), terms)
     return done(f"{answer['phone']}: {answer['withdrawn']} withdrawn.", "show_consents")
 
 
 def _typed(name: str) -> str | None:
     return request.form.get(name, "").strip().replace("\0", "\ufffd") or None
-
-
-def _e164(phone: str) -> str:
-    return read_query_phone(phone, current_service().settings.default_region).e164

@@ -9,10 +9,9 @@ from messaging.consent import views as opt_out_views
 from messaging.consent.views import LedgerFilters
 from messaging.conversations import inbound_views, threads, views
 from messaging.messages.views import MessageFilters, list_messages
-from routes.dashboard.blueprint import dashboard_bp, done
-from routes.service import current_database, current_service
+from routes.dashboard.blueprint import dashboard_bp, done, read_phone
+from routes.service import current_database
 from utils.errors import InvalidInput
-from utils.phone_numbers import read_query_phone
 
 CALLERS = "Operators with the role `sender` or more: numbers and words of people stand there."
 PAGE = 30
@@ -46,7 +45,7 @@ def reply(phone: str) -> Response | tuple[str, int]:
     """Answers, once: a second press of the button finds the first one's key."""
     text, key = request.form.get("text", ""), request.form.get("once") or None
     try:
-        threads.say(current_database(), _e164(phone), text, key)
+        threads.say(current_database(), read_phone(phone), text, key)
     except InvalidInput as error:
         return _conversation(phone, text=text, error=error.message), 400
     return done("Your answer is on its way.", "show_conversation", phone=phone)
@@ -55,14 +54,14 @@ def reply(phone: str) -> Response | tuple[str, int]:
 @dashboard_bp.post("/conversations/<phone>/read")
 def mark_read(phone: str) -> Response:
     """Marks a conversation as read."""
-    threads.mark_read(current_database(), _e164(phone))
+    threads.mark_read(current_database(), read_phone(phone))
     return done("Marked as read.", "show_conversations")
 
 
 @dashboard_bp.post("/conversations/<phone>/stop")
 def stop_texting(phone: str) -> Response:
     """Takes a text for the opt-out that a person reads in it."""
-    opt_out_views.stop(current_database(), _e164(phone), None, "read in a text", OPERATOR)
+    opt_out_views.stop(current_database(), read_phone(phone), None, "read in a text", OPERATOR)
     return done("This number is not texted any more.", "show_conversation", phone=phone)
 
 
@@ -76,7 +75,7 @@ def release_reply(id: int) -> Response:
 @dashboard_bp.get("/people/<phone>")
 def show_person(phone: str) -> str:
     """One number: everything that was sent, received and opted out."""
-    database, number = current_database(), _e164(phone)
+    database, number = current_database(), read_phone(phone)
     known = {
         "messages": list_messages(database, MessageFilters(to=number), limit=PAGE)["items"],
         "received": inbound_views.list_inbound(database, inbound_views.InboundFilters(number), limit=PAGE)[
@@ -87,18 +86,13 @@ def show_person(phone: str) -> str:
     return render_template("dashboard/person.html", phone=number, **known)
 
 
-def _e164(phone: str) -> str:
-    return read_query_phone(phone, current_service().settings.default_region).e164
-
-
 def _read(phone: str) -> dict[str, object]:
-    database, number = current_database(), _e164(phone)
+    database, number = current_database(), read_phone(phone)
     found = views.get_conversation(database, number, request.args.get("cursor"), PAGE)
-    blocks = opt_out_views.list_entries(database, LedgerFilters(phone=number, in_force=True), limit=1)[
-        "items"
-    ]
-    return {"phone": number, "conversation": found, "blocks": blocks}
+    return {"phone": number, "conversation": found}
 
 
 def _conversation(phone: str, **known: object) -> str:
-    return render_template("dashboard/conversation.html", **_read(phone), **known)
+    standing = LedgerFilters(phone=read_phone(phone), in_force=True)
+    blocks = opt_out_views.list_entries(current_database(), standing, limit=1)["items"]
+    return render_template("dashboard/conversation.html", **_read(phone), blocks=blocks, **known)

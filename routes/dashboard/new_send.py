@@ -53,7 +53,7 @@ def check_send() -> str | tuple[str, int]:
         earlier = upload.sent_before(service.database, form.asked.text, form.stream)
         found = quote.quote_file(service.settings, service.database, form.stream, *about)
     except InvalidInput as error:
-        return _page(request.form, error=error.message), 400
+        return _page(request.form, problem=error.message), 400
     return _page(request.form, quote=found, seconds=_seconds(found, form.asked.text), earlier=earlier)
 
 
@@ -67,7 +67,7 @@ def begin_send() -> Response | tuple[str, int]:
         about = form.asked, form.stream, form.once
         answer = upload.receive(settings, current_database(), *about, may_repeat=again)
     except (InvalidInput, AlreadySent) as error:
-        return _page(request.form, error=error.message), 400
+        return _page(request.form, problem=error.message), 400
     return done("It is taken in. This page follows it.", "show_send", id=answer.body["id"])
 
 

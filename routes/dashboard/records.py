@@ -15,11 +15,10 @@ from messaging.callbacks.views import list_callbacks, require_callback
 from messaging.consent import views as opt_out_views
 from messaging.consent.views import LedgerFilters
 from messaging.operations import doctor, held
-from routes.dashboard.blueprint import dashboard_bp, done
+from routes.dashboard.blueprint import dashboard_bp, done, read_phone
 from routes.expensive_calls import expensive_read
 from routes.service import current_database, current_service
 from utils.errors import InvalidPhone
-from utils.phone_numbers import read_query_phone
 
 CALLERS = (
     "Operators; an `approver` releases and cancels, an `admin` lifts opt-outs and applies callbacks again."
@@ -57,7 +56,7 @@ def show_opt_outs() -> tuple[str, int]:
     """Who may not be texted, and how we know."""
     typed, in_force = request.args.get("phone", "").strip(), request.args.get("all") != "1"
     try:
-        filters, error = LedgerFilters(phone=_e164(typed) if typed else None, in_force=in_force), None
+        filters, error = LedgerFilters(phone=read_phone(typed) if typed else None, in_force=in_force), None
     except InvalidPhone as refused:
         filters, error = LedgerFilters(in_force=in_force), refused.message
     found = opt_out_views.list_entries(current_database(), filters, request.args.get("cursor"), PAGE)
@@ -68,7 +67,7 @@ def show_opt_outs() -> tuple[str, int]:
 @dashboard_bp.post("/opt-outs")
 def add_opt_out() -> Response:
     """Stops texting a number."""
-    phone, reason = _e164(request.form.get("phone", "")), request.form.get("reason", "").strip() or None
+    phone, reason = read_phone(request.form.get("phone", "")), request.form.get("reason", "").strip() or None
     opt_out_views.stop(current_database(), phone, None, reason, OPERATOR)
     return done(f"{phone} is not texted any more.", "show_opt_outs")
 
@@ -77,7 +76,7 @@ def add_opt_out() -> Response:
 def lift_opt_out(phone: str) -> Response:
     """Texts a number again."""
     reason = request.form.get("reason", "").strip() or None
-    answer = opt_out_views.lift(current_database(), _e164(phone), None, reason, OPERATOR)
+    answer = opt_out_views.lift(current_database(), read_phone(phone), None, reason, OPERATOR)
     elsewhere = f" {answer['elsewhere']['advice']}" if answer["elsewhere"] else ""
     return done(f"{answer['phone']} may be texted again.{elsewhere}", "show_opt_outs")
 
@@ -112,7 +111,3 @@ def show_health() -> str:
 def _without_token(sentence: str) -> str:
     """Whoever knows the token of the callback URLs can speak as Africa's Talking: admins set it up there."""
     return sentence if g.operator.may(ADMIN) else _TOKEN.sub("token=…", sentence)
-
-
-def _e164(phone: str) -> str:
-    return read_query_phone(phone, current_service().settings.default_region).e164

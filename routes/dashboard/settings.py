@@ -27,12 +27,9 @@ def show_settings() -> str:
 @dashboard_bp.post("/settings/password")
 def change_password() -> Response:
     """Changes the own password; all other sessions end."""
-    old, new, first = (
-        request.form.get("old_password", ""),
-        typed_twice(),
-        current_service().settings.dashboard_password,
-    )
-    operators.change_password(current_database(), g.operator, old, new, first)
+    passwords = request.form.get("old_password", ""), typed_twice()
+    first = current_service().settings.dashboard_password
+    operators.change_password(current_database(), g.operator, *passwords, first, request.remote_addr)
     begin_session(g.operator.name)
     return done("Your password is changed, and every other session has ended.", "show_settings")
 

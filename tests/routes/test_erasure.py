@@ -8,16 +8,18 @@ from urllib.parse import quote_plus
 
 import pytest
 from flask_openapi.openapi import OpenAPI
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, event, insert, select, update
 
 from messaging.batches.importer import import_next
 from messaging.consent import consents, ledger
 from messaging.consent.views import LedgerFilters, lift, list_entries, stop
 from messaging.conversations.inbound_views import release
 from messaging.forwarding.events import FORWARDS
+from messaging.messages import search
 from messaging.messages.held import NotHeld
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.operations import erasure
+from messaging.operations import forget as forgetting
 from messaging.operations.audit import audit
 from messaging.operations.forget import forget
 from messaging.sending import claim, last_check, start_post
@@ -321,3 +323,60 @@ def test_a_start_of_who_was_forgotten_is_told_with_the_number(database: Database
         body = connection.execute(select(tables.forward_events.c.body)).scalar_one()
         connection.info.pop(FORWARDS)
     assert ALICE in body
+
+
+def test_the_words_of_who_was_forgotten_are_found_no_more(history: Caller, database: Database) -> None:
+    with database.write() as connection:
+        connection.execute(update(tables.messages).values(created_at=database.now(connection) - DAYS))
+    search.index_new(database)
+    assert {one["to"] for one in history.messages(text="result")} == {ALICE, BEN}
+    asked: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    forget(database, ALICE)
+    assert {one["to"] for one in history.messages(text="result")} == {BEN}
+    if not database.is_sqlite:
+        # A dead row holds its words until then.
+        (vacuum,) = [one for one in asked if one.startswith("VACUUM")]
+        assert tables.SEARCH in vacuum
+
+
+def test_while_a_text_is_being_sent_nothing_at_all_is_changed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "CHUNK", 2)
+    with database.write() as connection:
+        ids = enqueue(database, connection, [NewMessage(ALICE, SECRET) for _ in range(5)])
+        leaving = update(tables.messages).where(tables.messages.c.id == ids[-1])
+        connection.execute(leaving.values(status="sending"))
+    with pytest.raises(Conflict, match="just being sent"):
+        forget(database, ALICE)
+    with database.read() as connection:
+        rows = connection.execute(select(tables.messages).order_by(tables.messages.c.id)).all()
+    assert [(row.recipient, row.status) for row in rows] == [(ALICE, "queued")] * 4 + [(ALICE, "sending")]
+
+
+def test_the_end_of_one_file_and_the_beginning_of_the_next_are_no_number(database: Database) -> None:
+    with database.write() as connection:
+        now = database.now(connection)
+        for upload, content in (("u1", b"phone\n+25471"), ("u2", b"1000701\n")):
+            row = {"upload_id": upload, "position": 0, "content": content, "stored_at": now}
+            connection.execute(insert(tables.upload_pieces).values(**row))
+    assert forget(database, ALICE) == {}
+
+
+def test_answers_are_looked_through_window_by_window(
+    history: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("j", "l", "m"):
+        history.post("/v1/messages", {"to": [ALICE, BEN], "text": "Hi"}, {"Idempotency-Key": key})
+    monkeypatch.setattr(forgetting, "CHUNK", 2)
+    assert forget(database, ALICE)["answers_of_calls"] == 4
+    require_gone(database, ALICE)
+
+
+def test_a_person_is_forgotten_before_anything_was_ever_sent(database: Database) -> None:
+    stop(database, ALICE, None, None, "api")
+    forget(database, ALICE)
+    assert ALICE not in contents(database)
+    with database.read() as connection:
+        assert ledger.suppressed(connection, [ALICE, BEN], None) == {ALICE}

@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from messaging.storage.database import Database
@@ -61,3 +62,11 @@ def has_postgresql() -> bool:
 def _on_server(statement: str, name: str) -> None:
     with psycopg.connect(SERVER_URL, autocommit=True, connect_timeout=5) as connection:
         connection.execute(sql.SQL(statement).format(sql.Identifier(name)))
+
+
+def is_anybody_blocked(database: Database) -> bool:
+    """On PostgreSQL: whether a transaction of this database waits for another."""
+    here = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+    blocked = f"{here} AND cardinality(pg_blocking_pids(pid)) > 0"
+    with database.read() as connection:
+        return connection.execute(text(blocked)).first() is not None

@@ -31,6 +31,22 @@ def test_an_hour_that_a_change_of_clocks_leaves_out_is_refused() -> None:
         read_local_time("2026-04-24T00:30", CAIRO)
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "0001-01-01T00:00",
+        "9999-12-31T23:59",
+        "0001-01-01T00:00Z",
+        "9999-12-31T23:59:59Z",
+        "9999-12-31T23:59-05:00",
+    ],
+)
+@pytest.mark.parametrize("zone", [NAIROBI, ZoneInfo("America/Lima"), ZoneInfo("UTC")])
+def test_the_ends_of_the_calendar_are_refused(typed: str, zone: ZoneInfo) -> None:
+    with pytest.raises(InvalidInput, match="too far away"):
+        read_local_time(typed, zone)
+
+
 def test_a_time_is_shown_with_its_zone_and_anything_else_as_it_is() -> None:
     assert show_local_time("2026-11-24T08:00:00.000Z", NAIROBI) == "2026-11-24 11:00:00 Africa/Nairobi"
     for other in ("delivered", "2026-11-24", "meet at 2026-11-24T08:00:00Z", ""):

@@ -13,6 +13,7 @@ from messaging import statuses
 from messaging.batches import control, importer
 from messaging.costs import budgets
 from messaging.messages import lost_texts, status_counts, unknown_outcomes
+from messaging.operations import forget
 from messaging.operations.held import TOO_MANY_REPLIES
 from messaging.storage import tables
 from utils import reasons
@@ -30,7 +31,7 @@ NAMED = {
     *REPORT_REASONS.values(),
     *(status_counts.AFTER + one for one in ("failed", "expired", "no_report", "unknown")),
     *(unknown_outcomes.RESENT, unknown_outcomes.CLOSED, lost_texts.REASON, TOO_MANY_REPLIES),
-    *(budgets.MAX_COST, budgets.OTHER_CURRENCY, control.BY_HAND),
+    *(budgets.MAX_COST, budgets.OTHER_CURRENCY, control.BY_HAND, forget.REASON),
     *(reasons.OPTED_OUT, reasons.TOO_LATE, reasons.DO_NOT_DISTURB),
     *(importer.INTERRUPTED, importer.TOO_MANY_REFUSED, tables.READ_BY_COMMAND),
 }

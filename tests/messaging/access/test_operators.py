@@ -4,7 +4,7 @@ import threading
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import update
 
 from messaging.access import actions, login_throttle, operators, sessions
 from messaging.access.actor import Actor, acting
@@ -12,6 +12,7 @@ from messaging.access.login_throttle import FREE_TRIES, TooManyTries
 from messaging.access.operators import LinkRefused, Operator
 from messaging.storage import tables
 from messaging.storage.database import Database
+from tests.support.databases import is_anybody_blocked
 from tests.support.stack import eventually
 from utils.errors import Conflict, InvalidInput, NotFound
 
@@ -143,6 +144,63 @@ def test_a_new_password_ends_the_sessions_of_the_old_one(database: Database) -> 
     assert sessions.find(database, token) is None
 
 
+def test_a_present_password_is_guessed_no_more_often_than_at_the_login(database: Database) -> None:
+    ann = added(database)
+    for _ in range(FREE_TRIES):
+        with pytest.raises(InvalidInput, match="not your present password"):
+            operators.change_password(database, ann, "wrong", "another password", FIRST, HERE)
+    with pytest.raises(TooManyTries):
+        operators.change_password(database, ann, PASSWORD, "another password", FIRST, "198.51.100.1")
+    with pytest.raises(TooManyTries):
+        log_in(database, "ann", PASSWORD)
+
+
+@pytest.mark.parametrize("what", ["disabled", "given another one"])
+def test_who_meanwhile_is_disabled_or_has_another_password_changes_none(
+    database: Database, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    ann = added(database)
+    link = operators.new_link(database, "ann")
+    compare = operators.is_password
+
+    def compare_and_then(*given: str | None) -> bool:
+        is_right = compare(*given)  # type: ignore[arg-type]
+        if what == "disabled":
+            operators.disable(database, "ann")
+        else:
+            operators.use_link(database, link, "a third password")
+        return is_right
+
+    monkeypatch.setattr(operators, "is_password", compare_and_then)
+    with pytest.raises(Conflict, match="changed meanwhile"):
+        operators.change_password(database, ann, PASSWORD, "another password", FIRST)
+    monkeypatch.undo()
+    with pytest.raises(InvalidInput):
+        log_in(database, "ann", "another password")
+
+
+@pytest.mark.parametrize("name", ["ann", "admin"])
+def test_of_two_who_change_one_password_at_once_one_does(database: Database, name: str) -> None:
+    """`admin` has no row before, so there is none to lock."""
+    who = added(database) if name == "ann" else Operator("admin", "admin")
+    old = PASSWORD if name == "ann" else FIRST
+    outcome: list[str] = []
+
+    def change(new: str) -> None:
+        try:
+            operators.change_password(database, who, old, new, FIRST)
+            outcome.append("changed")
+        except (Conflict, InvalidInput):
+            outcome.append("refused")
+
+    changing = [threading.Thread(target=change, args=(f"another password {number}",)) for number in range(2)]
+    for one in changing:
+        one.start()
+    for one in changing:
+        one.join()
+    assert sorted(outcome) == ["changed", "refused"]
+
+
 def test_a_session_ends_by_itself_when_nobody_uses_it_or_when_it_is_a_week_old(database: Database) -> None:
     idle, old, used = (sessions.begin(database, name, HERE, "Firefox") for name in ("ann", "ben", "cy"))
     with database.write() as connection:
@@ -240,10 +298,3 @@ def test_a_link_that_is_used_while_its_person_is_disabled_lets_nobody_in(databas
     user.join()
     assert outcome == ["refused"]
     assert operators.list_operators(database)[0]["state"] == "disabled"
-
-
-def is_anybody_blocked(database: Database) -> bool:
-    here = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
-    blocked = f"{here} AND cardinality(pg_blocking_pids(pid)) > 0"
-    with database.read() as connection:
-        return connection.execute(text(blocked)).first() is not None

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from messaging.batches import control, import_pace, importer, progress, rows, upload_store
 from messaging.batches import quote as quotes
 from messaging.batches.importer import IMPORTER_LOST_AFTER, import_next
-from messaging.batches.upload import BatchRequest, receive
+from messaging.batches.upload import AlreadySent, BatchRequest, receive
 from messaging.consent import ledger
 from messaging.operations import sweep
 from messaging.operations.audit import audit
@@ -486,3 +486,15 @@ def test_the_planner_learns_of_a_table_that_grows(database: Database, settings: 
     with database.read() as connection:
         known = connection.execute(text("SELECT reltuples FROM pg_class WHERE relname = 'messages'"))
         assert known.scalar_one() >= 2000
+
+
+def test_a_file_that_was_sent_today_is_refused_before_it_is_stored(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = BatchRequest("Hello")
+    first = receive(settings, database, asked, io.BytesIO(content(3)), "a key", may_repeat=False)
+    monkeypatch.setattr(upload_store, "store", lambda *_: pytest.fail("it is stored"))
+    with pytest.raises(AlreadySent):
+        receive(settings, database, asked, io.BytesIO(content(3)), "another key", may_repeat=False)
+    again = receive(settings, database, asked, io.BytesIO(content(3)), "a key", may_repeat=False)
+    assert (again.is_replay, again.body) == (True, first.body)

@@ -3,7 +3,9 @@ from __future__ import annotations
 import threading
 from decimal import Decimal
 
-from messaging.costs.balance import Balance
+import pytest
+
+from messaging.costs.balance import DEADLINE_SECONDS, Balance
 from utils.errors import ProviderUnreachable
 from utils.money import Money
 
@@ -45,3 +47,44 @@ def test_after_no_answer_the_next_pages_do_not_ask() -> None:
     balance = Balance(account)
     assert [balance.glance(), balance.glance()] == [None, None]
     assert account.asked == 1
+
+
+def test_who_waits_for_a_question_that_fails_shares_its_failure() -> None:
+    account = Account(answers=False)
+    balance = Balance(account)
+    failures: list[ProviderUnreachable] = []
+
+    def read() -> None:
+        with pytest.raises(ProviderUnreachable) as failed:
+            balance.read()
+        failures.append(failed.value)
+
+    readers = [threading.Thread(target=read) for _ in range(5)]
+    for one in readers:
+        one.start()
+    assert account.is_asked.wait(10)
+    account.may_answer.set()
+    for one in readers:
+        one.join()
+    assert (len(failures), account.asked) == (5, 1)
+
+
+def test_a_failure_is_kept_for_as_long_as_a_question_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    account = Account(answers=False)
+    account.may_answer.set()
+    balance = Balance(account)
+    with pytest.raises(ProviderUnreachable):
+        balance.read()
+    account.answers = True
+    now += DEADLINE_SECONDS - 1
+    with pytest.raises(ProviderUnreachable):
+        balance.read()
+    now += 2
+    # A page waits longer before it holds up a thread again.
+    assert balance.glance() is None
+    assert account.asked == 1
+    assert balance.read()["balance"]["currency"] == "KES"
+    assert balance.glance() is not None
+    assert account.asked == 2

@@ -189,3 +189,19 @@ def test_all_that_is_due_is_held_in_steps_and_what_is_due_later_is_not(
     assert delivery.statuses_of(database) == ["held", "held", "queued", "held", "held", "held"]
     assert {row.source for row in delivery.every(database, tables.message_events)} == {"recovery"}
     assert held.hold_all_due(database, WHY) == 0
+
+
+def test_what_was_sent_long_ago_is_not_looked_through_for_what_is_due(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held, "CHUNK", 2)
+    ids = delivery.queue(database, *delivery.phones(9))
+    for one in ids[:7]:
+        delivery.change(database, tables.messages, one, status="delivered")
+    looked: list[int] = []
+    hold_due = held.hold_due
+    monkeypatch.setattr(
+        held, "hold_due", lambda *given, **named: looked.append(given[3]) or hold_due(*given, **named)
+    )
+    assert held.hold_all_due(database, WHY) == 2
+    assert looked == [ids[6]]

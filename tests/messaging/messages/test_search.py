@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from sqlalchemy import text, update
 
@@ -11,7 +13,9 @@ from messaging.operations import sweep
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.support import delivery
+from tests.support.databases import is_anybody_blocked
 from tests.support.delivery import Clock
+from tests.support.stack import eventually
 from utils.errors import InvalidInput
 from utils.settings import Settings
 
@@ -146,3 +150,35 @@ def test_what_is_removed_twice_harms_no_other(texts: Database) -> None:
     if texts.is_sqlite:
         with texts.write() as connection:
             connection.execute(text("INSERT INTO message_search (message_search) VALUES ('integrity-check')"))
+
+
+def test_all_texts_may_be_removed_twice(texts: Database, clock: Clock) -> None:
+    """SQLite's index counts its texts: what is taken out of it twice makes it unusable."""
+    everything = range(1, len(TEXTS) + 1)
+    for _ in range(3):
+        erase(texts, *everything)
+    delivery.queue(texts, delivery.phone(9), text="Opens at noon again")
+    clock.step(minutes=2)
+    assert search.index_new(texts) == 1
+    search.purge(texts)
+    assert found(texts, "noon") == [len(TEXTS) + 1]
+
+
+def test_a_text_that_is_erased_while_it_is_taken_up_is_not_found(database: Database, clock: Clock) -> None:
+    """Whoever takes up words has read them before they are blank, and writes them down after they were removed."""
+    (message_id,) = delivery.queue(database, delivery.phone(1), text="secret")
+    clock.step(minutes=2)
+    took_up: list[int] = []
+    with database.write() as connection:
+        search.remove(connection, [message_id])
+        taking_up = threading.Thread(target=lambda: took_up.append(search.index_new(database)))
+        taking_up.start()
+        # SQLite has one writer: there the other waits for this one in any case.
+        if not database.is_sqlite:
+            eventually(lambda: took_up or is_anybody_blocked(database), "it waits, or has taken it up")
+        connection.execute(update(tables.messages).values(text="", recipient=""))
+    taking_up.join()
+    with database.read() as connection:
+        mine = text("SELECT count(*) FROM message_search WHERE message_search MATCH 'secret'")
+        words = text("SELECT count(*) FROM message_search WHERE words @@ to_tsquery('simple', 'secret')")
+        assert connection.execute(mine if database.is_sqlite else words).scalar() == 0

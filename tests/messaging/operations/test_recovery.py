@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import Connection, insert, update
 
 from messaging.batches import importer, upload
-from messaging.conversations import handler_runner
+from messaging.conversations import handler_runner, inbound_views, threads
 from messaging.messages import accept
 from messaging.messages.accept import SendRequest
 from messaging.messages.idempotency import SentBeforeRestore
@@ -608,6 +608,56 @@ def answer_all(machine: Machine) -> None:
         handler_runner.answer(machine.settings, machine.database, job)
 
 
+def test_what_a_person_answered_before_the_restore_is_not_sent_again_when_it_is_written_again(
+    database: Database, fake_at: FakeProvider, machine: Machine
+) -> None:
+    machine.settings = machine.settings.model_copy(update={"reply_template": ""})
+    hear(machine, "When do you open?")
+    before = Snapshot(database)
+    threads.say(database, phone(1), "At eight", "the key of a form")
+    assert machine.send() == 1
+    restored(machine, before)
+    again = threads.say(machine.database, phone(1), "At eight", "the key of another form").body
+    assert again["status"] == "unknown"
+    assert machine.send() == 0
+    assert statuses_of(machine.database) == ["unknown"]
+    # It stood for one text: what is said from now on is new.
+    for words in ("At eight", "At nine"):
+        assert threads.say(machine.database, phone(1), words).body["status"] == "queued"
+    assert machine.send() == 2
+    assert audit.audit(machine.database).problems == []
+
+
+def test_a_lost_row_of_a_file_is_no_answer_of_a_person(
+    database: Database, fake_at: FakeProvider, machine: Machine, tmp_path: Path
+) -> None:
+    machine.settings = machine.settings.model_copy(update={"reply_template": ""})
+    hear(machine, "Hello?")
+    batch_id = upload_file(machine, tmp_path, [phone(1)])
+    before = Snapshot(database)
+    import_all(machine)
+    assert machine.send() == 1
+    restored(machine, before)
+    assert threads.say(machine.database, phone(1), "Hello").body["status"] == "queued"
+    assert [row.batch_id for row in every(machine.database, tables.lost_texts)] == [batch_id]
+
+
+def test_during_a_recovery_a_held_reply_is_not_released(database: Database, machine: Machine) -> None:
+    hear(machine, "Hello?")
+    in_write(database, hold_the_reply)
+    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.RESTORED, now))
+    (before,) = every(database, tables.inbound_messages)
+    with pytest.raises(Recovering):
+        inbound_views.release(database, before.id)
+    assert every(database, tables.inbound_messages) == [before]
+
+
+def hold_the_reply(connection: Connection, _now: datetime) -> None:
+    connection.execute(
+        update(tables.inbound_messages).values(reply_outcome="held", held_texts='["At eight"]')
+    )
+
+
 def test_a_stop_of_the_gap_is_fetched_before_anything_is_sent_and_gets_no_reply(
     database: Database, fake_at: FakeProvider, machine: Machine
 ) -> None:
@@ -650,6 +700,41 @@ def test_an_inbox_that_cannot_be_read_is_waited_for_and_then_done_without(
     assert not recoverer.step()
     (found,) = every(database, tables.recoveries)
     assert (found.fetched, found.closed_at is None) == (None, False)
+
+
+def test_while_the_inbox_cannot_be_read_what_is_due_is_looked_through_once(
+    database: Database, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue(database, *phones(3))
+    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.RESTORED, now))
+    clock = Clock(machine.database)
+    looked: list[int] = []
+    hold_all_due = recovery.held.hold_all_due
+    monkeypatch.setattr(
+        recovery.held, "hold_all_due", lambda *given: looked.append(hold_all_due(*given)) or looked[-1]
+    )
+    recoverer = Recoverer(machine.settings, machine.database, NoInbox())
+    for _ in range(3):
+        assert recoverer.step()
+    clock.step(minutes=2)
+    assert recoverer.step()
+    assert not recoverer.step()
+    assert looked == [3]
+    assert [row.held for row in every(database, tables.recoveries)] == [3]
+
+
+def test_lost_texts_are_forgotten_when_the_witness_would_be(
+    database: Database, fake_at: FakeProvider, machine: Machine
+) -> None:
+    before = Snapshot(database)
+    queue(database, phone(1))
+    assert machine.send() == 1
+    restored(machine, before)
+    clock = Clock(machine.database)
+    for days, left in ((machine.settings.witness_days - 1, 1), (2, 0)):
+        clock.step(days=days)
+        sweep.sweep(machine.database, machine.settings)
+        assert count(machine.database, tables.lost_texts) == left
 
 
 def register_other(database: Database) -> str:

@@ -11,6 +11,7 @@ from messaging.batches.quote import quote_messages
 from messaging.consent import consents
 from messaging.consent.consents import ConsentRule, Terms
 from messaging.conversations import threads
+from messaging.sending import last_check
 from messaging.sending.claim import Claim, ClaimLimits
 from messaging.sending.last_check import Released
 from messaging.sending.triggers import TriggerSender
@@ -225,3 +226,18 @@ def test_what_a_person_types_in_a_conversation_is_no_automatic_answer(database: 
     queue(database, phone(1), sender_id="ACME", origin=threads.ORIGIN)
     assert claim(database, FOR_ACME) == []
     assert message_to(database, phone(1)).reason == "no_consent"
+
+
+def test_consent_is_asked_once_for_all_posts_of_a_sender(database: Database) -> None:
+    agree(database, *phones(3))
+    for number in phones(3):
+        queue(database, number, sender_id="ACME", text=f"for {number}")
+    claims = claim(database, FOR_ACME)
+    assert len(claims) == 3
+    withdraw(database, phone(2))
+    asked: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    with database.write() as connection:
+        unchanged = last_check.find_unchanged(connection, claims, database.now(connection))
+    assert unchanged == {one.attempt_id for one in claims if phone(2) not in one.recipients}
+    assert len([one for one in asked if "consents_in_force" in one]) == 1

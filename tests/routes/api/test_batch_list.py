@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from messaging.batches import progress
 from messaging.storage import tables
@@ -47,6 +48,17 @@ def test_behind_a_million_messages_nothing_is_counted(
     assert newest["counts"] == {"queued": 2}
     assert (older["counts"], older["progress"], older["parts"]) == (None, None, None)
     assert older["total"] == 2
+
+
+def test_of_one_that_is_still_being_read_no_row_is_counted(caller: Caller, database: Database) -> None:
+    batch = delivery.queue_batch(database, delivery.phones(3))
+    delivery.change(database, tables.batches, batch, status="receiving", total=3)
+    asked: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    with database.read():
+        found = progress.list_batches(database)["items"]
+    assert (found[0]["counts"], found[0]["progress"], found[0]["parts"]) == ({"queued": 3}, 0.0, 0)
+    assert not any("sum(" in one for one in asked)
 
 
 def test_a_bad_cursor_is_refused(caller: Caller) -> None:

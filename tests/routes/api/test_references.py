@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flask_openapi.openapi import OpenAPI
 
+from messaging import statuses
 from messaging.messages import unknown_outcomes
 from messaging.sending.record import record_failure
 from messaging.storage import tables
@@ -117,6 +118,19 @@ def test_downloads_have_line_reasons_and_the_files_own_columns(
     )
     assert row["explanation"].startswith("The network could not reach the phone")
     assert row["remedy"].startswith("Try again later")
+
+
+def test_what_may_have_arrived_or_may_yet_arrive_is_not_told_as_undelivered(
+    app: OpenAPI, caller: Caller, database: Database, settings: Settings
+) -> None:
+    people = [f"+2547110001{number:02}" for number in range(len(statuses.ALL))]
+    upload(app, "\n".join(["phone", *people]), text="Hello")
+    import_all(database, settings)
+    for message_id, status in enumerate(statuses.ALL, start=1):
+        delivery.change(database, tables.messages, message_id, status=status)
+    rows = rows_of(caller.get("/v1/batches/1/undelivered.csv"))
+    settled = {"failed", "expired", "rejected", "blocked", "cancelled", "no_report"}
+    assert {row["status"] for row in rows} == settled
 
 
 def test_a_file_of_numbers_alone_is_not_kept_twice(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from flask.testing import FlaskClient
 from flask_openapi.openapi import OpenAPI
 from playwright.sync_api import Browser, Page, sync_playwright
+from sqlalchemy.exc import OperationalError
 
 from messaging.access import keys, operators, sessions
 from messaging.consent import consents
@@ -19,6 +21,7 @@ from routes.expensive_calls import SLOTS
 from tests.routes.conftest import MakeApp
 from tests.routes.test_guards import calls, example_path
 from tests.support.web import Caller
+from utils.errors import AcceptanceUnknown, Recovering
 
 PASSWORD = "correct horse battery"
 FIRST = "the-password-of-the-settings"
@@ -369,3 +372,114 @@ def test_a_consent_is_written_down_found_and_withdrawn_on_its_page(
     assert answer.status_code == 303
     assert consents.list_consents(database, in_force=True)["items"] == []
     assert "withdrew" in visitor.client.get("/consents?all=1").text
+
+
+def test_behind_an_https_proxy_the_forms_of_the_pages_count_and_those_of_others_do_not(
+    make_app: MakeApp, database: Database
+) -> None:
+    """There a form needs a `Referer` of ours: what the page allows the browser to say decides."""
+    proxy = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.9"}
+    settings = {"public_url": "https://sms.example.org", "trusted_proxies": ("127.0.0.0/8",)}
+    client = make_app(dashboard_password=FIRST, secret_key="a-key", **settings).test_client()
+    about = {"base_url": "https://sms.example.org", "headers": proxy}
+    shown = client.get("/login", **about)  # type: ignore[arg-type]
+    assert shown.headers["Referrer-Policy"] == "strict-origin"
+    token = TOKEN.search(shown.text)
+    assert token is not None
+    typed = {"csrf_token": token[1], "name": "admin", "password": FIRST}
+    for referrer, status in ((None, 400), ("https://evil.example/", 400), ("https://sms.example.org/", 303)):
+        said = proxy | ({"Referer": referrer} if referrer else {})
+        answer = client.post("/login", base_url="https://sms.example.org", data=typed, headers=said)
+        assert answer.status_code == status, referrer
+
+
+def test_what_is_no_page_names_no_referrer(visitor: Visitor) -> None:
+    for path in ("/healthz", "/v1/messages", "/docs"):
+        assert visitor.client.get(path).headers["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize(
+    ("headers", "peer"),
+    [
+        ({}, "192.0.2.7"),
+        ({"Host": "evil.example"}, "127.0.0.1"),
+        ({"Sec-Fetch-Site": "cross-site"}, "127.0.0.1"),
+        ({"X-Forwarded-For": "127.0.0.1"}, "127.0.0.1"),
+    ],
+)
+def test_pages_that_nobody_guards_are_for_this_machine_alone_with_keys_too(
+    make_app: MakeApp, headers: dict[str, str], peer: str
+) -> None:
+    client = make_app(at_username=None, at_api_key=None).test_client()
+    about = {"headers": {"Host": "127.0.0.1:8000"} | headers, "environ_base": {"REMOTE_ADDR": peer}}
+    for path in ("/", "/settings/keys", "/login"):
+        refused = client.get(path, **about)  # type: ignore[arg-type]
+        assert refused.status_code == 403
+        assert "DASHBOARD_PASSWORD and operators" in refused.text
+    assert client.post("/settings/keys", **about).status_code == 403  # type: ignore[arg-type]
+    assert client.get("/settings/keys", headers={"Host": "127.0.0.1:8000"}).status_code == 200
+
+
+def test_a_head_of_a_page_is_no_form(app: OpenAPI, visitor: Visitor, database: Database) -> None:
+    led = visitor.client.head("/settings")
+    assert (led.status_code, led.headers["Location"]) == (303, "/login?next=/settings")
+    add(database, "ann", "viewer")
+    visitor.log_in("ann", PASSWORD)
+    assert visitor.client.head("/").status_code == 200
+    assert visitor.client.head("/settings/keys").status_code == 403
+
+
+def test_errors_of_pages_keep_their_status(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    visitor.log_in("admin", FIRST)
+    visitor.post("/settings/operators", name="ann", role="sender")
+    taken = visitor.post("/settings/operators", name="ann", role="sender")
+    assert (taken.status_code, "There is an operator" in taken.text) == (409, True)
+    raised = [
+        (Recovering(), 503, "Nothing was changed"),
+        (AcceptanceUnknown(), 503, "may have been done"),
+        (OperationalError("SELECT 1", {}, Exception("away")), 503, "The database cannot be used now"),
+    ]
+    for error, status, words in raised:
+
+        def fail(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(operators, "add", fail)
+        answer = visitor.post("/settings/operators", name="ben", role="sender")
+        assert (answer.status_code, words in answer.text) == (status, True), answer.text
+        assert "Idempotency-Key" not in answer.text
+        assert ("Nothing was changed" in answer.text) is not isinstance(error, AcceptanceUnknown)
+
+
+@pytest.mark.parametrize("far", ["0001-01-01", "9999-12-31"])
+def test_a_time_at_the_ends_of_the_calendar_is_a_page_with_a_sentence(
+    app: OpenAPI, visitor: Visitor, far: str
+) -> None:
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    visitor.log_in("admin", FIRST)
+    made = visitor.post("/settings/keys", name="billing", scope="send", expires=far)
+    assert (made.status_code, "too far away" in made.text) == (400, True)
+    typed = {"numbers": "+254711000001", "text": "Hello", "send_at": f"{far}T00:00"}
+    checked = visitor.post("/sends/new", "/sends/check", **typed)
+    assert (checked.status_code, "too far away" in checked.text) == (400, True)
+
+
+def test_a_mistake_is_said_once(visitor: Visitor) -> None:
+    visitor.log_in("admin", FIRST)
+    assert visitor.client.get("/consents?phone=nonsense").text.count('role="alert"') == 1
+    assert visitor.post("/sends/new", "/sends/check", text="Hello").text.count('role="alert"') == 1
+
+
+def test_older_texts_stay_where_they_are_while_new_ones_come(visitor: Visitor, caller: Caller) -> None:
+    """What is polled is the latest page: it took the place of the older one that somebody was reading."""
+    for number in range(31):
+        said = {"from": "+254711000001", "to": "20880", "text": f"Text {number}", "id": f"in-{number}"}
+        assert caller.callback("/sms/twoway", said).status_code == 200
+    visitor.log_in("admin", FIRST)
+    latest = visitor.client.get("/conversations/+254711000001").text
+    older = re.search(r'href="([^"]+)">Older texts', latest)
+    assert older is not None
+    assert "data-poll" in latest
+    shown = visitor.client.get(html.unescape(older[1])).text
+    assert "Text 0<" in shown
+    assert "data-poll" not in shown
