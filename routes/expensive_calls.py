@@ -16,6 +16,7 @@ from typing import Any
 from flask import Flask, Response, current_app, request
 
 from messaging.storage.read_limits import limited_reads
+from routes.uploads import limit_silence
 from utils.errors import Busy
 
 SLOTS = "sms_expensive_slots"
@@ -34,11 +35,14 @@ def expensive_read() -> Iterator[None]:
         yield
 
 
-def expensive_download(start: Callable[[], Iterator[str]]) -> Response:
-    """Streams what `start` returns and keeps the slot until the end, or until the caller leaves. Raises Busy.
+def expensive_download(start: Callable[[], Iterator[str]], name: str) -> Response:
+    """Streams what `start` returns, as the file `name`, and keeps the slot until the end, or until the caller leaves.
+
+    Raises Busy.
 
     Each window of rows is a short read of its own, so no read limit is needed beside the slot.
     """
+    limit_silence()
     slot = _slot()
     try:
         lines = start()
@@ -46,6 +50,7 @@ def expensive_download(start: Callable[[], Iterator[str]]) -> Response:
         slot.close()
         raise
     answer = Response(_then_close(lines, slot), mimetype="text/csv")
+    answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     # A HEAD request never starts the lines.
     answer.call_on_close(slot.close)
     return answer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from routes.scopes import scope_of
 from routes.service import current_service
 from utils.errors import Busy, Forbidden, InvalidInput, Unauthorised
 from utils.settings import Settings
+from utils.tokens import digest_of
 
 KEY_RING = "sms_key_ring"
 TRIGGER_SLOTS = "sms_trigger_slots"
@@ -136,9 +136,5 @@ def _has_token(given: str | None, settings: Settings) -> bool:
 
 def _is_one_of(given: str, valid: tuple[str, ...]) -> bool:
     """All are compared, always: neither the time nor a length tells which one was near."""
-    digest = _digest(given)
-    return sum([hmac.compare_digest(digest, _digest(one)) for one in valid]) > 0
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    digest = digest_of(given)
+    return sum([hmac.compare_digest(digest, digest_of(one)) for one in valid]) > 0

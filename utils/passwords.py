@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from functools import cache
 
 from werkzeug.security import check_password_hash, generate_password_hash
 
@@ -10,8 +11,8 @@ from utils.errors import InvalidInput
 
 SHORTEST = 12
 LONGEST = 200
-# Of a password that nobody has: an unknown name takes as long as a known one.
-_NOBODYS = generate_password_hash("nobody", "scrypt:32768:8:1", 16)
+METHOD = "scrypt:32768:8:1"
+SALT_CHARACTERS = 16
 
 
 def hash_password(password: str) -> str:
@@ -22,11 +23,17 @@ def hash_password(password: str) -> str:
             code="invalid_password",
             field="password",
         )
-    return generate_password_hash(password, "scrypt:32768:8:1", 16)
+    return generate_password_hash(password, METHOD, SALT_CHARACTERS)
 
 
 def is_password(password: str, hashed: str | None) -> bool:
-    return check_password_hash(hashed or _NOBODYS, password[:LONGEST]) and hashed is not None
+    return check_password_hash(hashed or _nobodys(), password[:LONGEST]) and hashed is not None
+
+
+@cache
+def _nobodys() -> str:
+    """Of a password that nobody has: an unknown name takes as long as a known one. Not at import, for commands."""
+    return generate_password_hash("nobody", METHOD, SALT_CHARACTERS)
 
 
 def is_same(given: str, known: str) -> bool:

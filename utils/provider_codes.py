@@ -101,18 +101,6 @@ class FailureReason:
     reason: str
     is_opt_out: bool = False
 
-    @property
-    def description(self) -> str:
-        return self._explained.explanation
-
-    @property
-    def remedy(self) -> str | None:
-        return self._explained.remedy
-
-    @property
-    def _explained(self) -> Explained:
-        return explain(self.reason, "failed") or Explained(self.name)
-
 
 # AT's spelling; its SDKs write NotNetworkSubscriber.
 _NOT_ON_NETWORK = FailureReason("NotNetworkSubcriber", "not_network_subscriber")

@@ -1,4 +1,4 @@
-"""A secret that is made at first use and kept in a file of the service's own: offline nobody sets `SECRET_KEY`."""
+"""What is made at random at first use and kept in a file of the service's own: offline nobody sets `SECRET_KEY`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from utils.private_files import make_private_folder
 BYTES = 32
 
 
-def read_or_make(path: Path) -> str:
+def read_or_make(path: Path, size: int = BYTES) -> str:
     """Processes that start together get the same one."""
     make_private_folder(path.parent)
     descriptor, mine = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(BYTES))
+        file.write(secrets.token_hex(size))
     # Whole from its first moment, and the first one stays.
     with suppress(FileExistsError):
         os.link(mine, path)

@@ -153,6 +153,7 @@ def list_operators(database: Database) -> list[dict[str, Any]]:
             "state": _state(row),
             "created_at": rfc3339(row.created_at),
             "created_by": row.created_by,
+            "disabled_at": rfc3339(row.disabled_at),
         }
         for row in rows
     ]

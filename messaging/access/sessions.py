@@ -6,7 +6,7 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, not_, select, update
 
 from messaging.access import actions
 from messaging.storage import tables
@@ -43,10 +43,9 @@ def find(database: Database, token: str) -> tuple[int, str] | None:
     """Its id, and the operator's name."""
     with database.read() as connection:
         now = database.now(connection)
-        row = connection.execute(
-            select(tables.sessions).where(tables.sessions.c.digest == digest_of(token))
-        ).one_or_none()
-    if row is None or row.seen_at < now - IDLE or row.created_at < now - LONGEST:
+        ours = tables.sessions.c.digest == digest_of(token), _is_open(now)
+        row = connection.execute(select(tables.sessions).where(*ours)).one_or_none()
+    if row is None:
         return None
     if now - row.seen_at > SEEN_WRITTEN_EVERY:
         with database.write() as connection:
@@ -81,14 +80,16 @@ def list_sessions(database: Database, operator: str | None = None) -> list[dict[
     if operator is not None:
         statement = statement.where(tables.sessions.c.operator == operator)
     with database.read() as connection:
-        now = database.now(connection)
-        rows = connection.execute(statement).all()
-    return [_in_json(row) for row in rows if row.seen_at >= now - IDLE and row.created_at >= now - LONGEST]
+        rows = connection.execute(statement.where(_is_open(database.now(connection)))).all()
+    return [_in_json(row) for row in rows]
 
 
 def forget_old(connection: Connection, now: datetime) -> None:
-    is_old = (tables.sessions.c.seen_at < now - IDLE) | (tables.sessions.c.created_at < now - LONGEST)
-    connection.execute(delete(tables.sessions).where(is_old))
+    connection.execute(delete(tables.sessions).where(not_(_is_open(now))))
+
+
+def _is_open(now: datetime) -> ColumnElement[bool]:
+    return and_(tables.sessions.c.seen_at >= now - IDLE, tables.sessions.c.created_at >= now - LONGEST)
 
 
 def _in_json(row: Any) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, literal_column, select
 
+from messaging.forwarding.events import StatusChange
 from messaging.storage import tables
 from messaging.storage.bulk import JsonRows, as_json_rows, as_stored, insert_for, one_of
 from messaging.storage.database import Database
@@ -36,17 +37,6 @@ class Counted(NamedTuple):
     network: str = ""
     currency: str = ""
     delay: int = 0
-
-
-class Change(Protocol):
-    """What `messaging.messages.status_events.Event` says of a message."""
-
-    @property
-    def message_id(self) -> int: ...
-    @property
-    def at(self) -> datetime: ...
-    @property
-    def status(self) -> str: ...
 
 
 class Tally(dict[Counted, tuple[int, int, int]]):
@@ -128,7 +118,7 @@ def given(tally: Tally) -> dict[str, str]:
     return GIVEN.given(dict(zip(_COLUMNS, row, strict=True)) for row in tally.rows())
 
 
-def append_from_rows(connection: Connection, happened: Iterable[Change]) -> None:
+def append_from_rows(connection: Connection, happened: Iterable[StatusChange]) -> None:
     """For a writer that does not know what its messages' rows say: they are written already, and read here."""
     ids: dict[tuple[datetime, str], list[int]] = {}
     for one in happened:

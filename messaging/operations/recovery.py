@@ -7,11 +7,9 @@ other. What has no row any more is kept as hashes, so that what is made anew of 
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import os
-import secrets
 import socket
 import threading
 import time
@@ -45,9 +43,11 @@ from messaging.storage.identity import ROW_ID, Identity, require_identity
 from messaging.storage.rollback import LEFT, RESTORED
 from utils.errors import ProviderError
 from utils.private_files import FILE_MODE
+from utils.secret_files import read_or_make
 from utils.settings import Settings
 
 ID_FILE = "id"
+ID_BYTES = 16
 READING_FILE = "reading"
 # Machines are started one after the other. One that has not read its witnesses by then is taken to be gone.
 SILENT_AFTER = timedelta(minutes=2)
@@ -221,7 +221,7 @@ def describe(recovery: Row[Any]) -> dict[str, Any]:
 def register_folder(database: Database, folder: Path) -> str | None:
     """Tells the database of this machine's witnesses; the id of their folder, None where it has none yet."""
     problem = find_problem(folder)
-    folder_id = _find_id(folder) or (_make_id(folder) if problem is None else None)
+    folder_id = _find_id(folder) or (read_or_make(folder / ID_FILE, ID_BYTES) if problem is None else None)
     if folder_id is None:
         return None
     with database.write() as connection:
@@ -242,19 +242,6 @@ def _find_id(folder: Path) -> str | None:
         return (folder / ID_FILE).read_text(encoding="ascii").strip() or None
     except OSError:
         return None
-
-
-def _make_id(folder: Path) -> str | None:
-    """Two processes that start at once have one id."""
-    own = folder / f"{ID_FILE}-{secrets.token_hex(4)}"
-    own.touch(FILE_MODE)
-    try:
-        own.write_text(secrets.token_hex(16), encoding="ascii")
-        with contextlib.suppress(FileExistsError):
-            (folder / ID_FILE).hardlink_to(own)
-    finally:
-        own.unlink()
-    return _find_id(folder)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -21,16 +20,12 @@ from routes.api.send_models import IdempotencyHeader
 from routes.api.upload_models import Bill, QuoteAnswer, QuoteFile, QuoteMessages, ReceivedBatch, UploadBatch
 from routes.expensive_calls import expensive_download, expensive_read
 from routes.service import current_database, current_service
-from routes.uploads import MULTIPART, begin_upload, limit_silence
+from routes.uploads import MULTIPART, begin_upload
 
 CALLERS = "Holders of an API key."
 
 uploads_api = create_blueprint("uploads", __name__)
 uploads_api.before_request(begin_upload)
-
-
-class BatchQuery(Query):
-    pass
 
 
 UPLOAD_ANSWERS: dict[str | int | HTTPStatus, Any] = {
@@ -65,7 +60,7 @@ def upload_batch(form: UploadBatch, header: IdempotencyHeader) -> tuple[Response
 
 
 @uploads_api.get("/batches", tags=[BATCHES], responses={200: BatchPage, 400: ErrorAnswer})
-def show_batches(query: BatchQuery) -> dict[str, Any]:
+def show_batches(query: Query) -> dict[str, Any]:
     """Batches, newest first. What one of them waits for stands in its own answer."""
     with expensive_read():
         return progress.list_batches(current_database(), query.cursor, query.limit or DEFAULT_LIMIT)
@@ -99,32 +94,31 @@ def show_bill(path: BatchPath) -> dict[str, Any]:
 def export_refused(path: BatchPath) -> Response:
     """The rows that were not taken: line, value, code and reason, and the file's own columns."""
     database = current_database()
-    return _csv(lambda: exports.refused_csv(database, path.id), f"batch-{path.id}-refused.csv")
+    return expensive_download(lambda: exports.refused_csv(database, path.id), f"batch-{path.id}-refused.csv")
 
 
 @uploads_api.get("/batches/<int:id>/duplicates.csv", tags=[BATCHES], responses=CSV_ANSWERS)
 def export_duplicates(path: BatchPath) -> Response:
     """The rows whose number stood there before with the same text, as in `refused.csv`."""
     database = current_database()
-    return _csv(lambda: exports.duplicates_csv(database, path.id), f"batch-{path.id}-duplicates.csv")
+    return expensive_download(
+        lambda: exports.duplicates_csv(database, path.id), f"batch-{path.id}-duplicates.csv"
+    )
 
 
 @uploads_api.get("/batches/<int:id>/messages.csv", tags=[BATCHES], responses=CSV_ANSWERS)
 def export_messages(path: BatchPath) -> Response:
     """All messages of a batch, in the order of its file."""
     database = current_database()
-    return _csv(lambda: exports.messages_csv(database, path.id), f"batch-{path.id}-messages.csv")
+    return expensive_download(
+        lambda: exports.messages_csv(database, path.id), f"batch-{path.id}-messages.csv"
+    )
 
 
 @uploads_api.get("/batches/<int:id>/undelivered.csv", tags=[BATCHES], responses=CSV_ANSWERS)
 def export_undelivered(path: BatchPath) -> Response:
     """Those of its messages that are settled and not known to have arrived, as in `messages.csv`."""
     database = current_database()
-    return _csv(lambda: exports.undelivered_csv(database, path.id), f"batch-{path.id}-undelivered.csv")
-
-
-def _csv(start: Callable[[], Iterator[str]], name: str) -> Response:
-    limit_silence()
-    answer = expensive_download(start)
-    answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    return answer
+    return expensive_download(
+        lambda: exports.undelivered_csv(database, path.id), f"batch-{path.id}-undelivered.csv"
+    )

@@ -6,7 +6,7 @@ from flask import render_template
 
 from messaging.operations import health, held, stats
 from routes.dashboard.blueprint import dashboard_bp
-from routes.dashboard.filters import as_amount
+from routes.dashboard.filters import as_cost
 from routes.expensive_calls import expensive_read
 from routes.service import current_service
 
@@ -29,7 +29,7 @@ def show_balance() -> str:
     found = current_service().balance.glance()
     if found is None:
         return "not known: Africa's Talking does not answer"
-    return f"{found['balance']['currency'] or ''} {as_amount(found['balance']['amount'])}".strip()
+    return as_cost(found["balance"])
 
 
 def _held() -> dict[str, int]:

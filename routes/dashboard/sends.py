@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 from flask import render_template, request
 from werkzeug.wrappers import Response
 
@@ -12,7 +10,6 @@ from messaging.messages.views import MessageFilters, list_messages
 from routes.dashboard.blueprint import dashboard_bp, done
 from routes.expensive_calls import expensive_download, expensive_read
 from routes.service import current_database
-from routes.uploads import limit_silence
 
 CALLERS = "Operators; a `sender` may pause, resume and cancel."
 PAGE = 25
@@ -71,32 +68,25 @@ def cancel_send(id: int) -> Response:
 def download_refused(id: int) -> Response:
     """The rows that were not taken."""
     database = current_database()
-    return _csv(lambda: exports.refused_csv(database, id), f"send-{id}-refused.csv")
+    return expensive_download(lambda: exports.refused_csv(database, id), f"send-{id}-refused.csv")
 
 
 @dashboard_bp.get("/sends/<int:id>/duplicates.csv")
 def download_duplicates(id: int) -> Response:
     """The rows that stood there before."""
     database = current_database()
-    return _csv(lambda: exports.duplicates_csv(database, id), f"send-{id}-duplicates.csv")
+    return expensive_download(lambda: exports.duplicates_csv(database, id), f"send-{id}-duplicates.csv")
 
 
 @dashboard_bp.get("/sends/<int:id>/messages.csv")
 def download_messages(id: int) -> Response:
     """Every message of a send."""
     database = current_database()
-    return _csv(lambda: exports.messages_csv(database, id), f"send-{id}-messages.csv")
+    return expensive_download(lambda: exports.messages_csv(database, id), f"send-{id}-messages.csv")
 
 
 @dashboard_bp.get("/sends/<int:id>/undelivered.csv")
 def download_undelivered(id: int) -> Response:
     """Whom it did not reach, and what to do."""
     database = current_database()
-    return _csv(lambda: exports.undelivered_csv(database, id), f"send-{id}-undelivered.csv")
-
-
-def _csv(start: Callable[[], Iterator[str]], name: str) -> Response:
-    limit_silence()
-    answer = expensive_download(start)
-    answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    return answer
+    return expensive_download(lambda: exports.undelivered_csv(database, id), f"send-{id}-undelivered.csv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from messaging import statuses
@@ -61,6 +62,11 @@ EVENT_WORDS: Final = {
     "operator": "a person",
     "recovery": "found after a restore",
 }
+
+
+def of_tone(counts: Mapping[str, int], tone: str) -> int:
+    """How many of them the pages show in this tone."""
+    return sum(count for status, count in counts.items() if status_word(status).tone == tone)
 
 
 def status_word(status: str) -> StatusWord:

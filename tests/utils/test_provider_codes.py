@@ -11,6 +11,7 @@ from utils.provider_codes import (
     find_status,
     read_report_status,
 )
+from utils.reasons import explain
 
 SEED = [
     (101, "Success", "Message sent successfully"),
@@ -124,8 +125,9 @@ DOCUMENTED_REASONS = (
 def test_every_documented_failure_is_explained_in_both_spellings(word: str) -> None:
     found = find_failure(word)
     assert found is not None
-    assert found.description
-    assert found.remedy
+    explained = explain(found.reason, "failed")
+    assert explained is not None
+    assert explained.remedy
     assert found.is_opt_out is (word.casefold() == "userinblacklist")
 
 

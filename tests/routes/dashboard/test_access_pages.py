@@ -12,14 +12,20 @@ from axe_playwright_python.sync_playwright import Axe
 from flask.testing import FlaskClient
 from flask_openapi.openapi import OpenAPI
 from playwright.sync_api import Browser, Page, sync_playwright
+from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
+from messaging import statuses
 from messaging.access import keys, operators, sessions
 from messaging.consent import consents
+from messaging.messages import status_counts, status_events
+from messaging.storage import tables
 from messaging.storage.database import Database
+from routes.dashboard.words import of_tone
 from routes.expensive_calls import SLOTS
 from tests.routes.conftest import MakeApp
 from tests.routes.test_guards import calls, example_path
+from tests.support import delivery
 from tests.support.web import Caller
 from utils.errors import AcceptanceUnknown, Recovering
 
@@ -484,3 +490,47 @@ def test_older_texts_stay_where_they_are_while_new_ones_come(visitor: Visitor, c
     shown = visitor.client.get(html.unescape(older[1])).text
     assert "Text 0<" in shown
     assert "data-poll" not in shown
+
+
+def test_a_held_answer_is_sent_from_the_page_of_its_person_by_who_may(
+    app: OpenAPI, database: Database, caller: Caller
+) -> None:
+    said = {"from": "+254711000001", "to": "20880", "text": "Hello?", "id": "in-1"}
+    assert caller.callback("/sms/twoway", said).status_code == 200
+    with database.write() as connection:
+        held = {"reply_outcome": "held", "held_texts": '["We open at eight"]'}
+        connection.execute(update(tables.inbound_messages).values(**held))
+    path = re.compile(r'action="(/inbound/\d+/release)"')
+    for name, role in (("sam", "sender"), ("ann", "approver")):
+        add(database, name, role)
+        visitor = Visitor(app)
+        visitor.log_in(name, PASSWORD)
+        found = path.search(visitor.client.get("/people/+254711000001").text)
+        assert (found is not None) is (role == "approver")
+    assert found is not None
+    assert visitor.post("/people/+254711000001", found[1]).status_code == 303
+    assert "We open at eight" in [one["text"] for one in caller.messages()]
+    assert path.search(visitor.client.get("/people/+254711000001").text) is None
+
+
+def test_what_was_not_delivered_is_one_sum_on_every_page(visitor: Visitor, database: Database) -> None:
+    counts = dict.fromkeys(statuses.ALL, 1)
+    assert of_tone(counts, "bad") == 3
+    batch = delivery.queue_batch(database, delivery.phones(3))
+    for message_id, status in enumerate(("failed", "rejected", "expired"), start=1):
+        delivery.change(database, tables.messages, message_id, status=status, network="63902")
+    with database.write() as connection:
+        now = database.now(connection)
+        happened = [
+            status_events.Event(one, now, status, "report")
+            for one, status in ((1, "failed"), (2, "rejected"), (3, "expired"))
+        ]
+        status_counts.append_from_rows(connection, happened)
+    assert batch == 1
+    visitor.log_in("admin", FIRST)
+    cell = '<td class="number">3</td>'
+    assert visitor.client.get("/sends").text.count(cell) == 2  # all texts, and those not delivered
+    overview = visitor.client.get("/").text
+    days, networks = overview.split('<h2 id="networks">')
+    assert cell in days
+    assert cell in networks
