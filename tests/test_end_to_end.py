@@ -110,12 +110,13 @@ def test_stop_on_the_shortcode_ends_everything_and_is_not_echoed(stack: Stack) -
 
 def test_a_stranger_changes_nothing(stack: Stack) -> None:
     frank = "+254711000006"
-    before = stack.get("/v1/callbacks").json()["items"]
+    # Not the reports on the texts of other tests, which come when they come.
+    before = stack.get("/v1/callbacks", kind="opt_out").json()["items"]
 
     answer = stack.callback("/sms/opt-out", {"phoneNumber": frank, "senderId": "AFRICASTKNG"}, token="guess")
 
     assert answer.status_code == 403
-    assert stack.get("/v1/callbacks").json()["items"] == before
+    assert stack.get("/v1/callbacks", kind="opt_out").json()["items"] == before
     assert trigger(stack, frank).status_code == 200
 
 

@@ -95,7 +95,7 @@ def _place(connection: Connection, table: Table, today: datetime) -> int:
     statement = select(tables.counters.c.name, tables.counters.c.value).where(
         tables.counters.c.name.in_(names)
     )
-    kept = dict(connection.execute(statement).tuples().all())
+    kept = dict(connection.execute(statement).all())
     return kept.get(names[0], 0) if kept.get(names[1]) == today.toordinal() else 0
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlalchemy import event, select, text
+from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import OperationalError
 
 from messaging.callbacks import journal, received
@@ -88,8 +88,8 @@ def test_reports_are_applied_in_the_order_of_the_journals_time(
     inbox.receive("report", report("a", "Success"))
     inbox.receive("report", report("a", "Failed"))
     with database.write() as connection:
-        first = select(tables.callbacks.c.id).limit(1).scalar_subquery()
-        later = {"received_at": utc_now() + timedelta(seconds=1)}
+        first = select(func.min(tables.callbacks.c.id)).scalar_subquery()
+        later = {"received_at": utc_now() + timedelta(minutes=1)}
         connection.execute(tables.callbacks.update().where(tables.callbacks.c.id == first).values(**later))
     apply_received(database, settings)
     rows = [row for row in all_rows(database, tables.message_events) if row.message_id == message_id]
