@@ -7,12 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import requests
+
+from tests.support.databases import make_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 API_KEY = "test-api-key-4f1c9a"
@@ -110,7 +113,8 @@ class Stack:
         }
 
     def migrate(self) -> None:
-        self.flask("sms", "migrate").check_returncode()
+        """Of an empty database."""
+        make_tables(self.environment["DATABASE_URL"], _migrate)
 
     def flask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "flask", "--app", "app", *arguments]
@@ -207,3 +211,7 @@ class Stack:
     def messages_to(self, phone: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = self.get("/v1/messages", to=phone).json()["items"]
         return items
+
+
+def _migrate(url: str) -> None:
+    Stack(Path(tempfile.gettempdir()), url).flask("sms", "migrate").check_returncode()
