@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support.databases import KINDS, empty_database
+from tests.support.databases import empty_database
 from tests.support.stack import API_KEY, Stack, eventually
 from tests.support.workbooks import workbook
 
@@ -29,7 +29,7 @@ class Row(NamedTuple):
     day: str
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder: Path = tmp_path_factory.mktemp("clinic")
     with empty_database(request.param, folder) as database_url:
@@ -101,8 +101,15 @@ def lines_of(stack: Stack, path: str) -> list[int]:
     return [int(row["line"]) for row in rows]
 
 
+# What a workbook says is read before any store sees it.
 @pytest.mark.parametrize(
-    ("make", "name", "first"), [(as_csv, "people.csv", 1), (as_workbook, "people.xlsx", 2)]
+    ("stack", "make", "name", "first"),
+    [
+        ("sqlite", as_csv, "people.csv", 1),
+        ("sqlite", as_workbook, "people.xlsx", 2),
+        pytest.param("postgresql", as_csv, "people.csv", 1, marks=pytest.mark.services),
+    ],
+    indirect=["stack"],
 )
 def test_each_row_is_a_text_that_was_received_or_is_listed_with_its_line(
     stack: Stack, make: Any, name: str, first: int
