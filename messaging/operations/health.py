@@ -22,7 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from messaging.callbacks import received
 from messaging.operations import recovery_views
 from messaging.service import Service
-from messaging.storage import migrations, tables
+from messaging.storage import revisions, tables
 from messaging.storage.bulk import insert_for
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database
@@ -52,7 +52,7 @@ def require_migrated(database: Database) -> None:
     """Raises NotMigrated, DatabaseIsNewer; StorageUnavailable where the database cannot be used at all."""
     try:
         with database.read() as connection:
-            is_current = migrations.is_current(connection)
+            is_current = revisions.is_current(connection)
     except STORAGE_ERRORS as error:
         raise StorageUnavailable(f"The database cannot be used: {_first_line(error)}") from error
     if not is_current:

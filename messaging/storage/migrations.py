@@ -7,22 +7,13 @@ from contextlib import contextmanager
 
 from alembic import command
 from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from messaging.storage.database import Database
-from utils.errors import ServiceError
-from utils.setting_types import REPOSITORY
+from messaging.storage.revisions import SCRIPTS, is_current
 
-SCRIPTS = REPOSITORY / "migrations"
 # Any number that is ours: two releases that start at once migrate one after the other.
 MIGRATION_LOCK = 7266
-
-
-class DatabaseIsNewer(ServiceError):
-    code = "database_is_newer"
-    sentence = "A newer release has migrated this database: start that release, or go back to a backup from before it"
 
 
 def migrate(database: Database, revision: str = "head") -> None:
@@ -64,15 +55,6 @@ def write_revision(database: Database, message: str) -> None:
     """A new migration from the difference between the tables and the models, to be read before it is kept."""
     with database.engine.connect() as connection:
         command.revision(_config(connection), message=message, autogenerate=True)
-
-
-def is_current(connection: Connection) -> bool:
-    """Raises DatabaseIsNewer for a revision that these migrations do not have."""
-    known = ScriptDirectory.from_config(_config(connection))
-    found = MigrationContext.configure(connection).get_current_revision()
-    if found is not None and found not in {one.revision for one in known.walk_revisions()}:
-        raise DatabaseIsNewer
-    return found == known.get_current_head()
 
 
 def _config(connection: Connection) -> Config:

@@ -14,7 +14,7 @@ from messaging.sending.claim import ClaimLimits
 from messaging.sending.rate_limit import Rates, lock, take
 from messaging.sending.sender import MessageSender
 from messaging.sending.triggers import TriggerSender
-from messaging.storage import migrations
+from messaging.storage import migrations, revisions
 from messaging.storage.database import Database
 from messaging.storage.task_queue import Waker
 from tests.support.databases import opened
@@ -59,7 +59,7 @@ def migrate(barrier: Any, url: str) -> bool:
         barrier.wait()
         migrations.migrate(database)
         with database.read() as connection:
-            return migrations.is_current(connection)
+            return revisions.is_current(connection)
 
 
 def claim_all(barrier: Any, settings: Settings, worker: str, limits: ClaimLimits) -> list[int]:

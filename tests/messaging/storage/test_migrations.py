@@ -14,7 +14,7 @@ from sqlalchemy import Boolean, Column, Float, Integer, LargeBinary, Table, even
 from sqlalchemy.types import SmallInteger
 
 from messaging.operations.health import require_migrated
-from messaging.storage import migrations, tables
+from messaging.storage import migrations, revisions, tables
 from messaging.storage.column_types import UtcDateTime
 from messaging.storage.database import Database, utc_now
 from tests.support.databases import KINDS, empty_database, opened
@@ -37,10 +37,10 @@ def empty(url: str) -> Iterator[Database]:
         yield database
 
 
-def revisions() -> list[str]:
+def all_revisions() -> list[str]:
     """From the first to the newest."""
     config = Config()
-    config.set_main_option("script_location", str(migrations.SCRIPTS))
+    config.set_main_option("script_location", str(revisions.SCRIPTS))
     walked = ScriptDirectory.from_config(config).walk_revisions()
     return [script.revision for script in walked][::-1]
 
@@ -88,7 +88,7 @@ def definitions(database: Database) -> set[str]:
 
 def is_current(database: Database) -> bool:
     with database.read() as connection:
-        return migrations.is_current(connection)
+        return revisions.is_current(connection)
 
 
 def test_an_empty_database_is_not_current_and_a_migrated_one_is(empty: Database) -> None:
@@ -104,7 +104,7 @@ def test_a_database_of_a_newer_release_is_named_as_such_and_left_alone(empty: Da
         connection.execute(text("UPDATE alembic_version SET version_num = 'f00dfeedbeef'"))
 
     for look in (migrations.migrate, require_migrated):
-        with pytest.raises(migrations.DatabaseIsNewer):
+        with pytest.raises(revisions.DatabaseIsNewer):
             look(empty)
     assert all_tables(empty) == {table.name for table in tables.metadata.sorted_tables}
 
@@ -137,7 +137,7 @@ def test_up_down_and_up_again_with_rows_in_every_table(empty: Database) -> None:
 
 
 def test_each_revision_can_be_taken_back_and_done_again_over_rows(empty: Database) -> None:
-    every = revisions()
+    every = all_revisions()
     migrations.migrate(empty)
     fill(empty)
     for below, above in reversed(list(pairwise(every))):
@@ -188,7 +188,7 @@ def test_a_migration_that_fails_changes_nothing(empty: Database) -> None:
 def test_the_newest_revision_is_one() -> None:
     """Two heads come of two branches that were merged: nobody could migrate then."""
     config = Config()
-    config.set_main_option("script_location", str(migrations.SCRIPTS))
+    config.set_main_option("script_location", str(revisions.SCRIPTS))
     assert len(ScriptDirectory.from_config(config).get_heads()) == 1
 
 
