@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from werkzeug.exceptions import HTTPException
 
+from messaging.access.login_throttle import TooManyTries
 from messaging.messages.idempotency import KeyReused
 from messaging.operations.health import STORAGE_ERRORS
 from messaging.sending.triggers import RecipientsRejected
@@ -28,6 +29,7 @@ HTTP_STATUSES: tuple[tuple[type[ServiceError], int], ...] = (
     (KeyReused, 422),
     (RecipientsRejected, 422),
     (errors.InvalidInput, 400),
+    (TooManyTries, 429),
     (errors.Unauthorised, 401),
     (errors.Forbidden, 403),
     (errors.NotFound, 404),

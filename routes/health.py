@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from messaging.operations.health import OK, oldest_report_seconds, readiness, sending_state, worker_problem
 from messaging.operations.metrics import Gauge, Gauges
-from routes.guards import REFUSED_CALLBACKS, requires_metrics_key
+from routes.guards import KEY_THROTTLE, REFUSED_CALLBACKS, requires_metrics_key
 from routes.service import current_service
 from utils.version import VERSION
 
@@ -51,7 +51,8 @@ def show_ready() -> tuple[dict[str, object], int]:
 @requires_metrics_key
 def show_metrics() -> Response:
     """The service's gauges in Prometheus' text format."""
-    current_app.extensions[REFUSED_CALLBACKS].flush()
+    for name in (REFUSED_CALLBACKS, KEY_THROTTLE):
+        current_app.extensions[name].flush()
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Scrape(current_app.extensions[GAUGES]))
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

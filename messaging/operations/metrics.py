@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, Table, TextClause, func, select
 
 from messaging import statuses
+from messaging.access.key_throttle import NAME as REFUSED_KEYS
 from messaging.callbacks import received
 from messaging.callbacks.refused import NAME as REFUSED
 from messaging.operations.held import count_held
 from messaging.operations.recovery_views import open_recovery, totals, unwritable
-from messaging.storage import tables
+from messaging.storage import counters, tables
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database
 
@@ -73,12 +74,12 @@ def _gauges(database: Database, connection: Connection) -> Iterator[Gauge]:
         looked_at = (tables.TO_LOOK_AT, tables.callbacks.c.outcome == outcome)
         number = _count(connection, tables.callbacks, *looked_at)
         yield Gauge(f"sms_{outcome}_callbacks", meaning, {"": number})
-    refused = connection.execute(
-        select(tables.counters.c.value).where(tables.counters.c.name == REFUSED)
-    ).scalar()
-    yield Gauge(
-        "sms_refused_callbacks", "Callbacks with a wrong token", {"": float(refused or 0)}, is_counter=True
-    )
+    for name, meaning in (
+        (REFUSED, "Callbacks with a wrong token"),
+        (REFUSED_KEYS, "Calls with a wrong key"),
+    ):
+        refused = float(counters.read(connection, name))
+        yield Gauge(f"sms_{name}", meaning, {"": refused}, is_counter=True)
     yield Gauge(
         "sms_pauses", "Pauses in force (account or sender id)", {"": _count(connection, tables.pauses)}
     )

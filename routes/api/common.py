@@ -23,7 +23,7 @@ def create_blueprint(name: str, module: str) -> APIBlueprint:
         module,
         url_prefix="/v1",
         abp_security=[{"key": []}],
-        abp_responses={401: ErrorAnswer, 403: ErrorAnswer, 503: ErrorAnswer},
+        abp_responses=dict.fromkeys((401, 403, 429, 503), ErrorAnswer),
         operation_id_callback=name_operation,
     )
     blueprint.before_request(check_api_key)
