@@ -9,6 +9,7 @@ from flask_openapi.models.info import Info
 from flask_openapi.models.security_scheme import SecurityScheme
 from flask_openapi.openapi import OpenAPI
 
+from messaging.access.actor import acting_name
 from messaging.callbacks.refused import RefusedCallbacks
 from messaging.operations.metrics import Gauges
 from messaging.service import Service, build_service
@@ -40,7 +41,7 @@ from routes.sessions import CookieSessions
 from routes.sms import sms_bp
 from routes.uploads import prepare_uploads
 from routes.whole_bodies import require_whole_bodies
-from utils.logs import choose_request_id, configure_logging, request_id
+from utils.logs import ACCESS_NOTE, choose_request_id, configure_logging, request_id
 from utils.settings import Settings
 from utils.version import VERSION
 
@@ -65,7 +66,7 @@ SECURITY_HEADERS = {
 
 
 def build_web_app(settings: Settings) -> OpenAPI:
-    configure_logging(settings.log_level, settings.secrets)
+    configure_logging(settings.log_level, settings.secrets, settings.log_format)
     app = _create_flask(settings)
     service = build_service(settings)
     service.database.wake = Waker(settings)
@@ -134,6 +135,7 @@ def _begin_request() -> None:
 def _finish_answer(response: Response) -> Response:
     response.headers.update(SECURITY_HEADERS)
     response.headers["X-Request-Id"] = request_id.get() or ""
+    request.environ.setdefault(ACCESS_NOTE, {})["actor"] = acting_name()
     if request.endpoint != "static":
         response.headers["Cache-Control"] = "no-store"
     return response

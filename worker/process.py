@@ -242,6 +242,8 @@ class Worker:
         settings = self._service.settings
         note = {"worker": worker_name(), "threads": self._lanes.count, "provider": settings.provider_host}
         logger.info("the worker starts", extra=note)
+        if settings.reply_notice:
+            logger.warning(settings.reply_notice)
         self._consumer.start()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, self._stop)
@@ -293,7 +295,7 @@ def main() -> int:
     try:
         settings = load_settings()
         settings.require_provider()
-        configure_logging(settings.log_level, settings.secrets)
+        configure_logging(settings.log_level, settings.secrets, settings.log_format)
         require_handlers(settings)
         service = build_service(settings)
         require_migrated(service.database)

@@ -54,6 +54,7 @@ class Finding:
 def examine(service: Service) -> Iterator[Finding]:
     yield _settings(service.settings)
     yield from _addresses(service.settings)
+    yield _replies(service.settings)
     yield _files(service.settings)
     try:
         require_migrated(service.database)
@@ -81,6 +82,13 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
     for name, url in settings.callback_urls.items():
         advice = "" if is_reachable else " (only this machine can reach it: set PUBLIC_URL)"
         yield Finding(f"callback {name}", is_reachable, url + advice)
+
+
+def _replies(settings: Settings) -> Finding:
+    if settings.reply_notice:
+        return Finding("replies", True, settings.reply_notice)
+    says = "what nothing else answers gets REPLY_TEMPLATE" if settings.reply_template else "off"
+    return Finding("replies", True, says)
 
 
 def _files(settings: Settings) -> Finding:
