@@ -4,10 +4,12 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.leaks import find_leaks
 from utils.logs import LogHandler, choose_request_id, configure_logging, mask, mask_path, request_id
 
 logger = logging.getLogger("service.test")
@@ -205,3 +207,23 @@ def test_a_closed_stream_does_not_end_the_program(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(logging, "raiseExceptions", False)
     monkeypatch.setattr("sys.stderr", Closed())
     LogHandler().handle(logging.makeLogRecord({"msg": "lost"}))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"to": "+254711000001"}',
+        "to 254711000001.",
+        "0711000001",
+        "phone=%2B15005550006",
+        "a-token",
+        "hello Alice",
+    ],
+)
+def test_the_search_of_the_crash_suite_finds_what_no_log_may_hold(tmp_path: Path, line: str) -> None:
+    (tmp_path / "simulator.log").write_text(line)
+    (tmp_path / "web.log").write_text('{"to": "…001", "ids": [254711, 12], "thread": "…123"}\n')
+    assert find_leaks(tmp_path, ["a-token"], ["hello Alice"]) == []
+    (tmp_path / "worker.log").write_text(f"fine\n{line}\n")
+    (leak,) = find_leaks(tmp_path, ["a-token"], ["hello Alice"])
+    assert leak.startswith("worker.log: …")

@@ -53,6 +53,9 @@ class Batch(Warned):
     expires_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
     created_at: str = Field(json_schema_extra={"format": "date-time"})
     created_by: str | None = Field(description="The key or person that asked for it, as `key:billing`")
+    request_id: str | None = Field(
+        description="The `X-Request-Id` of the call that asked for it; null where none did"
+    )
     finished_at: str | None
 
 

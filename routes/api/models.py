@@ -193,6 +193,9 @@ class MessageItem(BaseModel):
     inbound_id: int | None = Field(description="The inbound message this answers")
     resend_of: int | None = Field(description="The message that this one repeats")
     created_by: str | None = Field(description="The key or person that asked for it, as `key:billing`")
+    request_id: str | None = Field(
+        description="The `X-Request-Id` of the call that asked for it; null where none did"
+    )
     created_at: str = Field(json_schema_extra={"format": "date-time"})
     sent_at: str | None
     finished_at: str | None
