@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from flask import Blueprint, Response, current_app, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from messaging.operations.health import OK, oldest_report_seconds, readiness, sending_state, worker_problem
@@ -67,7 +67,9 @@ class _Scrape(Collector):
 
 
 def _family(gauge: Gauge) -> Metric:
-    kind = CounterMetricFamily if gauge.is_counter else GaugeMetricFamily
+    if gauge.kind == "histogram":
+        return HistogramMetricFamily(gauge.name, gauge.help, list(gauge.values.items()), gauge.sum)
+    kind = CounterMetricFamily if gauge.kind == "counter" else GaugeMetricFamily
     labels = [gauge.label] if gauge.label else []
     family = kind(gauge.name, gauge.help, labels=labels)
     for value_of_label, value in gauge.values.items():
