@@ -6,7 +6,9 @@ from pathlib import Path
 
 from flask import Response, request
 from flask_openapi.models.info import Info
+from flask_openapi.models.license import License
 from flask_openapi.models.security_scheme import SecurityScheme
+from flask_openapi.models.server import Server
 from flask_openapi.openapi import OpenAPI
 
 from messaging.access.actor import acting_name
@@ -52,6 +54,8 @@ DESCRIPTION = (
     " Send your key with every call: `Authorization: Bearer KEY`."
     " Times are RFC 3339 UTC. Lists come in pages: pass `next_cursor` as `cursor`."
 )
+# The short name that SPDX has for it.
+LICENCE = License(name="MIT", identifier="MIT")
 CONTENT_SECURITY = (
     # Pico draws its arrows from data: images.
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self';"
@@ -96,7 +100,8 @@ def build_web_app(settings: Settings) -> OpenAPI:
 def _create_flask(settings: Settings) -> OpenAPI:
     app = OpenAPI(
         __name__,
-        info=Info(title="SMS service", version=VERSION, description=DESCRIPTION),
+        info=Info(title="SMS service", version=VERSION, description=DESCRIPTION, license=LICENCE),
+        servers=[Server(url=settings.public_url)],
         security_schemes={"key": SecurityScheme(type="http", scheme="bearer")},
         doc_ui=False,
         validation_error_status=400,
