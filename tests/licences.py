@@ -15,9 +15,9 @@ LONGEST = 60
 MIT_TEXT = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software"
 INTRODUCTION = """# Licences
 
-This service is under the [MIT licence](../LICENSE). These are the licences of the packages that it runs on (`requirements.txt`), as each package states its own;
-`make licences` writes this table, and a test compares it with what is installed. Of the sources here, Pico CSS is under MIT
-(`routes/static/vendor`, `simulator/static/vendor`).
+This service is under the [MIT licence](../LICENSE). These are the licences of the packages that it runs on
+(`requirements.txt`), as each package states its own; `make licences` writes this table, and a test compares it with
+what is installed. Of the sources here, Pico CSS is under MIT (`routes/static/vendor`, `simulator/static/vendor`).
 
 | package | licence |
 |---|---|
