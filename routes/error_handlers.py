@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 from messaging.access.login_throttle import TooManyTries
 from messaging.messages.idempotency import KeyReused
 from messaging.operations.health import STORAGE_ERRORS
+from messaging.operations.outages import store_of
 from messaging.sending.triggers import RecipientsRejected
 from routes.unknown_fields import explain_unknown, fields_of
 from utils import errors
@@ -84,8 +85,10 @@ def answer_http_error(error: HTTPException) -> Response:
 
 
 def answer_storage_error(error: Exception) -> Response:
-    # Without the traceback: in an outage each request would write its own, and all say the same.
-    logger.error("the database cannot be used", extra={"error": str(error).partition("\n")[0]})
+    # In an outage the first line stands for all (messaging.operations.outages); else without the traceback.
+    is_outage = store_of(error) is not None
+    note = {"error": str(error).partition("\n")[0]}
+    logger.error("the database cannot be used", exc_info=error if is_outage else None, extra=note)
     return answer_service_error(StorageUnavailable())
 
 

@@ -13,6 +13,7 @@ from flask_openapi.openapi import OpenAPI
 
 from messaging.access.actor import acting_name
 from messaging.callbacks.refused import RefusedCallbacks
+from messaging.operations import outages
 from messaging.operations.metrics import Gauges
 from messaging.service import Service, build_service
 from messaging.storage.task_queue import Waker
@@ -74,6 +75,7 @@ def build_web_app(settings: Settings) -> OpenAPI:
     app = _create_flask(settings)
     service = build_service(settings)
     service.database.wake = Waker(settings)
+    outages.watch(service.database)
     _add_service(app, service)
     for blueprint in (sms_bp, health_bp, docs_bp):
         app.register_blueprint(blueprint)

@@ -30,6 +30,7 @@ from messaging.conversations.handlers import require_handlers
 from messaging.forwarding import delivery
 from messaging.operations import account_check, health, sweep
 from messaging.operations.health import require_migrated
+from messaging.operations.outages import DATABASE, QUEUE, Outages
 from messaging.operations.recovery import Recoverer
 from messaging.sending import claim, due, pauses
 from messaging.sending.sender import MessageSender, worker_name
@@ -47,7 +48,6 @@ from utils.errors import Recovering, ServiceError, WitnessUnwritable
 from utils.logs import configure_logging
 from utils.settings import load_settings
 from worker.lanes import Lanes
-from worker.outages import DATABASE, QUEUE, Outages
 
 TICK_SECONDS = 0.5
 # The engine asks for a sweep each minute; a worker that got none for longer does not wait for it.
