@@ -15,7 +15,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-che
 UNREACHABLE = "Not installed: see above. Without a network the package index cannot be reached"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format format-check lint types migration benchmark torture proof proof-of-proof pins pins-check screenshots
+.PHONY: help run test check format format-check lint types migration benchmark torture proof proof-of-proof pins pins-check audit licences screenshots
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,12 @@ proof: $(DEVELOPMENT) ## end the process at every step of every scenario, try ev
 
 proof-of-proof: $(DEVELOPMENT) ## plant faults in a copy of the source: each has to be found
 	@$(BIN)/python -m tests.proof.planted $(ARGS)
+
+audit: $(DEVELOPMENT) ## look up known vulnerabilities of what is pinned (where an advisory source can be reached)
+	@$(BIN)/python .ci/audit.py
+
+licences: $(DEVELOPMENT) ## write docs/licences.md from what is installed
+	@$(BIN)/python -m tests.licences
 
 screenshots: $(DEVELOPMENT) ## pictures of every page of a seeded demo, into screenshots/ (some: make screenshots ARGS=overview)
 	@$(BIN)/python -m tests.pages.screenshots $(ARGS)

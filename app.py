@@ -54,7 +54,7 @@ def _create_web_app(settings: Settings) -> Flask:
 def _create_command_app(settings: Settings) -> Flask:
     """For `flask sms …`, which must work before there is anything to serve."""
     # A command speaks to a person: what it has to say is its answer.
-    configure_logging("ERROR", settings.secrets)
+    configure_logging("ERROR", settings.secrets, settings.log_format)
     app = Flask(__name__)
     service = Service(settings)
     service.database.wake = lambda: _wake(service)

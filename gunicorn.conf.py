@@ -6,7 +6,7 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
-from utils.logs import configure_logging, mask_path
+from utils.logs import ACCESS_NOTE, configure_logging, mask_path
 from utils.setting_types import is_loopback, join_host
 from utils.settings import Settings, SettingsError, load_settings
 
@@ -29,12 +29,12 @@ def status_of(resp: Any) -> int | None:
     return int(line[:3]) if line[:3].isdigit() else None
 
 
-class JsonLogger(Logger):
-    """gunicorn's lines and the access log as JSON; of the URL only the path, for the query holds keys."""
+class OwnLogger(Logger):
+    """gunicorn's lines and the access log in our form; of the URL only the path, for the query holds keys."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
-        configure_logging(settings.log_level, settings.secrets)
+        configure_logging(settings.log_level, settings.secrets, settings.log_format)
 
     def access(self, resp: Any, _req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
         answered = {name.lower(): value for name, value in resp.headers}
@@ -43,6 +43,9 @@ class JsonLogger(Logger):
             environ.get("REQUEST_METHOD"),
             mask_path(environ.get("PATH_INFO", "")),
             extra={
+                # Of a trusted proxy's client: the app has put it there.
+                "address": environ.get("REMOTE_ADDR"),
+                **environ.get(ACCESS_NOTE, {}),
                 "status": status_of(resp),
                 "milliseconds": round(request_time / timedelta(milliseconds=1), 1),
                 "request_id": answered.get("x-request-id"),
@@ -53,6 +56,8 @@ class JsonLogger(Logger):
 def on_starting(server: Arbiter) -> None:
     """`--bind` on the command line comes after the settings were checked, so it is checked here."""
     hosts = [address[0] for address in server.cfg.address if isinstance(address, tuple)]
+    if settings.reply_notice:
+        server.log.warning(settings.reply_notice)
     if settings.is_offline and not all(is_loopback(host) for host in hosts):
         raise SystemExit("AT_USERNAME is not set and offline all is open: bind to 127.0.0.1 only")
 
@@ -76,6 +81,6 @@ keepalive = 75
 limit_request_line = 8190
 forwarded_allow_ips = ",".join(settings.trusted_proxies)
 control_socket_disable = True
-logger_class = JsonLogger
+logger_class = OwnLogger
 loglevel = settings.log_level.lower()
 accesslog = "-"

@@ -22,6 +22,7 @@ from honcho.manager import Manager
 from honcho.printer import Printer
 from honcho.process import Popen, Process
 
+from utils.logs import AUTO, JSON, TEXT
 from utils.setting_types import REPOSITORY
 from utils.settings import Settings, SettingsError, child_environment
 
@@ -74,11 +75,19 @@ def _overrides(settings: Settings) -> dict[str, str]:
         "SERVICE_URL": settings.service_url,
         # gunicorn fails on an empty one, which a copied `.env.example` holds.
         "WEB_CONCURRENCY": str(settings.web_concurrency),
+        # They write to honcho's pipes, and it to this terminal.
+        "LOG_FORMAT": _log_format(settings),
         "WEBHOOK_TOKENS": ",".join(settings.webhook_tokens),
     }
     if settings.is_offline:
         overrides |= {"AT_BASE_URL": settings.provider_host, "AT_SHORTCODE": settings.at_shortcode or ""}
     return overrides
+
+
+def _log_format(settings: Settings) -> str:
+    if settings.log_format != AUTO:
+        return settings.log_format
+    return TEXT if sys.stdout.isatty() else JSON
 
 
 def _find_taken_ports(settings: Settings) -> Iterator[str]:

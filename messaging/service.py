@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from messaging.storage.database import Database
@@ -34,9 +34,9 @@ class Service:
 
     @cached_property
     def balance(self) -> Balance:
-        from messaging.costs.balance import Balance
+        from messaging.costs.balance import Balance, keep
 
-        return Balance(self.provider)
+        return Balance(self.provider, partial(keep, self.database))
 
     @cached_property
     def callback_receiver(self) -> CallbackReceiver:

@@ -66,7 +66,14 @@ def describe_other_routes(app: Flask, specification: dict[str, Any]) -> list[Oth
 
 
 def _specification() -> dict[str, Any]:
-    return cast(OpenAPI, current_app).api_doc
+    return cast(dict[str, Any], without_defaults(cast(OpenAPI, current_app).api_doc))
+
+
+def without_defaults(document: Any) -> Any:
+    """Generated clients make of a field with a default one that is always there; the descriptions tell defaults."""
+    if isinstance(document, dict):
+        return {name: without_defaults(value) for name, value in document.items() if name != "default"}
+    return [without_defaults(one) for one in document] if isinstance(document, list) else document
 
 
 def _in_braces(rule: str) -> str:

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 from messaging.access.login_throttle import TooManyTries
 from messaging.messages.idempotency import KeyReused
 from messaging.operations.health import STORAGE_ERRORS
+from messaging.operations.outages import store_of
 from messaging.sending.triggers import RecipientsRejected
 from routes.unknown_fields import explain_unknown, fields_of
 from utils import errors
@@ -29,6 +30,7 @@ HTTP_STATUSES: tuple[tuple[type[ServiceError], int], ...] = (
     (KeyReused, 422),
     (RecipientsRejected, 422),
     (errors.InvalidInput, 400),
+    (TooManyTries, 429),
     (errors.Unauthorised, 401),
     (errors.Forbidden, 403),
     (errors.NotFound, 404),
@@ -94,8 +96,10 @@ def answer_storage_error(error: Exception) -> Response:
 
 
 def explain_outage(error: Exception) -> StorageUnavailable:
-    # Without the traceback: in an outage each request would write its own, and all say the same.
-    logger.error("the database cannot be used", extra={"error": str(error).partition("\n")[0]})
+    # In an outage the first line stands for all (messaging.operations.outages); else without the traceback.
+    is_outage = store_of(error) is not None
+    note = {"error": str(error).partition("\n")[0]}
+    logger.error("the database cannot be used", exc_info=error if is_outage else None, extra=note)
     return StorageUnavailable()
 
 

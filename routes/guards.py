@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from flask import Flask, current_app, request
 
 from messaging.access.actor import Actor, acting
+from messaging.access.key_throttle import KeyThrottle
 from messaging.access.keys import METRICS, SEND, KeyRing
 from messaging.callbacks.refused import RefusedCallbacks
 from messaging.service import Service
@@ -22,6 +23,7 @@ from utils.settings import Settings
 from utils.tokens import digest_of
 
 KEY_RING = "sms_key_ring"
+KEY_THROTTLE = "sms_key_throttle"
 TRIGGER_SLOTS = "sms_trigger_slots"
 REFUSED_CALLBACKS = "sms_refused_callbacks"
 # A browser or a link preview that fetches ahead of a click would send a text that nobody asked for.
@@ -35,6 +37,7 @@ R = TypeVar("R")
 def prepare_guards(app: Flask, service: Service, refused: RefusedCallbacks) -> None:
     settings = service.settings
     app.extensions[KEY_RING] = KeyRing(service.database, settings.api_keys)
+    app.extensions[KEY_THROTTLE] = KeyThrottle(service.database)
     app.extensions[TRIGGER_SLOTS] = threading.BoundedSemaphore(max(1, settings.web_threads // 2))
     app.extensions[REFUSED_CALLBACKS] = refused
 
@@ -45,7 +48,7 @@ def begin_anonymously() -> None:
 
 
 def check_api_key() -> None:
-    """For `before_request` of `/v1`. Raises Unauthorised, Forbidden."""
+    """For `before_request` of `/v1`. Raises Unauthorised, TooManyTries, Forbidden."""
     _require(_bearer_key(), scope_of(request.endpoint or "", request.method))
 
 
@@ -118,6 +121,8 @@ def _require(key: str | None, scope: str) -> None:
         return
     holder = None if key is None else ring.find(key)
     if holder is None:
+        if key:
+            current_app.extensions[KEY_THROTTLE].count(request.remote_addr)
         raise Unauthorised("A valid API key is required: Authorization: Bearer KEY")
     if scope not in holder.scopes:
         raise Forbidden(

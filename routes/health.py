@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from flask import Blueprint, Response, current_app, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from messaging.operations.health import OK, oldest_report_seconds, readiness, sending_state, worker_problem
 from messaging.operations.metrics import Gauge, Gauges
-from routes.guards import REFUSED_CALLBACKS, requires_metrics_key
+from routes.guards import KEY_THROTTLE, REFUSED_CALLBACKS, requires_metrics_key
 from routes.service import current_service
 from utils.version import VERSION
 
@@ -51,7 +51,8 @@ def show_ready() -> tuple[dict[str, object], int]:
 @requires_metrics_key
 def show_metrics() -> Response:
     """The service's gauges in Prometheus' text format."""
-    current_app.extensions[REFUSED_CALLBACKS].flush()
+    for name in (REFUSED_CALLBACKS, KEY_THROTTLE):
+        current_app.extensions[name].flush()
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Scrape(current_app.extensions[GAUGES]))
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
@@ -66,7 +67,9 @@ class _Scrape(Collector):
 
 
 def _family(gauge: Gauge) -> Metric:
-    kind = CounterMetricFamily if gauge.is_counter else GaugeMetricFamily
+    if gauge.kind == "histogram":
+        return HistogramMetricFamily(gauge.name, gauge.help, list(gauge.values.items()), gauge.sum)
+    kind = CounterMetricFamily if gauge.kind == "counter" else GaugeMetricFamily
     labels = [gauge.label] if gauge.label else []
     family = kind(gauge.name, gauge.help, labels=labels)
     for value_of_label, value in gauge.values.items():

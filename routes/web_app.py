@@ -6,10 +6,14 @@ from pathlib import Path
 
 from flask import Response, request
 from flask_openapi.models.info import Info
+from flask_openapi.models.license import License
 from flask_openapi.models.security_scheme import SecurityScheme
+from flask_openapi.models.server import Server
 from flask_openapi.openapi import OpenAPI
 
+from messaging.access.actor import acting_name
 from messaging.callbacks.refused import RefusedCallbacks
+from messaging.operations import outages
 from messaging.operations.metrics import Gauges
 from messaging.service import Service, build_service
 from messaging.storage.task_queue import Waker
@@ -40,7 +44,7 @@ from routes.sessions import CookieSessions
 from routes.sms import sms_bp
 from routes.uploads import prepare_uploads
 from routes.whole_bodies import require_whole_bodies
-from utils.logs import choose_request_id, configure_logging, request_id
+from utils.logs import ACCESS_NOTE, choose_request_id, configure_logging, request_id
 from utils.settings import Settings
 from utils.version import VERSION
 
@@ -51,6 +55,8 @@ DESCRIPTION = (
     " Send your key with every call: `Authorization: Bearer KEY`."
     " Times are RFC 3339 UTC. Lists come in pages: pass `next_cursor` as `cursor`."
 )
+# The short name that SPDX has for it.
+LICENCE = License(name="MIT", identifier="MIT")
 CONTENT_SECURITY = (
     # Pico draws its arrows from data: images.
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self';"
@@ -65,10 +71,11 @@ SECURITY_HEADERS = {
 
 
 def build_web_app(settings: Settings) -> OpenAPI:
-    configure_logging(settings.log_level, settings.secrets)
+    configure_logging(settings.log_level, settings.secrets, settings.log_format)
     app = _create_flask(settings)
     service = build_service(settings)
     service.database.wake = Waker(settings)
+    outages.watch(service.database)
     _add_service(app, service)
     for blueprint in (sms_bp, health_bp, docs_bp):
         app.register_blueprint(blueprint)
@@ -95,7 +102,8 @@ def build_web_app(settings: Settings) -> OpenAPI:
 def _create_flask(settings: Settings) -> OpenAPI:
     app = OpenAPI(
         __name__,
-        info=Info(title="SMS service", version=VERSION, description=DESCRIPTION),
+        info=Info(title="SMS service", version=VERSION, description=DESCRIPTION, license=LICENCE),
+        servers=[Server(url=settings.public_url)],
         security_schemes={"key": SecurityScheme(type="http", scheme="bearer")},
         doc_ui=False,
         validation_error_status=400,
@@ -135,6 +143,7 @@ def _finish_answer(response: Response) -> Response:
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-Id"] = request_id.get() or ""
+    request.environ.setdefault(ACCESS_NOTE, {})["actor"] = acting_name()
     if request.endpoint != "static":
         response.headers["Cache-Control"] = "no-store"
     return response

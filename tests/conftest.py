@@ -24,7 +24,7 @@ from messaging.storage import tables
 from messaging.storage.database import Database
 from messaging.storage.task_queue import make_queue_tables
 from utils import settings_model
-from utils.logs import JsonLinesHandler
+from utils.logs import LogHandler, request_id
 from utils.settings import Settings
 
 SERVER_URL = os.environ.get("TEST_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
@@ -37,6 +37,7 @@ TOLD = "told"
 def _nobody_acts() -> None:
     """A test that calls the app leaves behind who called, in the thread of the next test."""
     acting.set(None)
+    request_id.set(None)
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def logging_as_it_was() -> Iterator[None]:
     level = root.level
     yield
     root.setLevel(level)
-    own = (JsonLinesHandler, logging.NullHandler)
+    own = (LogHandler, logging.NullHandler)
     others = [one for one in root.handlers if not isinstance(one, own)]
     root.handlers[:] = [*others, logging.NullHandler()]
 

@@ -23,12 +23,16 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Length", "0"), ("X-Request-Id", "request-77")])
     return [b""]
 """
+# Left out, where empty would be a value.
+NOT_SET = "not set"
 PROVIDER = {"AT_BASE_URL": "http://127.0.0.1:1"}
 
 
 def gunicorn(*arguments: str, **overrides: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "gunicorn", *arguments]
     environment = offline_environment(**overrides)
+    if NOT_SET in overrides.values():
+        environment = {name: value for name, value in environment.items() if value != NOT_SET}
     return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
 
 
@@ -77,11 +81,13 @@ def wait_until_served(port: int) -> None:
     pytest.fail("gunicorn did not listen")
 
 
-def get(port: int, path: str) -> None:
+def get(port: int, path: str, **headers: str) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
-    connection.request("GET", path, headers={"Referer": "http://x/?token=hidden"})
-    assert connection.getresponse().status == 200
+    connection.request("GET", path, headers={"Referer": "http://x/?token=hidden"} | headers)
+    answer = connection.getresponse()
+    answer.read()
     connection.close()
+    return answer
 
 
 def test_the_access_log_is_json_without_query_or_full_number(
@@ -89,7 +95,7 @@ def test_the_access_log_is_json_without_query_or_full_number(
 ) -> None:
     process, port = served
     wait_until_served(port)
-    get(port, "/v1/conversations/+254711000001?token=hidden&api_key=hidden")
+    assert get(port, "/v1/conversations/+254711000001?token=hidden&api_key=hidden").status == 200
     process.terminate()
     _, told = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 0
@@ -97,7 +103,54 @@ def test_the_access_log_is_json_without_query_or_full_number(
     (access,) = (line for line in lines if line["logger"] == "gunicorn.access")
     assert access["message"] == "GET /v1/conversations/…001"
     assert (access["status"], access["request_id"]) == (200, "request-77")
+    assert access["address"] == "127.0.0.1"
     assert access["milliseconds"] >= 0
     assert "hidden" not in told
     assert "711000001" not in told
     assert not (REPOSITORY / "gunicorn.ctl").exists()
+
+
+def test_the_access_log_names_caller_key_and_request_and_never_the_key(tmp_path: Path) -> None:
+    port = free_port()
+    live = {
+        "AT_USERNAME": "clinic",
+        "AT_API_KEY": "provider-key-of-the-clinic",
+        "API_KEYS": "key-of-the-environment",
+        "WEBHOOK_TOKENS": "token-of-the-callbacks",
+        "DASHBOARD_PASSWORD": "password-of-the-admin",
+        "SECRET_KEY": "secret-of-the-cookies",
+        "DATABASE_URL": f"sqlite:///{tmp_path}/sms.db",
+        "TRUSTED_PROXIES": "127.0.0.1",
+    }
+    migrate = [sys.executable, "-m", "flask", "--app", "app", "sms", "migrate"]
+    subprocess.run(migrate, cwd=REPOSITORY, env=offline_environment(**live), check=True, capture_output=True)
+    process = gunicorn(PORT=str(port), REPLY_TEMPLATE=NOT_SET, **live, **PROVIDER)
+    with process:
+        try:
+            wait_until_served(port)
+            headers = {
+                "Authorization": "Bearer key-of-the-environment",
+                "X-Forwarded-For": "203.0.113.7",
+                "X-Request-Id": "4f1c-77aa",
+            }
+            answered = get(port, "/v1/messages?q=hidden", **headers)
+            refused = get(
+                port, "/v1/messages", **headers | {"Authorization": "Bearer guessed-key-of-a-stranger"}
+            )
+        finally:
+            process.terminate()
+        _, told = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert (answered.status, answered.headers["X-Request-Id"]) == (200, "4f1c-77aa")
+    assert refused.status == 401
+    lines = [json.loads(line) for line in told.splitlines()]
+    first, second = (line for line in lines if line["logger"] == "gunicorn.access")
+    assert (first["address"], first["actor"], first["request_id"]) == (
+        "203.0.113.7",
+        "key:environment",
+        "4f1c-77aa",
+    )
+    assert (second["address"], second["status"], "actor" in second) == ("203.0.113.7", 401, False)
+    secrets = [live[name] for name in ("AT_API_KEY", "API_KEYS", "WEBHOOK_TOKENS", "SECRET_KEY")]
+    assert [one for one in (*secrets, "guessed", "hidden") if one in told] == []
+    (notice,) = (line for line in lines if "REPLY_TEMPLATE" in line["message"])
+    assert (notice["level"], "which is charged" in notice["message"]) == ("WARNING", True)

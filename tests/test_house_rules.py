@@ -38,6 +38,7 @@ LONGEST_VIEW = 9
 UNSETTLED = {
     "claim_identity": "whose database this is: written again, it says the same",
     "find": "when a login was last seen",
+    "flush": "only counts who was refused",
     "forget": "blanks once more what is blank already",
     "mark_read": "neither sends nor blocks",
     "replay": "what has taken effect does not do so again",

@@ -1,11 +1,16 @@
+import io
 import json
 import logging
+import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from utils.logs import JsonLinesHandler, choose_request_id, configure_logging, mask, mask_path, request_id
+from tests.support.leaks import find_leaks
+from utils.logs import LogHandler, choose_request_id, configure_logging, mask, mask_path, request_id
 
 logger = logging.getLogger("service.test")
 
@@ -89,7 +94,8 @@ def test_lines_of_one_request_share_its_id(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    ("offered", "is_kept"), [("4f1c-77aa", True), ("short", False), ("a b\n" * 9, False)]
+    ("offered", "is_kept"),
+    [("4f1c-77aa", True), ("short", False), ("a b\n" * 9, False), ("254711000001", False), ("x" * 65, False)],
 )
 def test_an_offered_request_id_is_kept_when_it_is_plain(offered: str, is_kept: bool) -> None:
     assert (choose_request_id(offered) == offered) is is_kept
@@ -133,6 +139,39 @@ def test_no_number_stands_in_the_access_log_however_it_is_written(path: str, mas
     assert mask_path(path) == masked
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_at_a_terminal_a_line_is_for_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", Terminal())
+    configure_logging("INFO", secrets=("hunter2hunter2",))
+    choose_request_id("4f1c-77aa")
+    logger.info("message %s", "accepted\n\x1b[31m", extra={"message_ids": [7, 8], "why": "no hunter2hunter2"})
+    try:
+        int("+254711000001 x")
+    except ValueError:
+        logger.exception("failed for +254711000001")
+    told = sys.stderr.getvalue().splitlines()  # type: ignore[attr-defined]
+    told[0] = re.sub(r"^\d\d:\d\d:\d\d ", "", told[0])
+    assert told[0] == (
+        'message accepted\\u000a\\u001b[31m  message_ids=[7, 8]  why="no …"  request_id=4f1c-77aa'
+    )
+    assert "ERROR failed for …001" in told[1]
+    assert told[2].startswith("Traceback")
+    assert told[-1] == "ValueError: invalid literal for int() with base 10: '…001 x'"
+
+
+@pytest.mark.parametrize(("form", "is_json"), [("json", True), ("text", False), ("auto", True)])
+def test_the_setting_decides_before_the_terminal(
+    capsys: pytest.CaptureFixture[str], form: str, is_json: bool
+) -> None:
+    configure_logging("INFO", form=form)
+    logger.info("told")
+    assert capsys.readouterr().err.startswith("{") is is_json
+
+
 def test_what_a_terminal_would_obey_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("INFO")
     hostile = "\x9b2J\x7f\u2028\u202eevil\u2066\ufeff"
@@ -167,4 +206,24 @@ def test_a_closed_stream_does_not_end_the_program(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(logging, "raiseExceptions", False)
     monkeypatch.setattr("sys.stderr", Closed())
-    JsonLinesHandler().handle(logging.makeLogRecord({"msg": "lost"}))
+    LogHandler().handle(logging.makeLogRecord({"msg": "lost"}))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"to": "+254711000001"}',
+        "to 254711000001.",
+        "0711000001",
+        "phone=%2B15005550006",
+        "a-token",
+        "hello Alice",
+    ],
+)
+def test_the_search_of_the_crash_suite_finds_what_no_log_may_hold(tmp_path: Path, line: str) -> None:
+    (tmp_path / "simulator.log").write_text(line)
+    (tmp_path / "web.log").write_text('{"to": "…001", "ids": [254711, 12], "thread": "…123"}\n')
+    assert find_leaks(tmp_path, ["a-token"], ["hello Alice"]) == []
+    (tmp_path / "worker.log").write_text(f"fine\n{line}\n")
+    (leak,) = find_leaks(tmp_path, ["a-token"], ["hello Alice"])
+    assert leak.startswith("worker.log: …")

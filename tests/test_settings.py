@@ -342,3 +342,12 @@ def test_a_url_that_no_driver_can_read_is_refused_without_its_password(name: str
         load_settings({name: url.format("redis" if name == "QUEUE_URL" else "postgresql")})
     assert refused.value.message.startswith(f"{name} must be ")
     assert "pa" not in refused.value.message
+
+
+def test_a_live_account_is_told_that_answers_are_charged_until_somebody_has_chosen_them() -> None:
+    notice = load_settings(ACCOUNT).reply_notice
+    assert notice is not None
+    assert "This is a response to" in notice
+    for chosen in ({"REPLY_TEMPLATE": "Thanks"}, {"REPLY_TEMPLATE": ""}, {"AT_USERNAME": "sandbox"}):
+        assert load_settings(ACCOUNT | chosen).reply_notice is None
+    assert load_settings({}).reply_notice is None

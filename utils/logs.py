@@ -1,4 +1,5 @@
-"""Logs as JSON lines on standard error: ids and outcomes, never a number in full, a text or a secret.
+"""Logs on standard error: ids and outcomes, never a number in full, a text or a secret. JSON lines, but for a person
+at a terminal plain ones.
 
     logger.info("message accepted", extra={"message_id": 7, "attempt_id": 3})
 
@@ -16,6 +17,10 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
+
+# In the environment of a WSGI request: what the access log says of it, beside its status. A dict.
+ACCESS_NOTE = "sms.access_note"
+AUTO, JSON, TEXT = "auto", "json", "text"
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
@@ -46,15 +51,17 @@ SQL_PARAMETERS = re.compile(r"\[parameters: .*", re.DOTALL)
 SQL_DETAIL = re.compile(
     r"^(DETAIL|CONTEXT):  .*?(?=^\[SQL: |^The above exception|\Z)", re.DOTALL | re.MULTILINE
 )
+# What would begin a second line, or recolour the first.
+LINE_CONTROLS = re.compile("[\x00-\x1f]")
 ACCEPTABLE_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 
 
-def configure_logging(level: str = "INFO", secrets: Iterable[str] = ()) -> None:
-    """Sends every logger of this process through one JSON handler. Calling it again replaces that handler."""
+def configure_logging(level: str = "INFO", secrets: Iterable[str] = (), form: str = AUTO) -> None:
+    """Sends every logger of this process through one handler. Calling it again replaces that handler."""
     root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if isinstance(handler, JsonLinesHandler)]:
+    for handler in [handler for handler in root.handlers if isinstance(handler, LogHandler)]:
         root.removeHandler(handler)
-    root.addHandler(JsonLinesHandler(secrets))
+    root.addHandler(LogHandler(secrets, form))
     root.setLevel(level)
     for name in BORROWED_LOGGERS:
         _take_over(logging.getLogger(name))
@@ -70,7 +77,8 @@ def _take_over(logger: logging.Logger) -> None:
 
 def choose_request_id(offered: str | None = None) -> str:
     """Sets the request id of this context: the caller's own where it is a plain one, else a new one."""
-    is_plain = offered is not None and ACCEPTABLE_REQUEST_ID.fullmatch(offered)
+    # It is stored with the messages and outlives their numbers: none may come in by it.
+    is_plain = offered is not None and ACCEPTABLE_REQUEST_ID.fullmatch(offered) and mask(offered) == offered
     # Not uuid4: reading the system's random bytes releases the interpreter's lock in every request.
     chosen = offered if offered and is_plain else f"{random.getrandbits(128):032x}"
     request_id.set(chosen)
@@ -119,10 +127,19 @@ class JsonLinesFormatter(logging.Formatter):
             "logger": record.name,
             "message": self._clean(record.getMessage()),
         }
-        line |= {name: self._clean(value) for name, value in vars(record).items() if _is_ours(name, value)}
-        if record.exc_info and record.exc_info[1]:
-            line["exception"] = self._clean("".join(traceback.format_exception(record.exc_info[1])))
+        line |= self._noted(record)
+        exception = self._exception(record)
+        if exception:
+            line["exception"] = exception
         return CONTROLS.sub(_escaped, json.dumps(line, ensure_ascii=False))
+
+    def _noted(self, record: logging.LogRecord) -> dict[str, Any]:
+        return {name: self._clean(value) for name, value in vars(record).items() if _is_ours(name, value)}
+
+    def _exception(self, record: logging.LogRecord) -> object:
+        if not record.exc_info or not record.exc_info[1]:
+            return None
+        return self._clean("".join(traceback.format_exception(record.exc_info[1])))
 
     def _clean(self, value: object) -> object:
         if value is None or isinstance(value, bool | int | float):
@@ -134,6 +151,23 @@ class JsonLinesFormatter(logging.Formatter):
         return mask(str(value), self._secrets)
 
 
+class PlainFormatter(JsonLinesFormatter):
+    """The same for a person: local time, what happened, then the ids; a traceback on lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).astimezone()
+        level = "" if record.levelno == logging.INFO else f"{record.levelname} "
+        message = LINE_CONTROLS.sub(_escaped, str(self._clean(record.getMessage())))
+        noted = [f"{name}={_shown(value)}" for name, value in self._noted(record).items()]
+        lines = ["  ".join([f"{at:%H:%M:%S} {level}{message}", *noted])]
+        lines += str(self._exception(record) or "").splitlines()
+        return "\n".join(CONTROLS.sub(_escaped, line) for line in lines)
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) and " " not in value else json.dumps(value, ensure_ascii=False)
+
+
 def _escaped(found: re.Match[str]) -> str:
     return f"\\u{ord(found.group()):04x}"
 
@@ -142,12 +176,13 @@ def _is_ours(name: str, value: object) -> bool:
     return name not in STANDARD_FIELDS and not name.startswith("_") and value is not None
 
 
-class JsonLinesHandler(logging.Handler):
+class LogHandler(logging.Handler):
     """Looks `sys.stderr` up for every line: kept from the start it would outlive a redirection."""
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
+    def __init__(self, secrets: Iterable[str] = (), form: str = AUTO) -> None:
         super().__init__()
-        self.setFormatter(JsonLinesFormatter(secrets))
+        is_plain = form == TEXT or (form == AUTO and _is_at_terminal())
+        self.setFormatter(PlainFormatter(secrets) if is_plain else JsonLinesFormatter(secrets))
         self.addFilter(RequestIdFilter())
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -155,3 +190,11 @@ class JsonLinesHandler(logging.Handler):
             sys.stderr.write(self.format(record) + "\n")
         except (OSError, TypeError, ValueError):
             self.handleError(record)
+
+
+def _is_at_terminal() -> bool:
+    # None where a program has no standard error at all; a closed one raises.
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):
+        return False

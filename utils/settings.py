@@ -18,7 +18,7 @@ from dotenv.parser import Binding, parse_stream
 from pydantic import ValidationError
 
 from utils.setting_types import REPOSITORY, is_loopback
-from utils.settings_model import Settings, SettingsError
+from utils.settings_model import SANDBOX, Settings, SettingsError
 from utils.webhook_signing import WANTED as WANTED_SECRET
 
 __all__ = ["Settings", "SettingsError", "child_environment", "load_settings"]
@@ -35,7 +35,6 @@ NEEDED_WITH_AN_ACCOUNT = {
 LISTS = ("api_keys", "webhook_tokens")
 GUESSABLE = (*LISTS, "dashboard_password", "secret_key")
 SHORTEST_SECRET = 16
-SANDBOX = "sandbox"
 WANTED = {
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",

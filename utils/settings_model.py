@@ -18,6 +18,7 @@ OFFLINE_ACCOUNT = "offline"
 LIVE_HOST = "https://api.africastalking.com"
 SANDBOX_HOST = "https://api.sandbox.africastalking.com"
 DEFAULT_SENDER = "AFRICASTKNG"  # AT's own choice where `from` is absent (docs/africastalking.md, 1a)
+SANDBOX = "sandbox"
 NO_PROVIDER = "AT_USERNAME is not set: set it and AT_API_KEY, or use `make run` for the offline simulator"
 
 # On this machine, where the database is another one's.
@@ -126,6 +127,7 @@ class Settings(BaseModel):
     web_threads: types.WebThreads = 16
     worker_concurrency: types.Count = 4
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], types.UpperCase] = "INFO"
+    log_format: Literal["auto", "json", "text"] = "auto"
     trusted_proxies: types.Networks = ()
 
     @property
@@ -133,11 +135,21 @@ class Settings(BaseModel):
         return self.at_username is None
 
     @property
+    def reply_notice(self) -> str | None:
+        """What each text that comes will cost, where nobody has decided that; else None."""
+        if self.at_username in (None, SANDBOX) or "reply_template" in self.model_fields_set:
+            return None
+        return (
+            f"REPLY_TEMPLATE is not set: each text that nothing else answers is answered with {self.reply_template!r},"
+            " which is charged; set it to your own words, or leave it empty to answer nothing"
+        )
+
+    @property
     def provider_host(self) -> str:
         """scheme://host[:port] of the API that gets `/version1/…`."""
         if self.at_base_url:
             return self.at_base_url
-        return SANDBOX_HOST if self.at_username == "sandbox" else LIVE_HOST
+        return SANDBOX_HOST if self.at_username == SANDBOX else LIVE_HOST
 
     @property
     def provider_username(self) -> str:

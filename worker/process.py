@@ -30,6 +30,7 @@ from messaging.conversations.handlers import require_handlers
 from messaging.forwarding import delivery
 from messaging.operations import account_check, health, sweep
 from messaging.operations.health import require_migrated
+from messaging.operations.outages import DATABASE, QUEUE, Outages
 from messaging.operations.recovery import Recoverer
 from messaging.sending import claim, due, pauses
 from messaging.sending.sender import MessageSender, worker_name
@@ -47,7 +48,6 @@ from utils.errors import Recovering, ServiceError, WitnessUnwritable
 from utils.logs import configure_logging
 from utils.settings import load_settings
 from worker.lanes import Lanes
-from worker.outages import DATABASE, QUEUE, Outages
 
 TICK_SECONDS = 0.5
 # The engine asks for a sweep each minute; a worker that got none for longer does not wait for it.
@@ -242,6 +242,8 @@ class Worker:
         settings = self._service.settings
         note = {"worker": worker_name(), "threads": self._lanes.count, "provider": settings.provider_host}
         logger.info("the worker starts", extra=note)
+        if settings.reply_notice:
+            logger.warning(settings.reply_notice)
         self._consumer.start()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, self._stop)
@@ -293,7 +295,7 @@ def main() -> int:
     try:
         settings = load_settings()
         settings.require_provider()
-        configure_logging(settings.log_level, settings.secrets)
+        configure_logging(settings.log_level, settings.secrets, settings.log_format)
         require_handlers(settings)
         service = build_service(settings)
         require_migrated(service.database)

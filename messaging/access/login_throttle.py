@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, select
@@ -23,7 +25,11 @@ FORGOTTEN_AFTER = timedelta(hours=1)
 
 class TooManyTries(ServiceError):
     code = "too_many_tries"
-    sentence = "Too many tries with a wrong password"
+
+    def __init__(self, what: str, wait: timedelta) -> None:
+        """`what`: of which a wrong one was tried."""
+        self.retry_after = max(1, math.ceil(wait.total_seconds()))
+        super().__init__(f"Too many tries with a wrong {what}: wait {self.retry_after} seconds")
 
 
 def require_free(database: Database, name: str | None, address: str | None) -> None:
@@ -34,15 +40,16 @@ def require_free(database: Database, name: str | None, address: str | None) -> N
         statement = select(until).where(tables.login_failures.c.who.in_(_counted(name, address)), until > now)
         locked = max(connection.execute(statement).scalars(), default=None)
     if locked is not None:
-        seconds = max(1, round((locked - now).total_seconds()))
-        raise TooManyTries(f"Too many tries with a wrong password: wait {seconds} seconds")
+        raise TooManyTries("password", locked - now)
 
 
 def count_failure(database: Database, name: str | None, address: str | None) -> None:
     with database.write() as connection:
-        now = steady(connection, database.now(connection))
-        for who in _counted(name, address):
-            _count(connection, who, now)
+        count(
+            connection,
+            dict.fromkeys(_counted(name, address), 1),
+            steady(connection, database.now(connection)),
+        )
 
 
 def forget(database: Database, name: str) -> None:
@@ -62,18 +69,24 @@ def _counted(name: str | None, address: str | None) -> list[str]:
     return [f"name:{name}"] * (name is not None) + [f"address:{address}"[:80]] * (address is not None)
 
 
-def _count(connection: Connection, who: str, now: datetime) -> None:
-    ours = tables.login_failures.c.who == who
-    row = connection.execute(select(tables.login_failures).where(ours).with_for_update()).one_or_none()
-    is_fresh = row is not None and row.failed_at > now - FORGOTTEN_AFTER
-    failures = row.failures + 1 if row is not None and is_fresh else 1
-    over = failures - FREE_TRIES
-    values = {
-        "failures": failures,
-        "failed_at": now,
-        "locked_until": now + backoff(over, FIRST_WAIT, LONGEST_WAIT) if over >= 0 else now,
-    }
-    statement = insert_for(connection, tables.login_failures).values(who=who, **values)
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=[tables.login_failures.c.who], set_=values)
-    )
+def count(
+    connection: Connection, failures: Mapping[str, int], now: datetime, free_tries: int = FREE_TRIES
+) -> dict[str, datetime]:
+    """Until when each of them has to wait; in steady time, as `now` is."""
+    who = tables.login_failures.c.who
+    # In one order, so that two processes cannot wait for each other.
+    statement = select(tables.login_failures).where(who.in_(failures)).order_by(who).with_for_update()
+    known = {row.who: row for row in connection.execute(statement)}
+    rows, ends = [], {}
+    for name in sorted(failures):
+        row = known.get(name)
+        is_fresh = row is not None and row.failed_at > now - FORGOTTEN_AFTER
+        number = failures[name] + (row.failures if row is not None and is_fresh else 0)
+        over = number - free_tries
+        ends[name] = now + backoff(over, FIRST_WAIT, LONGEST_WAIT) if over >= 0 else now
+        rows.append({"who": name, "failures": number, "failed_at": now, "locked_until": ends[name]})
+    if rows:
+        new = insert_for(connection, tables.login_failures)
+        values = {name: new.excluded[name] for name in ("failures", "failed_at", "locked_until")}
+        connection.execute(new.on_conflict_do_update(index_elements=[who], set_=values), rows)
+    return ends

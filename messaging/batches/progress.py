@@ -190,6 +190,7 @@ def _shape(batch: Row[Any], sums: Sequence[Row[Any]]) -> dict[str, Any]:
         "expires_at": rfc3339(batch.expires_at),
         "created_at": rfc3339(batch.created_at),
         "created_by": batch.created_by,
+        "request_id": batch.request_id,
         "finished_at": rfc3339(batch.finished_at),
     }
     return {name: value for name, value in shape.items() if value is not None or name not in _OPTIONAL}

@@ -30,6 +30,7 @@ from messaging.storage.database import Database, lock_keys, wake_after_commit
 from utils.csv_files import InvalidFile, check_encoding, read_header
 from utils.errors import Conflict, InvalidInput
 from utils.json_shapes import rfc3339
+from utils.logs import request_id
 from utils.money import Money, parse_money
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
@@ -279,6 +280,7 @@ def _write(
         "created_at": now,
         "created_by": acting_name(),
         "call": call,
+        "request_id": request_id.get(),
     }
     connection.execute(insert(tables.batches).values(**row))
     wake_after_commit(connection)

@@ -8,8 +8,7 @@ import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from messaging.storage import tables
-from messaging.storage.bulk import insert_for
+from messaging.storage import counters
 from messaging.storage.database import Database
 
 NAME = "refused_callbacks"
@@ -42,16 +41,9 @@ class RefusedCallbacks:
         if not taken:
             return
         try:
-            self._add(taken)
+            with self._database.write() as connection:
+                counters.add(connection, NAME, taken)
         except SQLAlchemyError:
             logger.warning("refused callbacks stay uncounted for now", extra={"count": taken})
             with self._lock:
                 self._unwritten += taken
-
-    def _add(self, number: int) -> None:
-        with self._database.write() as connection:
-            statement = insert_for(connection, tables.counters).values(name=NAME, value=number)
-            added = {"value": tables.counters.c.value + number}
-            connection.execute(
-                statement.on_conflict_do_update(index_elements=[tables.counters.c.name], set_=added)
-            )

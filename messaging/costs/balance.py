@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Protocol
 
-from messaging.storage.database import utc_now
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from messaging.storage import counters
+from messaging.storage.database import Database, utc_now
 from utils.errors import ProviderError
 from utils.json_shapes import booked_money, rfc3339
 from utils.money import Money
 
+# Of `counters`, by currency.
+BALANCE, BALANCE_AT = "balance:", "balance_at:"
 KEPT_SECONDS = 60.0
 DEADLINE_SECONDS = 10.0
+
+
+logger = logging.getLogger(__name__)
 
 
 class AsksBalance(Protocol):
@@ -23,8 +34,10 @@ class AsksBalance(Protocol):
 class Balance:
     """Threads that ask together share one question, and its failure: else each would wait for the deadline in turn."""
 
-    def __init__(self, provider: AsksBalance) -> None:
+    def __init__(self, provider: AsksBalance, keep: Callable[[Money], None] | None = None) -> None:
+        """`keep`: told of each answer."""
         self._provider = provider
+        self._keep = keep
         self._lock = threading.Lock()
         self._kept: tuple[Money, datetime] | None = None
         self._asked_at = 0.0
@@ -64,7 +77,23 @@ class Balance:
                 raise
             self._kept, self._asked_at = (money, utc_now()), time.monotonic()
             self._failure = None
+            if self._keep is not None:
+                self._keep(money)
         return self._kept
+
+
+def keep(database: Database, money: Money) -> None:
+    """For `/metrics`, which asks nobody. Where it cannot be written, the next answer is."""
+    try:
+        with database.write() as connection:
+            write_down(connection, money, database.now(connection))
+    except SQLAlchemyError:
+        logger.warning("the balance is not kept", exc_info=True)
+
+
+def write_down(connection: Connection, money: Money, now: datetime) -> None:
+    counters.put(connection, f"{BALANCE}{money.currency}", money.micros)
+    counters.put(connection, f"{BALANCE_AT}{money.currency}", int(now.timestamp()))
 
 
 def _in_json(money: Money, at: datetime) -> dict[str, Any]:

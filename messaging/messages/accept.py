@@ -17,6 +17,7 @@ from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, wa
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.errors import EmptyMessage, InvalidInput, InvalidPhone, NoRecipients
+from utils.logs import request_id
 from utils.phone_numbers import read_phone
 from utils.references import read_reference
 from utils.segments import measure
@@ -256,6 +257,7 @@ def _write_batch(
         "created_at": now,
         "created_by": acting_name(),
         "call": call,
+        "request_id": request_id.get(),
     }
     connection.execute(insert(tables.batches).values(**row))
     return batch_id

@@ -15,6 +15,7 @@ from messaging.access.actor import acting_name
 from messaging.storage import tables
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database, wake_after_commit
+from utils.logs import request_id
 
 # Lower goes first: a person waits for a reply, nobody waits for row 70,000 of a batch.
 REPLY_PRIORITY = 0
@@ -64,10 +65,11 @@ def enqueue(
     now = database.now(connection)
     at_once = steady(connection, now)
     ids = database.reserve_ids(connection, tables.messages, len(new_messages))
-    created_by = acting_name()
+    asked_by = {"created_by": acting_name(), "request_id": request_id.get()}
+    told_by_batch = dict.fromkeys(asked_by)
     rows = (
         _row(new, message_id, now, at_once, status, attempt_id)
-        | {"created_by": None if new.batch_id else created_by}
+        | (told_by_batch if new.batch_id else asked_by)
         for new, message_id in zip(new_messages, ids, strict=True)
     )
     for chunk in _chunks(rows, INSERT_CHUNK):

@@ -9,14 +9,15 @@ its second count has the reason `after_failed`.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, literal_column, select
 
 from messaging.forwarding.events import StatusChange
-from messaging.storage import tables
+from messaging.storage import counters, tables
 from messaging.storage.bulk import JsonRows, as_json_rows, as_stored, insert_for, one_of
 from messaging.storage.database import Database
 
@@ -25,6 +26,8 @@ from messaging.storage.database import Database
 DELAYS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 259200)
 AFTER = "after_"
 FOLDED_AT_ONCE = 5000
+# What all hours come to together, in `counters`: for a scrape, which must not read every hour there ever was.
+TOTAL, TOTAL_PARTS, TOTAL_MICROS, TOTAL_STEP = "messages:", "parts", "micros:", "delivery_step:"
 
 
 class Counted(NamedTuple):
@@ -156,7 +159,20 @@ def _fold_some(connection: Connection) -> int:
         # In one order, so that two sweeps cannot wait for each other.
         rows = [dict(zip(_COLUMNS, row, strict=True)) for row in sorted(tally.rows())]
         connection.execute(_add(connection), rows)
+        counters.add_all(connection, _totals(tally))
     return count
+
+
+def _totals(tally: Tally) -> Mapping[str, int]:
+    totals: Counter[str] = Counter()
+    for counted, (messages, parts, micros) in tally.items():
+        totals[f"{TOTAL}{counted.status}"] += messages
+        totals[TOTAL_PARTS] += parts
+        if micros:
+            totals[f"{TOTAL_MICROS}{counted.currency}"] += micros
+        if counted.delay:
+            totals[f"{TOTAL_STEP}{counted.delay}"] += messages
+    return totals
 
 
 def _add(connection: Connection) -> Any:

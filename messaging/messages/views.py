@@ -22,6 +22,7 @@ _MESSAGES = select(
     tables.messages,
     # Of a batch's message it stands there once, not in each of a million rows.
     func.coalesce(tables.messages.c.created_by, tables.batches.c.created_by).label("asked_by"),
+    func.coalesce(tables.messages.c.request_id, tables.batches.c.request_id).label("asked_in"),
 ).outerjoin(tables.batches, tables.batches.c.id == tables.messages.c.batch_id)
 
 
@@ -97,6 +98,7 @@ def message_in_json(row: Row[Any]) -> dict[str, Any]:
         "inbound_id": row.inbound_id,
         "resend_of": row.resend_of,
         "created_by": row.asked_by,
+        "request_id": row.asked_in,
         "created_at": rfc3339(row.created_at),
         "sent_at": rfc3339(row.sent_at),
         "finished_at": rfc3339(row.finished_at),

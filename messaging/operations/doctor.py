@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging.callbacks import received
@@ -25,8 +25,7 @@ from messaging.operations.metrics import Gauges
 from messaging.operations.recovery_views import latest_recoveries, sentence_of, unwritable
 from messaging.sending.witness import find_problem
 from messaging.service import Service
-from messaging.storage import tables
-from messaging.storage.bulk import insert_for
+from messaging.storage import counters, tables
 from messaging.storage.clocks import has_boot_clock, last_step
 from utils.errors import ProviderError, ServiceError
 from utils.json_shapes import rfc3339
@@ -55,6 +54,7 @@ class Finding:
 def examine(service: Service) -> Iterator[Finding]:
     yield _settings(service.settings)
     yield from _addresses(service.settings)
+    yield _replies(service.settings)
     yield _files(service.settings)
     try:
         require_migrated(service.database)
@@ -82,6 +82,13 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
     for name, url in settings.callback_urls.items():
         advice = "" if is_reachable else " (only this machine can reach it: set PUBLIC_URL)"
         yield Finding(f"callback {name}", is_reachable, url + advice)
+
+
+def _replies(settings: Settings) -> Finding:
+    if settings.reply_notice:
+        return Finding("replies", True, settings.reply_notice)
+    says = "what nothing else answers gets REPLY_TEMPLATE" if settings.reply_template else "off"
+    return Finding("replies", True, says)
 
 
 def _files(settings: Settings) -> Finding:
@@ -269,15 +276,9 @@ def _seconds_per_commit(service: Service) -> float:
     began = time.monotonic()
     for _ in range(COMMITS_TRIED):
         with service.database.write() as connection:
-            _count_commit(connection)
+            # A commit without a change would cost nothing and show nothing.
+            counters.add(connection, "doctor_commits", 1)
     return (time.monotonic() - began) / COMMITS_TRIED
-
-
-def _count_commit(connection: Connection) -> None:
-    """A commit without a change would cost nothing and show nothing."""
-    statement = insert_for(connection, tables.counters).values(name="doctor_commits", value=1)
-    added = {"value": tables.counters.c.value + 1}
-    connection.execute(statement.on_conflict_do_update(index_elements=[tables.counters.c.name], set_=added))
 
 
 def _balance(service: Service) -> Finding:

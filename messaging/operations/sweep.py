@@ -17,7 +17,7 @@ from messaging.callbacks import received, replay
 from messaging.costs import budgets
 from messaging.forwarding import outbox
 from messaging.messages import idempotency, lost_texts, search, status_counts, status_events
-from messaging.operations import erasure
+from messaging.operations import counts, erasure
 from messaging.reports import adoption, parked
 from messaging.sending import last_check, start_post
 from messaging.storage import tables
@@ -57,6 +57,7 @@ def sweep(database: Database, settings: Settings) -> Swept:
     received.apply_received(database, settings)
     requeued, unknown = sweep_expired_leases(database)
     status_counts.fold(database)
+    counts.fold(database)
     search.index_new(database)
     swept = Swept(
         requeued=requeued,

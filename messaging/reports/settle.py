@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -15,8 +17,9 @@ from messaging.messages.status_counts import AFTER, Counted, Tally, delay_step, 
 from messaging.reports import write
 from messaging.reports.message_state import FiledReport, MessageState
 from messaging.reports.write import Outcome
-from messaging.storage.database import Database
+from messaging.storage.database import Database, after_commit
 
+logger = logging.getLogger(__name__)
 Pair = tuple[MessageState | None, FiledReport]
 
 
@@ -51,7 +54,17 @@ def settle(
     touched = {state.message_id: state for state, _ in pairs if state is not None}.values()
     write.write(connection, [one for one in touched if one.has_changed], happened, outcomes, tally)
     _block_opted_out(database, connection, touched)
+    after_commit(connection, partial(_log, happened))
     return outcomes
+
+
+def _log(happened: Sequence[status_events.Event]) -> None:
+    """Each message's id, for whoever follows it through the log."""
+    ids: dict[str, list[int]] = {}
+    for event in happened:
+        ids.setdefault(event.status, []).append(event.message_id)
+    for status, message_ids in ids.items():
+        logger.info("reports moved messages", extra={"status": status, "message_ids": message_ids})
 
 
 def _counted(state: MessageState, was: str, sent_at: datetime | None, at: datetime) -> Counted:

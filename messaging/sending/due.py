@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -30,6 +30,7 @@ from messaging.batch_statuses import MAY_SEND
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.sending import order, pauses
 from messaging.storage import tables
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database
 from messaging.storage.due_times import IS_DUE
 
@@ -123,6 +124,24 @@ def has_due(database: Database, looks: LongLooks | None = None) -> bool:
     return False
 
 
+def longest_wait(connection: Connection, now: datetime) -> timedelta:
+    """Of the texts that may go now, pauses aside: for how long the first of them has been due."""
+    asked = order.moments(connection, now)
+    oldest = [connection.execute(_OLDEST[one], asked).one_or_none() for one in URGENT_PRIORITIES]
+    oldest += [
+        connection.execute(_OLDEST[BATCH_PRIORITY], {**asked, "batch_id": batch_id}).one_or_none()
+        for batch_id in _sending_batches(connection, pauses.Pauses(frozenset()))
+    ]
+    waits = [_waited(connection, now, row) for row in oldest if row is not None]
+    return max(waits, default=timedelta())
+
+
+def _waited(connection: Connection, now: datetime, row: Any) -> timedelta:
+    at: datetime = now if row.due_by_wall else steady(connection, now)
+    waited: timedelta = at - row.due_at
+    return max(waited, timedelta())
+
+
 _MOST = bindparam("most", type_=Integer())
 
 
@@ -162,6 +181,12 @@ _IS_URGENT_DUE = select(
 )
 _URGENT = {priority: _source(priority) for priority in URGENT_PRIORITIES}
 _BATCH = _source(BATCH_PRIORITY)
+_OLDEST = {
+    priority: _due(priority)
+    .with_only_columns(tables.messages.c.due_at, tables.messages.c.due_by_wall)
+    .limit(1)
+    for priority in (*URGENT_PRIORITIES, BATCH_PRIORITY)
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, delete, or_, select, update
 
 from messaging.access import actions
+from messaging.costs.balance import keep, write_down
 from messaging.sending import circuit_breaker
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
@@ -118,10 +119,12 @@ def probe(database: Database, provider: ProviderClient) -> bool:
         logger.warning("the account stays paused", extra={"reason": error.reason})
         return False
     if balance.amount <= 0:
+        keep(database, balance)
         logger.warning("the account stays paused", extra={"reason": "insufficient_balance"})
         return False
     with database.write() as connection:
         resume(connection, ACCOUNT)
+        write_down(connection, balance, database.now(connection))
         # There may be money, and too little: one message finds out, not a full POST of every thread each minute.
         circuit_breaker.half_open(connection, database.now(connection))
     return True

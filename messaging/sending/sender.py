@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
@@ -218,7 +219,21 @@ def write_outcome(
     """One recipient's answer that the store refuses does not cost the others of the POST theirs."""
     if isinstance(outcome, ProviderError):
         with_retries(partial(record.record_failure, database, posting, outcome), timeout_seconds)
-        return
+    else:
+        _write_answer(database, posting, outcome, timeout_seconds)
+    claim = posting.claim
+    said = (
+        {outcome.outcome: len(claim.recipients)} if isinstance(outcome, ProviderError) else _outcomes(outcome)
+    )
+    note = {"attempt_id": claim.attempt_id, "outcomes": said, "message_ids": list(claim.recipients.values())}
+    logger.info("a POST is recorded", extra=note)
+
+
+def _outcomes(answer: SendAnswer) -> dict[str, int]:
+    return dict(Counter(one.outcome for one in answer.recipients.values()))
+
+
+def _write_answer(database: Database, posting: Posting, outcome: SendAnswer, timeout_seconds: float) -> None:
     try:
         with_retries(partial(record.record_answer, database, posting, outcome), timeout_seconds)
     except REFUSALS as error:

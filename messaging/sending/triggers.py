@@ -11,8 +11,10 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextvars import copy_context
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
@@ -275,7 +277,9 @@ class TriggerSender:
         A database that went away is tried until the lease ends. The thread is no daemon: a process that is asked
         to stop waits for it.
         """
-        thread = threading.Thread(target=self._write_down, args=(posting, outcome), name="trigger-record")
+        # With the request's id for its lines.
+        write_down = partial(copy_context().run, self._write_down, posting, outcome)
+        thread = threading.Thread(target=write_down, name="trigger-record")
         thread.start()
         thread.join(max(0.0, deadline - time.monotonic()))
 

@@ -41,6 +41,7 @@ LINE_CHECKS = {
 }
 WAKES_WORKER = "wakes_worker"
 FORWARDS = "forwards"
+AFTER_COMMIT = "after_commit"
 CLOCK = text("SELECT clock_timestamp()")
 RESERVE = text("SELECT nextval(:sequence) FROM generate_series(1, :count)")
 LOCK = text(
@@ -117,9 +118,11 @@ class Database:
         """
         token: str | None = None
         is_waking = is_at_commit = False
+        acts: list[Callable[[], None]] = []
         try:
             with self.write_lock(), self._writer.begin() as connection:
                 connection.info.pop(WAKES_WORKER, None)
+                connection.info[AFTER_COMMIT] = acts
                 connection.info[FORWARDS] = self.forwards
                 if settled and not self.is_sqlite:
                     token = leave_token(connection)
@@ -137,6 +140,8 @@ class Database:
                 raise StorageUnavailable from error
         if is_waking:
             self.wake()
+        for act in acts:
+            act()
 
     def _open_recovery(self) -> None:
         with self.write() as connection:
@@ -199,6 +204,11 @@ def _last_id(table: Table) -> Select[Any]:
 
 def highest_id_name(table_name: str) -> str:
     return f"{table_name}_highest_id"
+
+
+def after_commit(connection: Connection, act: Callable[[], None]) -> None:
+    """For what shall be said only of what was done: `act` is called once this write transaction is committed."""
+    connection.info[AFTER_COMMIT].append(act)
 
 
 def wake_after_commit(connection: Connection) -> None:

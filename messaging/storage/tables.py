@@ -79,8 +79,9 @@ batches = Table(
     # A hash of the Idempotency-Key that asked for it. messaging.messages.lost_texts.
     Column("call", String(16)),
     Column("created_at", UtcDateTime, nullable=False),
-    # The key or person that asked for it. messaging.access.actor.
+    # The key or person that asked for it (messaging.access.actor), and the id of the request, as the log has it.
     Column("created_by", String(80)),
+    Column("request_id", String(64)),
     Column("finished_at", UtcDateTime),
 )
 OF_CONTENT = text("content_digest IS NOT NULL")
@@ -165,6 +166,7 @@ messages = Table(
     Column("created_at", UtcDateTime, nullable=False),
     # Of a text outside a batch; those of a batch have their batch's.
     Column("created_by", String(80)),
+    Column("request_id", String(64)),
     Column("sent_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
 )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from messaging.access.actions import list_actions
 from routes.api.common import DEFAULT_LIMIT, create_blueprint
-from routes.api.models import Blank, ErrorAnswer, Query, Text
+from routes.api.models import Blank, ErrorAnswer, Moment, Query, Text
 from routes.service import current_database
 
 CALLERS = "Holders of an API key with the scope `admin`."
@@ -25,7 +25,7 @@ class ActionsQuery(Query):
 
 class Action(BaseModel):
     id: int
-    at: str = Field(json_schema_extra={"format": "date-time"})
+    at: Moment
     actor: str = Field(examples=["key:billing", "operator:ann", "shell:root"])
     address: str | None = Field(description="Where the request came from; null at the command line")
     action: str = Field(examples=["batch.pause"])

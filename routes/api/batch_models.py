@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from routes.api.models import Money, Warned
+from routes.api.models import Moment, Money, Warned
 
 BatchStatus = Literal["receiving", "scheduled", "sending", "paused", "cancelled", "finished"]
 
@@ -16,9 +16,7 @@ class WaitingMessages(BaseModel):
         description="`do_not_disturb`, `sending_window`, why it is held …; null: a time of its own"
     )
     count: int
-    until: str | None = Field(
-        json_schema_extra={"format": "date-time"}, description="The next time; null: a person decides"
-    )
+    until: Moment | None = Field(description="The next time; null: a person decides")
 
 
 class Batch(Warned):
@@ -49,11 +47,14 @@ class Batch(Warned):
         description="What waits for a clock or a person, by reason, while it is `sending`; absent in lists",
     )
     max_cost: Money | None = Field(None, description="The batch is paused before it would pass this")
-    send_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
-    expires_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
-    created_at: str = Field(json_schema_extra={"format": "date-time"})
+    send_at: Moment | None = None
+    expires_at: Moment | None = None
+    created_at: Moment
     created_by: str | None = Field(description="The key or person that asked for it, as `key:billing`")
-    finished_at: str | None
+    request_id: str | None = Field(
+        description="The `X-Request-Id` of the call that asked for it; null where none did"
+    )
+    finished_at: Moment | None
 
 
 class BatchItem(Batch):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Response, jsonify
+from typing import Any
+
+from flask import Response, jsonify, request
 from flask_openapi.blueprint import APIBlueprint
 
 from messaging.messages import accept
@@ -10,10 +12,13 @@ from routes.api.models import ErrorAnswer
 from routes.guards import check_api_key
 from routes.service import current_service
 from utils.errors import InvalidPhone
+from utils.logs import ACCESS_NOTE
 from utils.phone_numbers import read_query_phone
 
 CALLERS = "Holders of an API key."
 DEFAULT_LIMIT = 50
+# Ids in a line of the access log.
+MOST_LOGGED = 20
 
 
 def create_blueprint(name: str, module: str) -> APIBlueprint:
@@ -23,7 +28,7 @@ def create_blueprint(name: str, module: str) -> APIBlueprint:
         module,
         url_prefix="/v1",
         abp_security=[{"key": []}],
-        abp_responses={401: ErrorAnswer, 403: ErrorAnswer, 503: ErrorAnswer},
+        abp_responses=dict.fromkeys((401, 403, 429, 503), ErrorAnswer),
         operation_id_callback=name_operation,
     )
     blueprint.before_request(check_api_key)
@@ -35,10 +40,17 @@ def name_operation(*, name: str, path: str, method: str) -> str:  # noqa: ARG001
 
 
 def answer_send(answer: accept.Acceptance) -> tuple[Response, int]:
+    about = {"batch_id": answer.body.get("batch_id"), "message_ids": _some_ids(answer.body)}
+    request.environ.setdefault(ACCESS_NOTE, {}).update(about)
     response = jsonify(answer.body)
     if answer.is_replay:
         response.headers["Idempotent-Replay"] = "true"
     return response, 202
+
+
+def _some_ids(body: dict[str, Any]) -> list[int]:
+    """Of many the batch tells. An answer in a conversation is a message itself."""
+    return [one["id"] for one in body.get("messages", [body])[:MOST_LOGGED]]
 
 
 def read_phone_field(phone: str, field: str) -> str:

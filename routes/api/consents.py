@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from messaging.consent import consents
 from routes.api.common import DEFAULT_LIMIT, create_blueprint, read_phone_field
 from routes.api.conversation_models import PhonePath
-from routes.api.models import Blank, ErrorAnswer, OptionalBody, Query, Text, optional_body
+from routes.api.models import Blank, ErrorAnswer, Moment, OptionalBody, Query, Text, optional_body
 from routes.api.opt_outs import Sender
 from routes.service import current_database
 
@@ -36,7 +36,7 @@ class ConsentsQuery(Query):
 
 class Consent(BaseModel):
     id: int
-    at: str = Field(json_schema_extra={"format": "date-time"})
+    at: Moment
     phone: str
     action: Literal["give", "withdraw"]
     sender_id: str | None = Field(description="Null: everything that we send")
@@ -60,7 +60,7 @@ class GiveConsent(OptionalBody):
     purpose: Short | None = Field(None, description="What the texts are for", examples=["offers"])
     wording: Long | None = Field(None, description="The words that the person agreed to")
     wording_version: Short | None = Field(None, examples=["2027-01"])
-    source: Short = Field(API, description="Where it was said", examples=["signup form"])
+    source: Short = Field(API, description="Where it was said; `api` by default", examples=["signup form"])
     evidence: Long | None = Field(None, description="How it can be shown, e.g. the number of the form")
 
 

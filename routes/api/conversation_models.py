@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from routes.api.models import Blank, Money, OptionalBody, Query, Status, Text, Time, WholeNumber
+from routes.api.models import Blank, Moment, Money, OptionalBody, Query, Status, Text, Time, WholeNumber
 from utils.json_shapes import LARGEST_ID
 
 Meaning = Literal["message", "stop", "start", "help"]
@@ -60,7 +60,7 @@ class InboundItem(BaseModel):
     network: str | None
     cost: Money | None
     provider_date: str | None = Field(description="The date as Africa's Talking wrote it; it orders nothing")
-    received_at: str = Field(json_schema_extra={"format": "date-time"})
+    received_at: Moment
     callback_id: int | None = Field(description="The raw body in the journal")
     reply: str | None = Field(
         description="What became of its answer: the status of the text that was queued, as messages have it;"
@@ -93,7 +93,7 @@ class Line(BaseModel):
 
     direction: Literal["in", "out"]
     id: int = Field(description="Of the inbound message, or of the message")
-    at: str = Field(json_schema_extra={"format": "date-time"}, description="By our own clock")
+    at: Moment = Field(description="By our own clock")
     text: str
     number: str | None = Field(description="The sender id of ours")
     meaning: Meaning | None = None
@@ -110,7 +110,7 @@ class ConversationItem(BaseModel):
     number: str = Field(description="The number of ours that it wrote to last")
     unread: int
     last_inbound_id: int
-    last_inbound_at: str = Field(json_schema_extra={"format": "date-time"})
+    last_inbound_at: Moment
     latest: Line | None = Field(description="The latest text of either direction")
 
 

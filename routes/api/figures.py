@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from messaging.operations.stats import DAY, stats
 from routes.api.common import create_blueprint
-from routes.api.models import Blank, ErrorAnswer, Money, Time
+from routes.api.models import Blank, ErrorAnswer, Moment, Money, Time
 from routes.expensive_calls import expensive_read
 from routes.service import current_service
 
@@ -21,8 +21,7 @@ figures_api = create_blueprint("figures", __name__)
 
 class BalanceAnswer(BaseModel):
     balance: Money = Field(description="May be negative")
-    at: str = Field(
-        json_schema_extra={"format": "date-time"},
+    at: Moment = Field(
         description="When Africa's Talking said so: up to a minute ago",
     )
 
@@ -52,7 +51,7 @@ class Figures(BaseModel):
 
 
 class Bucket(Figures):
-    at: str = Field(json_schema_extra={"format": "date-time"}, description="Where it begins")
+    at: Moment = Field(description="Where it begins")
 
 
 class NetworkFigures(Figures):
@@ -82,8 +81,8 @@ class DeliverySeconds(BaseModel):
 
 
 class StatsAnswer(BaseModel):
-    since: str = Field(json_schema_extra={"format": "date-time"})
-    until: str = Field(json_schema_extra={"format": "date-time"})
+    since: Moment
+    until: Moment
     bucket: Literal["day", "hour"]
     time_zone: str
     items: list[Bucket] = Field(description="Every bucket of the time, oldest first")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from messaging.forwarding import outbox
 from messaging.forwarding.views import show_forwarding
 from routes.api.common import DEFAULT_LIMIT, create_blueprint
-from routes.api.models import Blank, ErrorAnswer, Query
+from routes.api.models import Blank, ErrorAnswer, Moment, Query
 from routes.service import current_database, current_service
 
 CALLERS = "Holders of an API key."
@@ -18,7 +18,6 @@ FORWARDING = Tag(
     name="Forwarding",
     description="Events to FORWARD_URL: at least once, in any order, signed as Standard Webhooks has it.",
 )
-DATE_TIME: dict[str, Any] = {"format": "date-time"}
 
 forwarding_api = create_blueprint("forwarding", __name__)
 
@@ -40,9 +39,9 @@ class ForwardedEvent(BaseModel):
     attempts: int
     http_status: int | None = Field(description="Of the last attempt; null where no answer came")
     last_error: str | None
-    created_at: str = Field(json_schema_extra=DATE_TIME)
-    next_attempt_at: str | None
-    finished_at: str | None
+    created_at: Moment
+    next_attempt_at: Moment | None
+    finished_at: Moment | None
 
 
 class ForwardingAnswer(BaseModel):
@@ -51,9 +50,9 @@ class ForwardingAnswer(BaseModel):
     )
     receiver: str | None = Field(description="Scheme and host of FORWARD_URL")
     reason: str | None
-    failing_since: str | None
-    paused_at: str | None
-    succeeded_at: str | None
+    failing_since: Moment | None
+    paused_at: Moment | None
+    succeeded_at: Moment | None
     counts: dict[str, int]
     items: list[ForwardedEvent]
     next_cursor: str | None = Field(description="Null on the last page")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from messaging.access.actor import acting_name
 from messaging.operations import held
 from routes.api.common import DEFAULT_LIMIT, create_blueprint
-from routes.api.models import Blank, ErrorAnswer, Query
+from routes.api.models import Blank, ErrorAnswer, Moment, Query
 from routes.service import current_database
 
 CALLERS = "Holders of an API key."
@@ -43,10 +43,8 @@ class HeldItem(BaseModel):
     texts: list[str] = Field(description="What would be sent; of a batch the text with its placeholders")
     messages: int = Field(description="How many texts it is")
     batch_id: int | None = Field(description="Of a message that belongs to one")
-    held_at: str | None = Field(json_schema_extra={"format": "date-time"}, description="Null where unknown")
-    expires_at: str | None = Field(
-        json_schema_extra={"format": "date-time"}, description="Then it expires by itself"
-    )
+    held_at: Moment | None = Field(description="Null where unknown")
+    expires_at: Moment | None = Field(description="Then it expires by itself")
 
 
 class HeldPage(BaseModel):

@@ -16,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -87,6 +88,8 @@ Text = Annotated[str, Field(max_length=1600), AfterValidator(_without_null_chara
 Time = Annotated[AwareDatetime, BeforeValidator(_read_time), AfterValidator(_within_reach)]
 # A moment that somebody is texted at: nobody guesses its zone.
 SendTime = Annotated[AwareDatetime, BeforeValidator(_read_send_time), AfterValidator(_within_reach)]
+# As we say it: RFC 3339, UTC.
+Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Blank = BeforeValidator(_blank_is_absent)
 WholeNumber = Annotated[int, BeforeValidator(_refuse_truth)]
 
@@ -165,7 +168,7 @@ class Money(BaseModel):
 
 
 class HistoryEntry(BaseModel):
-    at: str = Field(json_schema_extra={"format": "date-time"})
+    at: Moment
     status: Status | None = Field(description="What the message became; null where this changed nothing")
     source: str = Field(description="Who said so: `provider`, `report`, `worker`, `sweep` …")
     detail: str | None
@@ -193,9 +196,12 @@ class MessageItem(BaseModel):
     inbound_id: int | None = Field(description="The inbound message this answers")
     resend_of: int | None = Field(description="The message that this one repeats")
     created_by: str | None = Field(description="The key or person that asked for it, as `key:billing`")
-    created_at: str = Field(json_schema_extra={"format": "date-time"})
-    sent_at: str | None
-    finished_at: str | None
+    request_id: str | None = Field(
+        description="The `X-Request-Id` of the call that asked for it; null where none did"
+    )
+    created_at: Moment
+    sent_at: Moment | None
+    finished_at: Moment | None
 
 
 class Message(MessageItem):
@@ -219,8 +225,8 @@ class CallbackItem(BaseModel):
     content_type: str | None
     body: str | None = Field(description="The raw body; null where it is not UTF-8")
     body_base64: str | None = Field(description="The raw body where it is not UTF-8")
-    received_at: str = Field(json_schema_extra={"format": "date-time"})
-    last_seen_at: str = Field(json_schema_extra={"format": "date-time"})
+    received_at: Moment
+    last_seen_at: Moment
 
 
 class CallbackPage(BaseModel):

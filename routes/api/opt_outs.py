@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from messaging.consent.views import LedgerFilters, lift, list_entries, stop
 from routes.api.common import DEFAULT_LIMIT, create_blueprint, read_phone_field
 from routes.api.conversation_models import PhonePath
-from routes.api.models import Blank, ErrorAnswer, OptionalBody, Query, Text, Time, optional_body
+from routes.api.models import Blank, ErrorAnswer, Moment, OptionalBody, Query, Text, Time, optional_body
 from routes.service import current_database
 from utils.sender_ids import validate_sender
 
@@ -46,12 +46,12 @@ class Evidence(BaseModel):
     callback_id: int = Field(description="The raw body in the journal: `GET /v1/callbacks`")
     kind: str
     digest: str = Field(description="BLAKE2b (16 bytes, keyed with the kind) of the raw body, in hex")
-    received_at: str = Field(json_schema_extra={"format": "date-time"})
+    received_at: Moment
 
 
 class LedgerItem(BaseModel):
     id: int
-    at: str = Field(json_schema_extra={"format": "date-time"})
+    at: Moment
     phone: str
     action: Action
     scope: Literal["all", "sender"]
@@ -86,7 +86,7 @@ class Block(BaseModel):
     scope: Literal["all", "sender"]
     sender_id: str | None
     source: Source
-    at: str = Field(json_schema_extra={"format": "date-time"})
+    at: Moment
 
 
 class Stopped(BaseModel):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, WithJsonSchema
 
 from messaging.messages.accept import MOST_RECIPIENTS, SendRequest
 from routes.api.models import Blank, OptionalBody, SendTime, Status, Text, Warned
 
 ONE_OR_MANY = BeforeValidator(lambda to: [to] if isinstance(to, str) else to)
+ONE_OR_MANY_TOLD = WithJsonSchema(
+    {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+)
 
 
 class IdempotencyHeader(BaseModel):
@@ -28,7 +31,7 @@ class SendMessages(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     # A million wrong entries would make a million errors, 200 times as large as the body.
-    to: Annotated[list[str], FailFast(), ONE_OR_MANY] = Field(
+    to: Annotated[list[str], FailFast(), ONE_OR_MANY, ONE_OR_MANY_TOLD] = Field(
         description=f"One phone number, or a list of up to {MOST_RECIPIENTS}",
         examples=["+254711000001", ["+254711000001", "+254711000002"]],
     )
@@ -42,8 +45,8 @@ class SendMessages(BaseModel):
     )
     on_unknown: Literal["hold", "resend", "fail"] = Field(
         "hold",
-        description="When the provider's answer is lost: `hold` waits for a report or a person, `resend` sends"
-        " once more and accepts a possible duplicate, `fail` gives up",
+        description="When the provider's answer is lost: `hold`, the default, waits for a report or a person,"
+        " `resend` sends once more and accepts a possible duplicate, `fail` gives up",
     )
 
     reference: Annotated[Text | None, Blank] = Field(

@@ -10,6 +10,13 @@ function followColorScheme() {
 wantsDark.addEventListener("change", followColorScheme);
 followColorScheme();
 
+// The document names PUBLIC_URL, for programs; this page calls the service that it came from, and no other host.
+function callOwnService(request) {
+  const path = request.url.slice(request.url.indexOf("/v1/"));
+  request.url = new URL(path, window.location.origin).href;
+  return request;
+}
+
 SwaggerUIBundle({
   url: place.dataset.document,
   domNode: place,
@@ -20,4 +27,5 @@ SwaggerUIBundle({
   persistAuthorization: false,
   // Its default asks another host whether the document is valid.
   validatorUrl: null,
+  requestInterceptor: callOwnService,
 });

@@ -276,6 +276,7 @@ def test_doctor_is_content_where_all_is_well(sms: Sms, migrated: Database) -> No
         "clock was never set",
         "answers; balance KES 120.5000",
         "texts in",
+        "gets REPLY_TEMPLATE",
     ):
         assert words in result.stdout
 

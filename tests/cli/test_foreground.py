@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import foreground
 from cli.foreground import PROCFILE, ForegroundManager, SurvivingPrinter, run_foreground
 from tests.support.real_processes import free_port, offline_environment
 from utils.setting_types import REPOSITORY
@@ -190,6 +191,13 @@ def test_the_greeting_names_the_service_the_phones_and_the_callback_urls_once(st
     ):
         assert output.count(told) == 1, output
     assert "t0ken" not in output
+
+
+def test_the_log_is_plain_where_a_person_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert foreground._log_format(Settings()) == "json"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert foreground._log_format(Settings()) == "text"
+    assert foreground._log_format(Settings(log_format="json")) == "json"
 
 
 def test_a_taken_port_is_told_before_anything_starts() -> None:

@@ -23,8 +23,10 @@ from schemathesis.core.result import Ok
 
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.storage.database import Database
+from tests.routes.conftest import MakeApp
 from tests.support.web import API_KEY, Caller
 from utils.setting_types import REPOSITORY
+from utils.version import VERSION
 
 # Of the elements found.
 IDS = "found => found.map(one => one.id)"
@@ -82,6 +84,75 @@ def test_every_operation_names_its_key_and_its_errors(app: OpenAPI) -> None:
     assert len(names) == len(set(names))
 
 
+def schemas_in(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every JSON object of the document, with the place where it stands."""
+    if isinstance(node, dict):
+        yield path, node
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, child in children:
+        yield from schemas_in(child, f"{path}/{name}")
+
+
+def test_the_document_names_its_licence_its_server_and_its_release(make_app: MakeApp) -> None:
+    document = specification(make_app(public_url="https://sms.example.org"))
+    assert document["info"]["license"] == {"name": "MIT", "identifier": "MIT"}
+    assert document["info"]["version"] == VERSION
+    assert document["servers"] == [{"url": "https://sms.example.org"}]
+
+
+def test_no_default_becomes_required_in_a_generated_client(app: OpenAPI) -> None:
+    document = specification(app)
+    assert [path for path, schema in schemas_in(document) if "default" in schema] == []
+    required = document["components"]["schemas"]["SendMessages"]["required"]
+    assert required == ["to", "text"]
+
+
+def test_every_time_is_a_date_time_also_where_it_may_be_null(app: OpenAPI) -> None:
+    moments = {
+        f"{path}/{name}": schema
+        for path, node in schemas_in(specification(app)["components"]["schemas"])
+        if path.endswith("/properties")
+        for name, schema in node.items()
+        if name == "at" or name.endswith("_at")
+    }
+    assert len(moments) > 30
+    time, or_null = {"type": "string", "format": "date-time"}, {"type": "null"}
+    wrong = {
+        path: schema
+        for path, schema in moments.items()
+        if not (schema.items() >= time.items() or schema.get("anyOf") == [time, or_null])
+    }
+    assert wrong == {}
+
+
+def test_one_recipient_may_be_a_text_and_several_a_list(app: OpenAPI) -> None:
+    to = specification(app)["components"]["schemas"]["SendMessages"]["properties"]["to"]
+    assert to["anyOf"] == [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
+
+
+def test_the_document_is_complete(app: OpenAPI) -> None:
+    """What a linter of OpenAPI documents would ask for."""
+    document = specification(app)
+    tags = {tag["name"] for tag in document["tags"]}
+    assert all(tag["description"] for tag in document["tags"])
+    assert document["components"]["securitySchemes"]["key"] == {"type": "http", "scheme": "bearer"}
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            name = f"{method} {path}"
+            assert set(operation["tags"]) <= tags, name
+            given = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "path"]
+            assert sorted(given) == sorted(re.findall(r"{(\w+)}", path)), name
+            assert all(one["required"] for one in operation.get("parameters", ()) if one["in"] == "path"), (
+                name
+            )
+            assert {"401", "403", "429", "503"} <= set(operation["responses"]), name
+            for status, answer in operation["responses"].items():
+                assert answer["description"], (name, status)
+                assert all(one.get("schema") for one in answer.get("content", {}).values()), (name, status)
+    for path, schema in schemas_in(document["components"]["schemas"]):
+        assert set(schema.get("required", ())) <= set(schema.get("properties", {})) or "/" not in path, path
+
+
 def test_answers_are_as_the_document_says_whatever_is_asked(app: OpenAPI, database: Database) -> None:
     with database.write() as connection:
         enqueue(database, connection, [NewMessage("+254711000001", "text") for _ in range(3)])
@@ -95,7 +166,7 @@ def test_answers_are_as_the_document_says_whatever_is_asked(app: OpenAPI, databa
 
 def call_with_anything(cases: SearchStrategy[Any]) -> None:
     @given(case=cases)
-    @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     def call(case: Any) -> None:
         case.call_and_validate(headers={"Authorization": f"Bearer {API_KEY}"}, checks=CHECKS)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import flask
@@ -7,6 +8,7 @@ import pytest
 from flask_openapi.openapi import OpenAPI
 
 from app import create_app
+from messaging.operations import outages
 from messaging.storage import commit_tokens
 from tests.routes.conftest import MakeApp
 from tests.support.postgresql_proxy import AFTER, PostgresqlProxy
@@ -198,3 +200,25 @@ def test_a_lost_answer_of_at_that_asked_for_patience_is_no_invitation_to_try_aga
     answer = app.test_client().get("/lost")
     assert answer.status_code == 504
     assert "Retry-After" not in answer.headers
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_of_an_outage_the_web_process_writes_a_line_at_its_beginning_and_one_at_its_end(
+    make_app: MakeApp, database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outages, "QUIET_SECONDS", 0.0)
+    with PostgresqlProxy(database_url) as proxy:
+        caller = Caller(make_app(database_url=proxy.url))
+        assert caller.get("/v1/messages").status_code == 200
+        proxy.is_away = True
+        assert {caller.get("/v1/messages").status_code for _ in range(4)} == {503}
+        assert caller.get("/readyz").status_code == 503
+        proxy.is_away = False
+        assert caller.get("/v1/messages").status_code == 200
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [one["message"] for one in told] == [
+        "the database cannot be used: an outage begins",
+        "the database can be used again: the outage is over",
+    ]
+    assert told[1]["failures"] >= 5

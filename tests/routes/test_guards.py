@@ -7,6 +7,7 @@ from flask_openapi.openapi import OpenAPI
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
+from messaging.access.key_throttle import FREE_TRIES
 from messaging.storage.database import Database
 from tests.routes.conftest import MakeApp
 from tests.support.fake_provider import FakeProvider
@@ -107,6 +108,50 @@ def test_a_key_in_the_query_opens_the_triggers_and_nothing_else(app: OpenAPI, pr
     assert client.get(f"/v1/messages?api_key={API_KEY}").status_code == 401
     assert client.get(f"/metrics?api_key={API_KEY}").status_code == 401
     assert len(provider.posts) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/metrics", TRIGGER, f"{TRIGGER}&api_key=wrong"])
+def test_an_address_that_tries_many_keys_is_told_to_wait_and_stops_nobody(
+    make_app: MakeApp, path: str, provider: FakeProvider
+) -> None:
+    guessed, other = make_app().test_client(), make_app()
+    headers = {} if "api_key" in path else {"Authorization": "Bearer wrong"}
+    statuses = [guessed.get(path, headers=headers).status_code for _ in range(FREE_TRIES + 1)]
+    assert (statuses[0], statuses[-1]) == (401, 429)
+    refusal = other.test_client().get("/v1/messages", headers={"Authorization": "Bearer wrong too"})
+    assert refusal.status_code == 429
+    assert refusal.json is not None
+    assert refusal.json["error"]["code"] == "too_many_tries"
+    assert 0 < int(refusal.headers["Retry-After"]) <= 60
+
+    caller = Caller(other)
+    assert caller.get("/v1/messages").status_code == 200
+    assert caller.get(TRIGGER).status_code == 200
+    assert caller.callback("/sms/opt-out", {"phoneNumber": f"+{ALICE}"}).status_code == 200
+    assert len(provider.posts) == 1
+
+
+def test_behind_a_trusted_proxy_each_caller_has_tries_of_their_own(make_app: MakeApp) -> None:
+    behind = make_app(trusted_proxies=("127.0.0.1",)).test_client()
+    wrong = {"Authorization": "Bearer wrong"}
+
+    def tried(address: str) -> int:
+        return behind.get("/v1/messages", headers=wrong | {"X-Forwarded-For": address}).status_code
+
+    statuses = [tried("203.0.113.7") for _ in range(FREE_TRIES + 1)]
+    assert statuses[-1] == 429
+    assert tried("203.0.113.8") == 401
+
+
+def test_a_call_without_a_key_is_no_try(app: OpenAPI) -> None:
+    client = app.test_client()
+    assert {client.get("/v1/messages").status_code for _ in range(FREE_TRIES + 5)} == {401}
+
+
+def test_wrong_keys_are_counted(caller: Caller) -> None:
+    for _ in range(3):
+        caller.get("/v1/messages", headers={"Authorization": "Bearer wrong"})
+    assert "sms_refused_keys_total 3.0" in caller.get("/metrics").text
 
 
 @pytest.mark.parametrize("token", ["", "wrong", f"{TOKEN}x", API_KEY, "ÿ", "%00"])

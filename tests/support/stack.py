@@ -16,12 +16,14 @@ from typing import Any
 import requests
 
 from tests.support.databases import make_tables
+from tests.support.leaks import find_leaks, texts_of
 
 ROOT = Path(__file__).resolve().parents[2]
 API_KEY = "test-api-key-4f1c9a"
 TOKEN = "test-callback-token-83bd21"
 TIMEOUT_SECONDS = 30.0
 SHORTCODE = "20880"
+SECRETS = ("AT_API_KEY", "API_KEYS", "WEBHOOK_TOKENS", "DASHBOARD_PASSWORD", "SECRET_KEY")
 
 
 def free_port() -> int:
@@ -175,10 +177,16 @@ class Stack:
         return process.wait(seconds)
 
     def close(self) -> None:
+        """Whatever a test with processes was about: nothing that no log may hold is in theirs."""
         for name, process in self.processes.items():
             if process.poll() is None:
                 self.kill(name)
         self.session.close()
+        leaks = find_leaks(self.folder, self._secrets(), texts_of(self.environment["DATABASE_URL"]))
+        assert leaks == [], leaks[:5]
+
+    def _secrets(self) -> list[str]:
+        return [self.environment[name] for name in SECRETS]
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from messaging.operations.outages import DATABASE, QUEUE, QUIET_SECONDS, Outages
 from tests.support.databases import empty_database
 from tests.support.postgresql_proxy import PostgresqlProxy
 from tests.support.stack import Stack, eventually
-from worker.outages import DATABASE, QUEUE, QUIET_SECONDS, Outages
 
 
 def record(error: Exception) -> logging.LogRecord:

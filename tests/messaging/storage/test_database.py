@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from messaging.storage import tables
 from messaging.storage.database import Database, lock_keys, utc_now, wake_after_commit
 from tests.support.delivery import count, every, phones, queue
-from utils.logs import JsonLinesHandler
+from utils.logs import LogHandler
 
 TIMEOUT_SECONDS = 10.0
 
@@ -132,7 +132,7 @@ def test_what_the_store_refuses_is_logged_without_number_or_text(
         connection.execute(insert(tables.messages).values(**row))
     # The log masks parameters and numbers too; this is for whatever else shows an error.
     assert "254711000001" not in str(refused.value).partition("DETAIL")[0]
-    handler = JsonLinesHandler()
+    handler = LogHandler()
     logging.getLogger().addHandler(handler)
     logging.getLogger(__name__).warning("refused", exc_info=refused.value)
     logging.getLogger().removeHandler(handler)

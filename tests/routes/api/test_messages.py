@@ -226,6 +226,7 @@ def test_a_message_is_shown_as_the_contract_has_it(caller: Caller, database: Dat
         "inbound_id": None,
         "resend_of": None,
         "created_by": None,
+        "request_id": None,
         "created_at": "2026-11-20T12:00:00.000Z",
         "sent_at": "2026-11-20T12:00:01.000Z",
         "finished_at": "2026-11-20T12:01:00.000Z",

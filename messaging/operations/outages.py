@@ -1,5 +1,5 @@
-"""One line where the database or the queue goes away, and one where it is back: every thread of a worker meets it,
-several times a second, and each would write a traceback."""
+"""One line where the database or the queue goes away, and one where it is back: every thread of a worker and every
+request meets it, and each would write a traceback."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import logging
 import sqlite3
 import threading
 import time
+from collections.abc import Collection
 from typing import NamedTuple
 
 import psycopg
 import redis
+from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from messaging.storage.database import Database
 from messaging.storage.retrying import is_passing
 from messaging.storage.task_queue import first_line
+from utils.logs import LogHandler
 
 DATABASE, QUEUE = "database", "task queue"
 # Of the errors that a queue may raise, those that pass.
@@ -40,15 +44,17 @@ class _Outage(NamedTuple):
 class Outages(logging.Filter):
     """A filter for the handlers of the log. Whoever finds the store well again says so: `end`."""
 
-    def __init__(self) -> None:
+    def __init__(self, stores: Collection[str] = (DATABASE, QUEUE)) -> None:
+        """`stores`: those of which somebody will say `end`."""
         super().__init__()
+        self._stores = stores
         self._lock = threading.Lock()
         self._now: dict[str, _Outage] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        store = _store_of(error)
-        if store is None or error is None:
+        store = store_of(error)
+        if store is None or error is None or store not in self._stores:
             return True
         if not self._is_first(store):
             return False
@@ -83,7 +89,16 @@ class Outages(logging.Filter):
             return known is None
 
 
-def _store_of(error: BaseException | None) -> str | None:
+def watch(database: Database) -> None:
+    """For a process without a heartbeat: whatever gets a connection that works says that the outage is over."""
+    outages = Outages((DATABASE,))
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LogHandler):
+            handler.addFilter(outages)
+    event.listen(database.engine, "begin", lambda _connection: outages.end(DATABASE))
+
+
+def store_of(error: BaseException | None) -> str | None:
     """None for any other error, which keeps its traceback."""
     if isinstance(error, PoolTimeout) or (isinstance(error, Exception) and is_passing(error)):
         return DATABASE
