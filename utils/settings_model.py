@@ -89,6 +89,8 @@ class Settings(BaseModel):
     adopt_by_number: bool = True
     sender_classes: types.SenderClasses = Field(default_factory=dict)
     require_consent: bool = False
+    approval_above: types.Threshold | None = None
+    unusual_factor: types.Factor | None = None
 
     database_url: types.DatabaseUrl = Field(default="sqlite:///instance/sms.db", repr=False)
     queue_url: types.QueueUrl = Field(default_factory=_default_queue, repr=False)

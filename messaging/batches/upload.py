@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, insert, select
@@ -30,7 +29,7 @@ from messaging.storage.database import Database, lock_keys, wake_after_commit
 from utils.csv_files import InvalidFile, check_encoding, read_header
 from utils.errors import Conflict, InvalidInput
 from utils.json_shapes import rfc3339
-from utils.money import Money, parse_money
+from utils.money import Money, read_amount
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
 from utils.uploaded_files import as_csv
@@ -38,7 +37,6 @@ from utils.uploaded_files import as_csv
 ROUTE = "batches"
 LONGEST_NAME = 200
 LONGEST_MONEY = 100
-LEAST_AMOUNT, LARGEST_AMOUNT = Decimal("0.000001"), 10**12
 
 
 SAME_WITHIN = timedelta(hours=24)
@@ -166,8 +164,8 @@ def _validate(settings: Settings, request: BatchRequest, file: BinaryIO) -> Mone
 
 
 def _read_max_cost(text: str) -> Money:
-    found = parse_money(_as_words(text))
-    if found is None or found.currency is None or not LEAST_AMOUNT <= found.amount < LARGEST_AMOUNT:
+    found = read_amount(_as_words(text))
+    if found is None:
         raise InvalidInput(
             "max_cost is an amount above 0 behind its currency, like KES 5000.00",
             code="invalid_money",

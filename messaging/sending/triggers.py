@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from messaging import statuses
 from messaging.consent import ledger
 from messaging.consent.consents import ConsentRule
+from messaging.costs import brakes
 from messaging.messages import idempotency, status_events
 from messaging.messages.accept import validate_text
 from messaging.messages.lost_texts import digest_of_call
@@ -41,6 +42,7 @@ from utils import reasons
 from utils.deadlines import boot_clock
 from utils.errors import (
     Busy,
+    Forbidden,
     InvalidInput,
     NoConsent,
     NoRecipients,
@@ -51,6 +53,7 @@ from utils.errors import (
     WitnessUnwritable,
 )
 from utils.provider_answers import SendAnswer
+from utils.segments import measure
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 from utils.texts import compose
@@ -176,6 +179,7 @@ class TriggerSender:
                 earlier = idempotency.begin(connection, ROUTE, key, mark, now)
                 if earlier is not None and not _may_send_again(connection, earlier):
                     return _Accepted(None, _Barred(), earlier)
+            self._require_no_brake(connection, text, recipients, sender_id, now)
             suppressed = ledger.suppressed(connection, recipients, sender_id)
             lacking = self._consent.lacking(connection, recipients, sender_id) - suppressed
             barred = _Barred(
@@ -193,6 +197,20 @@ class TriggerSender:
                 attempt_id = None if claim is None else claim.attempt_id
                 idempotency.finish(connection, ROUTE, key, asdict(barred), attempt_id)
             return _Accepted(claim, barred)
+
+    def _require_no_brake(
+        self, connection: Connection, text: str, recipients: list[str], sender_id: str | None, now: datetime
+    ) -> None:
+        """What would wait for a person as a batch cannot wait here. Raises Forbidden with the reason as its code."""
+        costs = None
+        if brakes.asks_for_money(self._settings):
+            parts = measure(text).parts
+            going = (brakes.Going(one, 1, parts) for one in recipients)
+            costs = brakes.estimate(connection, sender_id, going)
+        brake = brakes.find_brake(self._settings, connection, now, len(recipients), costs)
+        if brake is not None:
+            said = reasons.in_json(brake.reason, detail=brake.detail)["explanation"]
+            raise Forbidden(f"{said}. Send it as a batch: it waits for an approver", code=brake.reason)
 
     def _write_blocked(
         self,
