@@ -13,15 +13,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging import statuses
+from messaging.access.actor import acting_name
 from messaging.consent import ledger
 from messaging.consent.consents import ConsentRule
 from messaging.costs import brakes
+from messaging.costs.daily_limits import DailyLimits
 from messaging.messages import idempotency, status_events
 from messaging.messages.accept import validate_text
 from messaging.messages.lost_texts import digest_of_call
@@ -83,6 +85,24 @@ class RecipientsRejected(ServiceError):
         self.response = response
 
 
+class DailyLimitReached(Forbidden):
+    code = reasons.DAILY_LIMIT
+    sentence = "The limit of what may be spent in a day is reached, so nothing was sent"
+
+
+class _ToSend(NamedTuple):
+    """What a limit has to know of a text of a trigger, beside what it has none of."""
+
+    id: int
+    recipient: str
+    text: str
+    sender_id: str | None
+    created_by: str | None
+    batch_id: int | None = None
+    estimated_parts: int | None = None
+    passes_limits: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class TriggerResult:
     response: dict[str, Any]
@@ -125,6 +145,7 @@ class TriggerSender:
         self._settings = settings
         self._database = database
         self._consent = ConsentRule.of(settings)
+        self._daily = DailyLimits.of(settings)
         self._provider = provider
         self._rates = Rates(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
         self._witness = Witness(settings, database)
@@ -138,9 +159,9 @@ class TriggerSender:
     ) -> TriggerResult:
         """One POST, now, within 20 seconds. `recipients` are E.164.
 
-        Raises InvalidInput, OptedOut, NoConsent, Busy, RecipientsRejected and the ProviderError tree; with a key that
-        was used before, what the first call came to (StillRunning, KeyReused, OutcomeUnknown …). WitnessUnwritable and
-        Recovering where nothing may leave now.
+        Raises InvalidInput, OptedOut, NoConsent, Forbidden (a brake), Busy, RecipientsRejected and the ProviderError
+        tree; with a key that was used before, what the first call came to (StillRunning, KeyReused, OutcomeUnknown …).
+        WitnessUnwritable and Recovering where nothing may leave now.
         """
         self._witness.require_writable()
         deadline = time.monotonic() + DEADLINE_SECONDS
@@ -232,6 +253,10 @@ class TriggerSender:
         rows = [_new_message(one, text, sender_id) for one in free]
         ids = enqueue(self._database, connection, rows, status=statuses.SENDING, attempt_id=attempt_id)
         recipients = dict(zip(free, ids, strict=True))
+        limited = [
+            _ToSend(one, to, text, sender_id, created_by=acting_name()) for to, one in recipients.items()
+        ]
+        charges = self._daily.charges(connection, limited)
         claim = Claim(
             attempt_id,
             text,
@@ -242,6 +267,7 @@ class TriggerSender:
             is_trigger=True,
             token=new_token(),
             needs_consent=self._consent.applies_to(sender_id),
+            charges=claims.charges_of(recipients, charges, self._daily.time_zone),
         )
         lease_until = steady(connection, now) + LEASE
         connection.execute(
@@ -262,6 +288,8 @@ class TriggerSender:
             time.sleep(min(turn.seconds, LONGEST_NAP_SECONDS))
 
     def _not_posted(self, turn: last_check.Released, claim: Claim) -> ServiceError:
+        if turn.reason == reasons.DAILY_LIMIT:
+            return DailyLimitReached()
         if turn.reason != "nobody_left":
             return Busy(WAITED_TOO_LONG)
         with self._database.read() as connection:
