@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, BinaryIO
@@ -43,6 +44,8 @@ SAME_WITHIN = timedelta(hours=24)
 
 
 class AlreadySent(Conflict):
+    """`details`: the earlier send's `id`, `name` and `created_at`. Whatever it is sent from: people get it twice."""
+
     code = "already_sent"
     sentence = "This file was sent with this text within the last day"
 
@@ -95,9 +98,11 @@ def receive(
         )
 
 
-def sent_before(database: Database, text: str, file: BinaryIO) -> dict[str, Any] | None:
+def sent_before(
+    database: Database, text: str, file: BinaryIO, sheet: str | None = None
+) -> dict[str, Any] | None:
     """The send of the last day that had this file and text: `id`, `name`, `created_at`; None where there is none."""
-    with as_csv(file) as plain:
+    with as_csv(file, sheet) as plain:
         digest = _content_digest(text, _digest(plain))
     file.seek(0)
     with database.read() as connection:
@@ -122,7 +127,7 @@ def _receive(
     if answered is not None:
         return answered
     upload_id = upload_store.store(database, _pieces(file))
-    with database.write(settled=True) as connection:
+    with _forgetting(database, upload_id), database.write(settled=True) as connection:
         now = database.now(connection)
         identity = database.rollback.require(connection, now)
         earlier = None
@@ -139,6 +144,16 @@ def _receive(
             return Acceptance(body)
     upload_store.forget(database, upload_id)
     return Acceptance(earlier.answer or {}, is_replay=True)
+
+
+@contextmanager
+def _forgetting(database: Database, upload_id: str) -> Iterator[None]:
+    """A file that was sent before is not kept a second time."""
+    try:
+        yield
+    except AlreadySent:
+        upload_store.forget(database, upload_id)
+        raise
 
 
 def default_template(file: BinaryIO, phone_column: str | None = None, sheet: str | None = None) -> str | None:
@@ -202,7 +217,7 @@ def _require_new(database: Database, connection: Connection, content: str) -> No
     earlier = _sent_before(database, connection, content)
     if earlier is not None:
         raise AlreadySent(
-            f"This file was sent with this text at {earlier['created_at']}: say that you mean it",
+            f"This file was sent with this text at {earlier['created_at']}: say with `again` that you mean it",
             field="again",
             details=earlier,
         )

@@ -90,12 +90,10 @@ def find_brake(
     settings: Settings, connection: Connection, now: datetime, texts: int, costs: Estimate | None
 ) -> Brake | None:
     """`costs`: only where `asks_for_money`."""
-    return _needs_approval(settings.approval_above, texts, costs) or _unusual(
-        settings, connection, now, texts
-    )
+    return needs_approval(settings.approval_above, texts, costs) or _unusual(settings, connection, now, texts)
 
 
-def _needs_approval(above: int | Money | None, texts: int, costs: Estimate | None) -> Brake | None:
+def needs_approval(above: int | Money | None, texts: int, costs: Estimate | None) -> Brake | None:
     if isinstance(above, Money):
         return None if costs is None else _costs_more(above, texts, costs)
     if above is None or texts <= above:
@@ -124,6 +122,13 @@ def _unusual(settings: Settings, connection: Connection, now: datetime, texts: i
     if usual is None or texts <= factor * usual:
         return None
     return Brake(UNUSUAL_VOLUME, times_usual(texts, usual))
+
+
+def warn(settings: Settings, connection: Connection, now: datetime, texts: int) -> str | None:
+    """For who is about to send, also where UNUSUAL_FACTOR is not set: a sentence, None where all is as usual."""
+    usual = usual_day(connection, now, settings.time_zone)
+    factor = settings.unusual_factor or WARNED_FACTOR
+    return times_usual(texts, usual) if usual is not None and texts > factor * usual else None
 
 
 def times_usual(texts: int, usual: float) -> str:
