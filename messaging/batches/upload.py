@@ -217,7 +217,7 @@ def _require_new(database: Database, connection: Connection, content: str) -> No
     earlier = _sent_before(database, connection, content)
     if earlier is not None:
         raise AlreadySent(
-            f"This file was sent with this text at {earlier['created_at']}: say with `again` that you mean it",
+            f"This file was sent with this text at {earlier['created_at']}: say that you mean it",
             field="again",
             details=earlier,
         )
