@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
@@ -61,8 +62,17 @@ def claim(database: Database, daily: DailyLimits, recipients: int = 500) -> list
     return delivery.claim_as(database, WORKER, ClaimLimits(recipients, LEASE, daily=daily))
 
 
+def begin(database: Database, one: Claim) -> Posting | Released:
+    turn = delivery.begin(database, one)
+    # As a lane does: on a busy machine what was asked over a second ago is asked again.
+    while isinstance(turn, start_post.Wait):
+        time.sleep(turn.seconds)
+        turn = delivery.begin(database, one)
+    return turn
+
+
 def begin_all(database: Database, daily: DailyLimits, recipients: int = 500) -> list[Posting]:
-    turns = [delivery.begin(database, one) for one in claim(database, daily, recipients)]
+    turns = [begin(database, one) for one in claim(database, daily, recipients)]
     return [one for one in turns if isinstance(one, Posting)]
 
 
@@ -164,10 +174,10 @@ def test_a_batch_that_is_released_passes_the_limit_to_its_end(priced: Database) 
 def test_a_claim_from_before_its_release_does_not_pause_a_batch_again(priced: Database) -> None:
     batch_id = delivery.queue_batch(priced, phones(4))
     first, second = claim(priced, of_account(1), recipients=2)
-    delivery.begin(priced, first)
+    begin(priced, first)
     acting.set(APPROVER)
     control.resume(priced, batch_id)
-    assert isinstance(delivery.begin(priced, second), Released)
+    assert isinstance(begin(priced, second), Released)
     assert reason_of(priced, batch_id) == ("sending", None)
     assert leaving(begin_all(priced, of_account(1))) == 3
 
@@ -198,7 +208,7 @@ def test_a_sender_stops_at_its_own_limit(priced: Database, settings: Settings) -
 
 
 def test_an_automatic_reply_over_the_limit_is_held(priced: Database) -> None:
-    begin_all(priced, of_account(1)) or delivery.queue(priced, phone(1))
+    delivery.queue(priced, phone(1))
     begin_all(priced, of_account(1))
     (reply,) = delivery.queue(priced, phone(2), origin="reply", priority=REPLY_PRIORITY, sender_id="20880")
     assert begin_all(priced, of_account(1)) == []
@@ -351,7 +361,7 @@ def test_workers_at_the_last_shilling_together_never_pass_it(
     def ask(machine: Database, mine: list[Claim]) -> None:
         start.wait(20)
         for one in mine:
-            turn = delivery.begin(machine, one)
+            turn = begin(machine, one)
             if isinstance(turn, Posting):
                 admitted.append(turn)
 
