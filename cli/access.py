@@ -6,7 +6,7 @@ import click
 from flask.cli import AppGroup
 
 from cli.context import current_database, current_service, read_time
-from cli.output import as_json_option, print_json, print_table, show
+from cli.output import as_json_option, in_words, print_json, print_table, show
 from messaging.access import keys, operators, sessions
 from messaging.access.actions import list_actions
 
@@ -14,6 +14,7 @@ KEY_COLUMNS = (
     "name",
     "prefix",
     "scopes",
+    "daily_limit",
     "created_at",
     "created_by",
     "expires_at",
@@ -43,12 +44,13 @@ def keys_group() -> None:
 @click.option(
     "--expires", metavar="TIME", help="Like 2027-01-31T00:00 (TIME_ZONE); without it it stays valid."
 )
+@click.option("--daily-limit", metavar="MONEY", help="What its sends may cost in a day, like 'KES 5000'.")
 @as_json_option
-def create_key(name: str, scopes: str, expires: str | None, as_json: bool) -> None:
+def create_key(name: str, scopes: str, expires: str | None, daily_limit: str | None, as_json: bool) -> None:
     """Make a key and show it, this once: only a hash of it is kept."""
     moment = None if expires is None else read_time(expires)
     wanted = [one.strip() for one in scopes.split(",") if one.strip()]
-    key, made = keys.create(current_database(), name, wanted, moment)
+    key, made = keys.create(current_database(), name, wanted, moment, daily_limit)
     if as_json:
         print_json({"key": key, **made})
         return
@@ -64,7 +66,10 @@ def list_keys(as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        shown = ({**one, "scopes": ", ".join(one["scopes"])} for one in found)
+        shown = (
+            {**one, "scopes": ", ".join(one["scopes"]), "daily_limit": in_words(one["daily_limit"])}
+            for one in found
+        )
         print_table(KEY_COLUMNS, ([one[name] for name in KEY_COLUMNS] for one in shown))
 
 

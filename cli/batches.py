@@ -71,6 +71,9 @@ commands = AppGroup()
     show_default=True,
     help="Queue nothing where a larger share of the rows would be refused.",
 )
+@click.option(
+    "--again", is_flag=True, help="Send it though the same file and text went out within the last day."
+)
 @click.option("--yes", is_flag=True, help="Do not ask. Without a terminal nobody is asked either.")
 @as_json_option
 def bulk(
@@ -78,13 +81,15 @@ def bulk(
     idempotency_key: str | None,
     wait: bool,
     max_refused: float,
+    again: bool,
     yes: bool,
     as_json: bool,
     **fields: Any,
 ) -> None:
     """Queue a text to every row of FILE, CSV or .xlsx; the worker sends them.
 
-    Shows first what it comes to, and asks. Interrupted or killed while it reads the file, it sends none.
+    Shows first what it comes to, and asks. Interrupted or killed while it reads the file, it sends none. The same
+    file and text within a day it refuses, unless somebody at the terminal says yes to it, or with --again.
     """
     service = current_service()
     require_own_database(service)
@@ -92,9 +97,14 @@ def bulk(
         request = _request(stream, fields)
         found = _look_before(service, stream, request, max_refused)
         lines = lines_of(service, found, is_personal="{{" in request.text)
-        require_consent(lines, is_agreed=yes, is_silent=as_json)
+        # With a key it may be the same call again, which is answered as the first one was.
+        if not idempotency_key:
+            lines += _sent_before(service, request, stream)
+        is_asked = require_consent(lines, is_agreed=yes, is_silent=as_json)
+        about = request, stream, idempotency_key
+        may_repeat = again or is_asked
         answer = upload.receive(
-            service.settings, service.database, request, stream, idempotency_key, is_mine=True
+            service.settings, service.database, *about, is_mine=True, may_repeat=may_repeat
         )
     batch_id = answer.body["id"]
     with _naming(batch_id):
@@ -109,6 +119,17 @@ def bulk(
     # Whoever waits for the end has not got it from a batch that is held.
     failed = ("cancelled", "paused") if wait else ("cancelled",)
     sys.exit(1 if batch["status"] in failed or not batch["total"] else 0)
+
+
+def _sent_before(service: Service, request: upload.BatchRequest, stream: BinaryIO) -> list[str]:
+    earlier = upload.sent_before(service.database, request.text, stream, request.sheet)
+    if earlier is None:
+        return []
+    name, at = (
+        earlier["name"] or f"batch {earlier['id']}",
+        show_local_time(earlier["created_at"], time_zone()),
+    )
+    return [f"The same file was sent with this text at {at} ({name}): everybody in it would get it twice"]
 
 
 def _look_before(

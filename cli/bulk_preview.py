@@ -17,8 +17,8 @@ from utils.errors import Conflict
 NOT_SENT = "Nothing was queued"
 
 
-def require_consent(lines: Sequence[str], *, is_agreed: bool, is_silent: bool) -> None:
-    """Raises Conflict where the answer is no.
+def require_consent(lines: Sequence[str], *, is_agreed: bool, is_silent: bool) -> bool:
+    """Whether somebody was asked, and said yes. Raises Conflict where the answer is no.
 
     Without a terminal on standard input, as under cron, nobody could answer: that is a yes. `is_silent`: then nothing
     is shown, for a program reads along.
@@ -27,10 +27,9 @@ def require_consent(lines: Sequence[str], *, is_agreed: bool, is_silent: bool) -
     if asks or not is_silent:
         for line in lines:
             click.echo(line, err=True)
-    if not asks:
-        return
-    if not click.confirm("Send?", default=False, err=True):
+    if asks and not click.confirm("Send?", default=False, err=True):
         raise Conflict(NOT_SENT)
+    return asks
 
 
 def lines_of(service: Service, found: dict[str, Any], *, is_personal: bool) -> list[str]:

@@ -64,7 +64,7 @@ class SmsGroup(AppGroup):
         return found
 
     def invoke(self, ctx: click.Context) -> Any:
-        acting.set(Actor(f"shell:{_user()}"))
+        acting.set(Actor(f"shell:{_user()}", may_approve=True))
         try:
             return super().invoke(ctx)
         except ServiceError as error:

@@ -49,6 +49,8 @@ def send(
     message = answer["messages"][0]
     show(answer, as_json, f"Message {message['id']} to {message['to']} is {message['status']}.")
     if not as_json:
+        if "paused" in answer:
+            click.echo("A brake holds it until an approver releases it: sms held list", err=True)
         if answer["blocked"]:
             click.echo("The recipient opted out: it will be blocked, not sent.", err=True)
         show_warnings(answer)

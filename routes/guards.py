@@ -13,7 +13,7 @@ from flask import Flask, current_app, request
 
 from messaging.access.actor import Actor, acting
 from messaging.access.key_throttle import KeyThrottle
-from messaging.access.keys import METRICS, SEND, KeyRing
+from messaging.access.keys import ADMIN, METRICS, SEND, KeyRing
 from messaging.callbacks.refused import RefusedCallbacks
 from messaging.service import Service
 from routes.scopes import scope_of
@@ -129,7 +129,7 @@ def _require(key: str | None, scope: str) -> None:
             f"This key has no scope {scope!r}, which the call needs; it has {', '.join(sorted(holder.scopes))}",
             code="missing_scope",
         )
-    acting.set(Actor(holder.name, request.remote_addr))
+    acting.set(Actor(holder.name, request.remote_addr, ADMIN in holder.scopes))
 
 
 def _has_token(given: str | None, settings: Settings) -> bool:

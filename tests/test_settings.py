@@ -1,8 +1,10 @@
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from utils.money import Money
 from utils.setting_types import REPOSITORY
 from utils.settings import Settings, SettingsError, child_environment, load_settings
 from utils.settings_model import NO_PROVIDER
@@ -80,6 +82,15 @@ def test_without_any_variable_the_service_is_offline_with_the_defaults_of_the_co
         ("QUEUE_URL", "redis://127.0.0.1:6379/2", "redis://127.0.0.1:6379/2"),
         ("QUEUE_URL", "sqlite:///wake.db", f"sqlite:///{REPOSITORY}/wake.db"),
         ("AT_SENDER_ID", "Duka & Sons", "Duka & Sons"),
+        ("DAILY_LIMIT", "KES 5000", Money(Decimal(5000), "KES")),
+        (
+            "SENDER_DAILY_LIMITS",
+            "NEWS=KES 2000, 20880=KES 500.50",
+            {"NEWS": Money(Decimal(2000), "KES"), "20880": Money(Decimal("500.50"), "KES")},
+        ),
+        ("APPROVAL_ABOVE", "500", 500),
+        ("APPROVAL_ABOVE", "KES 2000", Money(Decimal(2000), "KES")),
+        ("UNUSUAL_FACTOR", "40", 40.0),
     ],
 )
 def test_a_value_that_can_be_used_is_taken(name: str, text: str, value: object) -> None:
@@ -124,6 +135,13 @@ def test_a_value_that_can_be_used_is_taken(name: str, text: str, value: object) 
         ("API_KEYS", "one key", "without spaces"),
         ("API_KEYS", "ключ", "ASCII"),
         ("WEBHOOK_TOKENS", ",", "at least one"),
+        ("DAILY_LIMIT", "5000", "like KES 5000"),
+        ("DAILY_LIMIT", "KES 0", "above 0"),
+        ("SENDER_DAILY_LIMITS", "NEWS KES 2000", "NEWS=KES 2000,20880=KES 500"),
+        ("SENDER_DAILY_LIMITS", "NEWS=2000", "NEWS=KES 2000,20880=KES 500"),
+        ("APPROVAL_ABOVE", "many", "a number of recipients, like 500, or an amount"),
+        ("APPROVAL_ABOVE", "-1", "a number of recipients"),
+        ("UNUSUAL_FACTOR", "0.5", "at least 1"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_with_what_is_wanted(name: str, text: str, wanted: str) -> None:

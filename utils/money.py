@@ -6,6 +6,7 @@ from decimal import Decimal
 from functools import lru_cache
 
 # Below a trillion, so that its millionths fit the 64 bits they are booked in.
+LEAST_AMOUNT, LARGEST_AMOUNT = Decimal("0.000001"), 10**12
 _MONEY = re.compile(r"(?:([A-Z]{3})\s+)?([+-]?[0-9]{1,12}(?:\.[0-9]{1,12})?)")
 
 
@@ -33,6 +34,13 @@ def parse_money(text: str) -> Money | None:
     if found is None:
         return None
     return Money(Decimal(found[2]), found[1], text)
+
+
+def read_amount(text: str) -> Money | None:
+    """An amount above 0 with its currency, as a person states a limit: `KES 5000`. None for anything else."""
+    found = parse_money(text)
+    is_amount = found is not None and found.currency and LEAST_AMOUNT <= found.amount < LARGEST_AMOUNT
+    return found if is_amount else None
 
 
 def in_units(micros: int) -> str:

@@ -14,6 +14,11 @@ OPTED_OUT: Final = "opted_out"
 NO_CONSENT: Final = "no_consent"
 TOO_LATE: Final = "too_late"
 DO_NOT_DISTURB: Final = "do_not_disturb"
+DAILY_LIMIT: Final = "daily_limit"
+UNUSUAL_VOLUME: Final = "unusual_volume"
+NEEDS_APPROVAL: Final = "needs_approval"
+# What a brake holds, only who may approve lets go.
+BRAKES: Final = frozenset({DAILY_LIMIT, UNUSUAL_VOLUME, NEEDS_APPROVAL})
 REASONS_FILE = REPOSITORY / "data" / "reasons.toml"
 _HTTP = re.compile(r"http_(\d{3})")
 
@@ -36,10 +41,16 @@ def explain(reason: str | None, status: str | None = None) -> Explained | None:
     return Explained(explanation, entry.get("remedy"))
 
 
-def in_json(reason: str | None, status: str | None = None) -> dict[str, str | None]:
-    """`explanation` and `remedy`, null where there is nothing to say."""
+def in_json(
+    reason: str | None, status: str | None = None, detail: str | None = None
+) -> dict[str, str | None]:
+    """`explanation` and `remedy`, null where there is nothing to say. `detail`: the figures of this one."""
     found = explain(reason, status)
-    return {"explanation": None, "remedy": None} if found is None else found._asdict()
+    if found is None:
+        return {"explanation": None, "remedy": None}
+    return found._replace(
+        explanation=f"{found.explanation}: {detail}" if detail else found.explanation
+    )._asdict()
 
 
 @cache

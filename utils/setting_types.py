@@ -11,6 +11,7 @@ from phonenumbers import SUPPORTED_REGIONS
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from utils import webhook_signing
+from utils.money import Money, read_amount
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLACEHOLDER = re.compile(r"\{(\w*)\}")
@@ -190,6 +191,37 @@ def _split_classes(value: Any) -> Any:
     return {sender.strip(): name.strip() for sender, _, name in pairs}
 
 
+def _read_amount(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    found = read_amount(value)
+    if found is None:
+        raise ValueError("an amount above 0 behind its currency, like KES 5000")
+    return found
+
+
+def _read_threshold(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()):
+        return int(value)
+    try:
+        return _read_amount(value)
+    except ValueError:
+        raise ValueError("a number of recipients, like 500, or an amount, like KES 2000") from None
+
+
+def _split_amounts(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    wanted = "a comma list like NEWS=KES 2000,20880=KES 500"
+    pairs = [entry.rpartition("=") for entry in _split_commas(value)]
+    if not all(re.fullmatch(SENDER_PATTERN, sender.strip()) for sender, _, _ in pairs):
+        raise ValueError(wanted)
+    try:
+        return {sender.strip(): _read_amount(amount.strip()) for sender, _, amount in pairs}
+    except ValueError:
+        raise ValueError(wanted) from None
+
+
 def _matching(pattern: str, wanted: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -216,6 +248,10 @@ Template = Annotated[str, AfterValidator(_check_template)]
 Host = Annotated[str, AfterValidator(_check_host)]
 Keys = Annotated[tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_keys)]
 SenderClasses = Annotated[dict[str, str], BeforeValidator(_split_classes)]
+Amount = Annotated[Money, BeforeValidator(_read_amount)]
+SenderAmounts = Annotated[dict[str, Money], BeforeValidator(_split_amounts)]
+Threshold = Annotated[int | Money, BeforeValidator(_read_threshold)]
+Factor = Annotated[float, Field(ge=1, le=1_000_000, allow_inf_nan=False)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_networks)]
 WebhookSecrets = Annotated[
     tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_webhook_secrets)

@@ -90,6 +90,10 @@ class Settings(BaseModel):
     adopt_by_number: bool = True
     sender_classes: types.SenderClasses = Field(default_factory=dict)
     require_consent: bool = False
+    daily_limit: types.Amount | None = None
+    sender_daily_limits: types.SenderAmounts = Field(default_factory=dict)
+    approval_above: types.Threshold | None = None
+    unusual_factor: types.Factor | None = None
 
     database_url: types.DatabaseUrl = Field(default="sqlite:///instance/sms.db", repr=False)
     queue_url: types.QueueUrl = Field(default_factory=_default_queue, repr=False)

@@ -15,6 +15,8 @@ class Actor:
 
     name: str
     address: str | None = None
+    # A role or scope that lets go what a brake holds.
+    may_approve: bool = False
 
 
 # None: the service itself, in a worker.

@@ -19,7 +19,8 @@ from messaging.access.names import require_name
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.errors import Conflict, InvalidInput, NotFound
-from utils.json_shapes import rfc3339
+from utils.json_shapes import booked_money, rfc3339
+from utils.money import Money, read_amount
 from utils.tokens import digest_of
 
 SEND, READ, METRICS, ADMIN = "send", "read", "metrics", "admin"
@@ -44,10 +45,18 @@ class Holder:
 
 
 def create(
-    database: Database, name: str, scopes: Collection[str], expires_at: datetime | None = None
+    database: Database,
+    name: str,
+    scopes: Collection[str],
+    expires_at: datetime | None = None,
+    daily_limit: str | None = None,
 ) -> tuple[str, dict[str, Any]]:
-    """The key, which is shown this once, and how it stands in the list. Raises InvalidInput, Conflict."""
+    """The key, which is shown this once, and how it stands in the list. Raises InvalidInput, Conflict.
+
+    `daily_limit`: what its sends may cost in a day, like `KES 5000`.
+    """
     _validate(name, scopes)
+    limit = None if daily_limit is None else _read_limit(daily_limit)
     key = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     with database.write(settled=True) as connection:
         now = database.now(connection)
@@ -61,6 +70,8 @@ def create(
             "prefix": key[:SHOWN_CHARACTERS],
             "digest": digest_of(key),
             "scopes": ",".join(one for one in SCOPES if one in scopes),
+            "daily_limit_micros": None if limit is None else limit.micros,
+            "daily_limit_currency": None if limit is None else limit.currency,
             "expires_at": expires_at,
             "created_at": now,
             "created_by": acting_name(),
@@ -159,11 +170,25 @@ def _validate(name: str, scopes: Collection[str]) -> None:
         raise InvalidInput(f"{said}There are {', '.join(SCOPES)}", code="invalid_scope", field="scope")
 
 
+def _read_limit(text: str) -> Money:
+    found = read_amount(text)
+    if found is None:
+        raise InvalidInput(
+            "A daily limit is an amount above 0 behind its currency, like KES 5000",
+            code="invalid_money",
+            field="daily_limit",
+        )
+    return found
+
+
 def _in_json(row: Row[Any]) -> dict[str, Any]:
     return {
         "name": row.name,
         "prefix": row.prefix,
         "scopes": row.scopes.split(","),
+        "daily_limit": None
+        if row.daily_limit_micros is None
+        else booked_money(row.daily_limit_micros, row.daily_limit_currency),
         "created_at": rfc3339(row.created_at),
         "created_by": row.created_by,
         "expires_at": rfc3339(row.expires_at),

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from messaging import statuses
 from messaging.access import actions
+from messaging.access.approval import require_approver
 from messaging.batch_statuses import CANCELLED, FINISHED, MAY_SEND, PAUSED, RECEIVING, SCHEDULED, SENDING
 from messaging.batches.progress import batch_in_json, require_batch
 from messaging.costs.budgets import MAX_COST
@@ -18,6 +19,7 @@ from messaging.messages import status_events
 from messaging.storage import tables
 from messaging.storage.database import Database, wake_after_commit
 from utils.errors import Conflict
+from utils.reasons import BRAKES, DAILY_LIMIT
 
 # Rows of one transaction: callbacks wait no longer than it takes.
 CHUNK = 500
@@ -51,7 +53,10 @@ def pause(database: Database, batch_id: int) -> dict[str, Any]:
 
 
 def resume(database: Database, batch_id: int) -> dict[str, Any]:
-    """The batch goes on where it was. Harmless to repeat. Raises NotFound, Conflict."""
+    """The batch goes on where it was. Harmless to repeat. Raises NotFound, Conflict.
+
+    What a brake holds only an approver lets go (Forbidden), and then the limits of the day let it pass.
+    """
     with database.write(settled=True) as connection:
         now = database.now(connection)
         batch = require_batch(connection, batch_id, lock=True)
@@ -61,7 +66,16 @@ def resume(database: Database, batch_id: int) -> dict[str, Any]:
                 raise Conflict(
                     f"Batch {batch.id} has no room left in its max_cost: cancel it, and send the rest anew"
                 )
-            _set(connection, batch_id, status=status_when_sendable(batch.send_at, now), reason=None)
+            if batch.reason in BRAKES:
+                require_approver(batch.reason, batch.created_by)
+            _set(
+                connection,
+                batch_id,
+                status=status_when_sendable(batch.send_at, now),
+                reason=None,
+                detail=None,
+                passes_limits=batch.passes_limits or batch.reason == DAILY_LIMIT,
+            )
             _note(database, connection, "resume", batch)
             wake_after_commit(connection)
         return batch_in_json(connection, require_batch(connection, batch_id))

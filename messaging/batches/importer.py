@@ -19,12 +19,13 @@ from typing import Any, BinaryIO
 from sqlalchemy import Connection, or_, select, update
 
 from messaging import statuses
-from messaging.batch_statuses import CANCELLED
+from messaging.batch_statuses import CANCELLED, PAUSED
 from messaging.batches import upload_store
 from messaging.batches.control import cancel_rest
 from messaging.batches.import_pace import import_pace
 from messaging.batches.rows import BatchRows, Chunk
 from messaging.batches.text_groups import TextGroups
+from messaging.costs.brakes import Estimate, asks_for_money, estimate, find_brake, going_of_batch
 from messaging.forwarding import events
 from messaging.messages import lost_texts
 from messaging.messages.queue import BATCH_PRIORITY
@@ -177,7 +178,7 @@ def _import_rows(
     if _has_too_many_refused(database, batch, done):
         _give_up(database, batch.id, TOO_MANY_REFUSED)
     else:
-        _finish(database, batch, done)
+        _finish(database, settings, batch, done)
     return True
 
 
@@ -272,8 +273,9 @@ def _shared_values(connection: Connection, batch: Any, now: datetime) -> tuple[A
     )
 
 
-def _finish(database: Database, batch: Any, done: int) -> None:
-    """From here on its messages go out."""
+def _finish(database: Database, settings: Settings, batch: Any, done: int) -> None:
+    """From here on its messages go out, or wait for a person where a brake holds them."""
+    costs = _estimate(database, batch) if asks_for_money(settings) else None
     # A worker finds out at its next try; whoever typed a command is told the truth.
     with database.write(settled=batch.reason == tables.READ_BY_COMMAND) as connection:
         now = database.now(connection)
@@ -284,16 +286,23 @@ def _finish(database: Database, batch: Any, done: int) -> None:
         ).scalar_one_or_none()
         if total is None:
             raise Overtaken
-        values = (
-            {"status": "scheduled" if is_later else "sending", "reason": None}
-            if total
-            else {"status": "finished", "reason": "no_valid_rows", "finished_at": now}
-        )
+        brake = find_brake(settings, connection, now, total, costs)
+        values: dict[str, Any] = {"status": "scheduled" if is_later else "sending", "reason": None}
+        if not total:
+            values = {"status": "finished", "reason": "no_valid_rows", "finished_at": now}
+        elif brake is not None:
+            values = {"status": PAUSED, **brake._asdict()}
         connection.execute(update(tables.batches).where(tables.batches.c.id == batch.id).values(**values))
         if not total:
             events.note_batches(connection, [batch.id], now)
         wake_after_commit(connection)
     logger.info("a batch is whole", extra={"batch_id": batch.id, "total": total})
+
+
+def _estimate(database: Database, batch: Any) -> Estimate:
+    """In a transaction of its own: no row of it changes any more, and a million are read."""
+    with database.read() as connection:
+        return estimate(connection, batch.sender_id, going_of_batch(connection, batch.id))
 
 
 def _give_up(database: Database, batch_id: int, reason: str) -> None:

@@ -175,7 +175,7 @@ def _shape(batch: Row[Any], sums: Sequence[Row[Any]]) -> dict[str, Any]:
         "name": batch.name,
         "status": batch.status,
         "reason": batch.reason,
-        **reasons.in_json(batch.reason),
+        **reasons.in_json(batch.reason, detail=batch.detail),
         "total": batch.total,
         "refused": batch.refused,
         "duplicates": batch.duplicates,

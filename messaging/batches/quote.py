@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import islice
 from typing import Any, BinaryIO
 
@@ -13,6 +14,7 @@ from messaging.batches import local_numbers, upload_store
 from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow, is_new, number_key
 from messaging.consent import ledger
 from messaging.consent.consents import ConsentRule
+from messaging.costs import brakes
 from messaging.costs.prices import PriceBook, prefix_of
 from messaging.messages.accept import MOST_RECIPIENTS, validate_text
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
@@ -85,6 +87,17 @@ def _with_regions(quoted: dict[str, Any], settings: Settings) -> dict[str, Any]:
 def least_seconds(settings: Settings, texts: int, posts: int) -> float:
     """How long the rate limits make a send of `texts` in `posts` take, AT's own time left out."""
     return max(texts / settings.at_max_messages_per_second, posts / settings.at_max_requests_per_second)
+
+
+def find_brakes(settings: Settings, database: Database, found: dict[str, Any]) -> dict[str, Any]:
+    """What of a quote a brake would hold: `approval`, the figures or None, and `unusual`, a sentence or None."""
+    texts = found["recipients"]
+    micros = {one["currency"]: int(Decimal(one["amount"]).scaleb(6)) for one in found["estimated_costs"]}
+    costs = brakes.Estimate(micros, found["unpriced"]) if brakes.asks_for_money(settings) else None
+    approval = brakes.needs_approval(settings.approval_above, texts, costs)
+    with database.read() as connection:
+        unusual = brakes.warn(settings, connection, database.now(connection), texts)
+    return {"approval": None if approval is None else approval.detail, "unusual": unusual}
 
 
 def require_few_refused(found: dict[str, Any], max_refused: float) -> None:

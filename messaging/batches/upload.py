@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, insert, select
@@ -31,7 +31,7 @@ from utils.csv_files import InvalidFile, check_encoding, read_header
 from utils.errors import Conflict, InvalidInput
 from utils.json_shapes import rfc3339
 from utils.logs import request_id
-from utils.money import Money, parse_money
+from utils.money import Money, read_amount
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
 from utils.uploaded_files import as_csv
@@ -39,13 +39,14 @@ from utils.uploaded_files import as_csv
 ROUTE = "batches"
 LONGEST_NAME = 200
 LONGEST_MONEY = 100
-LEAST_AMOUNT, LARGEST_AMOUNT = Decimal("0.000001"), 10**12
 
 
 SAME_WITHIN = timedelta(hours=24)
 
 
 class AlreadySent(Conflict):
+    """`details`: the earlier send's `id`, `name` and `created_at`. Whatever it is sent from: people get it twice."""
+
     code = "already_sent"
     sentence = "This file was sent with this text within the last day"
 
@@ -98,9 +99,11 @@ def receive(
         )
 
 
-def sent_before(database: Database, text: str, file: BinaryIO) -> dict[str, Any] | None:
+def sent_before(
+    database: Database, text: str, file: BinaryIO, sheet: str | None = None
+) -> dict[str, Any] | None:
     """The send of the last day that had this file and text: `id`, `name`, `created_at`; None where there is none."""
-    with as_csv(file) as plain:
+    with as_csv(file, sheet) as plain:
         digest = _content_digest(text, _digest(plain))
     file.seek(0)
     return _find_sent_before(database, digest)
@@ -133,7 +136,7 @@ def _receive(
         return answered
     _refuse_repeated(sent)
     upload_id = upload_store.store(database, _pieces(file))
-    with database.write(settled=True) as connection:
+    with _forgetting(database, upload_id), database.write(settled=True) as connection:
         now = database.now(connection)
         identity = database.rollback.require(connection, now)
         earlier = None
@@ -151,6 +154,16 @@ def _receive(
             return Acceptance(body)
     upload_store.forget(database, upload_id)
     return Acceptance(earlier.answer or {}, is_replay=True)
+
+
+@contextmanager
+def _forgetting(database: Database, upload_id: str) -> Iterator[None]:
+    """A file that was sent before is not kept a second time."""
+    try:
+        yield
+    except AlreadySent:
+        upload_store.forget(database, upload_id)
+        raise
 
 
 def default_template(file: BinaryIO, phone_column: str | None = None, sheet: str | None = None) -> str | None:
@@ -176,8 +189,8 @@ def _validate(settings: Settings, request: BatchRequest, file: BinaryIO) -> Mone
 
 
 def _read_max_cost(text: str) -> Money:
-    found = parse_money(_as_words(text))
-    if found is None or found.currency is None or not LEAST_AMOUNT <= found.amount < LARGEST_AMOUNT:
+    found = read_amount(_as_words(text))
+    if found is None:
         raise InvalidInput(
             "max_cost is an amount above 0 behind its currency, like KES 5000.00",
             code="invalid_money",

@@ -55,6 +55,40 @@ class PriceBook:
         return self._by_prefix.get(prefix_of(e164)) or self._by_country.get(region_of(e164) or "")
 
 
+class LastPrices:
+    """The prices of all senders, for a limit: an unknown price is not nothing.
+
+    For a sender that never texted a network it is what another sender paid there, then the country's latest, then the
+    latest of all.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._by_sender: dict[tuple[str, str], Price] = {}
+        self._by_place: dict[str, Price] = {}
+        self._latest: Price | None = None
+        for row in connection.execute(select(tables.prices).order_by(tables.prices.c.seen_at)):
+            self._latest = price = Price(row.micros_per_part, row.currency)
+            for place in (row.prefix, row.country):
+                if place is not None:
+                    self._by_sender[row.sender_id, place] = self._by_place[place] = price
+
+    def price_for(self, sender_id: str | None, e164: str) -> Price | None:
+        sender, prefix = sender_key(sender_id), prefix_of(e164)
+        known = self._by_sender.get((sender, prefix))
+        if known is not None or self._latest is None:
+            return known
+        country = region_of(e164) or ""
+        found = (
+            self._by_sender.get((sender, country))
+            or self._by_place.get(prefix)
+            or self._by_place.get(country)
+            or self._latest
+        )
+        # Numbers of one prefix come by the thousand, and their country is looked up once.
+        self._by_sender[sender, prefix] = found
+        return found
+
+
 def prefix_of(e164: str) -> str:
     return e164[:PREFIX_LENGTH]
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, insert
 
 from messaging.access.actor import acting_name
+from messaging.costs.brakes import Brake, Going, asks_for_money, estimate, find_brake
 from messaging.messages import idempotency
 from messaging.messages.lost_texts import digest_of_call
 from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY, NewMessage, enqueue
@@ -198,10 +199,11 @@ def _write(
     find_blocked: FindBlocked,
 ) -> dict[str, Any]:
     sender_id = request.sender_id or settings.at_sender_id
-    batch_id = _write_batch(database, connection, request, recipients, sender_id, now, call)
-    priority = SINGLE_PRIORITY if len(recipients.phones) <= MOST_URGENT else BATCH_PRIORITY
     text = compose(request.text)
     parts, reference = measure(text).parts, read_reference(request.reference)
+    brake = _brake(settings, connection, recipients.phones, sender_id, parts, now)
+    batch_id = _write_batch(database, connection, request, recipients, sender_id, now, call, brake)
+    priority = SINGLE_PRIORITY if len(recipients.phones) <= MOST_URGENT else BATCH_PRIORITY
     new = [
         NewMessage(
             phone,
@@ -226,12 +228,27 @@ def _write(
         "refused": recipients.refused,
         "duplicates": recipients.duplicates,
         "blocked": [phone for phone in recipients.phones if phone in suppressed],
+        **({} if brake is None else {"paused": brake.reason}),
         **recipients.warnings.in_json(),
         "messages": [
             {"id": message_id, "to": phone, "status": "queued"}
             for message_id, phone in zip(ids, recipients.phones, strict=True)
         ],
     }
+
+
+def _brake(
+    settings: Settings,
+    connection: Connection,
+    phones: Sequence[str],
+    sender_id: str | None,
+    parts: int,
+    now: datetime,
+) -> Brake | None:
+    costs = None
+    if asks_for_money(settings):
+        costs = estimate(connection, sender_id, (Going(phone, 1, parts) for phone in phones))
+    return find_brake(settings, connection, now, len(phones), costs)
 
 
 def _write_batch(
@@ -242,6 +259,7 @@ def _write_batch(
     sender_id: str | None,
     now: datetime,
     call: str | None,
+    brake: Brake | None,
 ) -> int:
     batch_id = database.reserve_ids(connection, tables.batches, 1)[0]
     row = {
@@ -259,5 +277,7 @@ def _write_batch(
         "call": call,
         "request_id": request_id.get(),
     }
+    if brake is not None:
+        row |= {"status": "paused", **brake._asdict()}
     connection.execute(insert(tables.batches).values(**row))
     return batch_id

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, or_, select, update
 
 from messaging import statuses
+from messaging.access.approval import require_approver
 from messaging.batch_statuses import CANCELLED
 from messaging.messages import status_events
 from messaging.messages.accept import FindBlocked
@@ -57,6 +58,7 @@ _HELD = (
         tables.messages.c.sender_id,
         tables.messages.c.passes_opt_out,
         tables.messages.c.expires_at,
+        tables.messages.c.reason,
         tables.batches.c.status.label("batch_status"),
     )
     .outerjoin(tables.batches, tables.batches.c.id == tables.messages.c.batch_id)
@@ -67,7 +69,11 @@ _HELD = (
 _QUEUE = (
     update(tables.messages)
     .where(one_of(tables.messages.c.id, "ids"))
-    .values(status=statuses.QUEUED, reason=None)
+    .values(
+        status=statuses.QUEUED,
+        reason=None,
+        passes_limits=or_(tables.messages.c.passes_limits, tables.messages.c.reason == reasons.DAILY_LIMIT),
+    )
 )
 
 
@@ -132,8 +138,13 @@ def hold_all_due(
 def release(
     connection: Connection, ids: Iterable[int], now: datetime, by: str, find_blocked: FindBlocked
 ) -> dict[int, str]:
-    """What became of those that are held: `queued`, or `blocked`, `expired`, `cancelled` where they may not go."""
+    """What became of those that are held: `queued`, or `blocked`, `expired`, `cancelled` where they may not go.
+
+    Raises Forbidden where a brake holds one of them, and who is acting may not approve.
+    """
     rows: Sequence[Any] = connection.execute(_HELD, {"ids": list(ids)}).all()
+    for brake in {row.reason for row in rows} & reasons.BRAKES:
+        require_approver(brake)
     blocked = _opted_out(connection, rows, find_blocked)
     became = {row.id: _status_now(row, row.id in blocked, now) for row in rows}
     detail = f"released by {by}"

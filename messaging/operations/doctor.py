@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from messaging.callbacks import received
 from messaging.consent import ledger
+from messaging.costs import daily_limits
 from messaging.forwarding.outbox import FAILED
 from messaging.forwarding.views import OFF, ON, PAUSED, state_of
 from messaging.operations import audit, health
@@ -110,6 +111,7 @@ def _records(service: Service) -> Iterator[Finding]:
         _pauses,
         _waiting,
         _held,
+        _brakes,
         _reports,
         _opt_outs,
         _rate_limit,
@@ -224,6 +226,25 @@ def _held(service: Service) -> Finding:
     more = {kind: " or more" if number == MOST_COUNTED else "" for kind, number in counts.items()}
     words = ", ".join(f"{number}{more[kind]} of kind {kind}" for kind, number in counts.items() if number)
     return Finding("held", False, f"{words}: see sms held list, then release or cancel")
+
+
+def _brakes(service: Service) -> Finding:
+    """Which are on, what the limits have counted today, and what they cannot count."""
+    settings = service.settings
+    with service.database.read() as connection:
+        limits = daily_limits.all_limits(connection, settings)
+        spent = daily_limits.spent_today(connection, service.database.now(connection), settings.time_zone)
+        currencies = set(connection.execute(select(tables.prices.c.currency).distinct()).scalars())
+    words = [f"{spent[one.scope, one.currency] / 1_000_000:,.2f} of {one} is spent" for one in limits]
+    if settings.approval_above is not None:
+        words.append(f"a batch above {settings.approval_above} needs approval")
+    if settings.unusual_factor is not None:
+        words.append(f"a batch above {settings.unusual_factor:g} times the usual day is paused")
+    strange = sorted({one.currency for one in limits} - currencies)
+    if strange:
+        why = f"no price in {', '.join(strange)} is known"
+        words.append(f"a limit cannot count before an answer has told a price: {why}")
+    return Finding("brakes", not (strange and currencies), "; ".join(words) or "none is set")
 
 
 def _reports(service: Service) -> Finding:

@@ -44,6 +44,7 @@ _MESSAGES = select(
 _BATCHES = select(
     tables.batches.c.id,
     tables.batches.c.reason,
+    tables.batches.c.detail,
     tables.batches.c.name,
     tables.batches.c.total,
     tables.batches.c.template,
@@ -274,6 +275,7 @@ def _show_batches(_connection: Connection, rows: list[Row[Any]]) -> list[dict[st
             BATCH,
             row,
             row.reason,
+            row.detail,
             name=row.name,
             texts=[] if row.template is None else [row.template],
             messages=row.total,
@@ -298,12 +300,14 @@ def _show_replies(_connection: Connection, rows: list[Row[Any]]) -> list[dict[st
     ]
 
 
-def _item(kind: str, row: Row[Any], reason: str | None, **known: Any) -> dict[str, Any]:
+def _item(
+    kind: str, row: Row[Any], reason: str | None, detail: str | None = None, **known: Any
+) -> dict[str, Any]:
     return {
         "id": f"{kind}:{row.id}",
         "kind": kind,
         "reason": reason,
-        **reasons.in_json(reason),
+        **reasons.in_json(reason, detail=detail),
         **_ABSENT,
         **known,
     }

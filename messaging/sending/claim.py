@@ -18,6 +18,7 @@ from messaging import statuses
 from messaging.consent import ledger
 from messaging.consent.consents import NO_RULE, ConsentRule
 from messaging.costs.budgets import Budget, open_budgets, pause_used_up
+from messaging.costs.daily_limits import NO_LIMITS, Charge, Charges, DailyLimits
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.messages.status_events import settle
 from messaging.sending import circuit_breaker, pauses
@@ -59,6 +60,8 @@ class Claim:
     needs_consent: bool = False
     # By message, of those that have one.
     origins: Mapping[int, Origin] = field(default_factory=dict)
+    # What its texts count as in the limits of a day; None where nobody has set one for them.
+    charges: Charges | None = None
 
 
 @dataclass(slots=True)
@@ -98,6 +101,7 @@ class ClaimLimits:
     windows: SendingWindows = NO_WINDOWS
     looks: LongLooks = field(default_factory=LongLooks)
     consent: ConsentRule = NO_RULE
+    daily: DailyLimits = NO_LIMITS
 
 
 def claim_due(database: Database, worker: str, limits: ClaimLimits, *, urgent_only: bool = False) -> Taken:
@@ -140,7 +144,25 @@ def take(
     origins = find_origins(connection, identity, sendable)
     claims = _write_attempts(database, connection, groups, worker, now, limits.lease, origins)
     is_more = due.is_more if claims else len(sendable) < len(rows)
-    return Taken([replace(one, is_probe=circuit.is_half_open) for one in claims], is_more)
+    charges = limits.daily.charges(connection, sendable)
+    return Taken(
+        [
+            replace(
+                one,
+                is_probe=circuit.is_half_open,
+                charges=charges_of(one.recipients, charges, limits.daily.time_zone),
+            )
+            for one in claims
+        ],
+        is_more,
+    )
+
+
+def charges_of(
+    recipients: Mapping[str, int], charges: Mapping[int, Charge], time_zone: str
+) -> Charges | None:
+    mine = {to: charges[message_id] for to, message_id in recipients.items() if message_id in charges}
+    return Charges(time_zone, mine) if mine else None
 
 
 def _sendable(connection: Connection, rows: list[DueRow], now: datetime) -> list[DueRow]:

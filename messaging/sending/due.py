@@ -79,6 +79,8 @@ class DueRow(NamedTuple):
     passes_opt_out: bool
     estimated_parts: int | None
     inbound_id: int | None
+    created_by: str | None
+    passes_limits: bool
 
 
 _COLUMNS = tuple(tables.messages.c[name] for name in DueRow._fields)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -68,10 +68,23 @@ def _without_overlap(connection: Connection, claim: Claim, leaving: set[Key]) ->
     """A trigger always goes."""
     twice = [] if claim.is_trigger else [one for one in claim.recipients if (claim.sender_id, one) in leaving]
     if twice:
-        connection.execute(_QUEUE_AGAIN, {"ids": [claim.recipients[one] for one in twice]})
-        claim = _count_again(connection, claim, claim.recipients.keys() - twice)
+        claim = _queue_again(connection, claim, twice)
     leaving.update((claim.sender_id, one) for one in claim.recipients)
     return claim
+
+
+def leave_out(connection: Connection, claim: Claim, recipients: Collection[str]) -> Claim | None:
+    """The claim without these, whose texts are queued again; None where nobody is left, and it is released."""
+    claim = _queue_again(connection, claim, recipients)
+    if claim.recipients:
+        return claim
+    release(connection, claim.attempt_id)
+    return None
+
+
+def _queue_again(connection: Connection, claim: Claim, recipients: Collection[str]) -> Claim:
+    connection.execute(_QUEUE_AGAIN, {"ids": [claim.recipients[one] for one in recipients]})
+    return _count_again(connection, claim, claim.recipients.keys() - set(recipients))
 
 
 def release(connection: Connection, attempt_id: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from messaging import statuses
-from messaging.costs import budgets
+from messaging.costs import budgets, daily_limits
 from messaging.reports import parked
 from messaging.sending import answer_effects, circuit_breaker
 from messaging.sending.claim import Claim
@@ -28,7 +28,7 @@ from utils.errors import ProviderError, StorageUnavailable
 from utils.provider_answers import RecipientAnswer, SendAnswer
 
 _STATES = (
-    select(tables.attempts.c.id, tables.attempts.c.token, tables.attempts.c.state)
+    select(tables.attempts.c.id, tables.attempts.c.token, tables.attempts.c.state, tables.attempts.c.counted)
     .where(tables.WITH_TOKEN, one_of(tables.attempts.c.token, "tokens"))
     .order_by(tables.attempts.c.id)
     .with_for_update()
@@ -127,6 +127,11 @@ def _record_answers(connection: Connection, answered: list[_Answered]) -> list[N
     ours = [one for one in here if states[one.posting.claim.attempt_id] in ("posting", "unknown")]
     if ours:
         _write_answers(database, connection, ours, states, now)
+        counted = {row.id: row.counted for row in found}
+        for one in ours:
+            claim = one.posting.claim
+            of_attempt = counted[claim.attempt_id]
+            daily_limits.correct_by_answer(connection, claim.charges, of_attempt, one.answer.recipients, now)
     return [None] * len(answered)
 
 
@@ -242,6 +247,8 @@ def record_failure(database: Database, posting: Posting, error: ProviderError) -
             provider_message=str(error),
         )
         answer_effects.from_failure(connection, posting, error, now)
+        if error.outcome == "not_sent":
+            daily_limits.take_back(connection, [attempt.counted])
         if posting.claim.budget is not None:
             _charge_failure(connection, posting.claim.budget, error, was_lost=owned.was_lost)
 

@@ -16,6 +16,7 @@ from functools import partial
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging.consent.consents import ConsentRule
+from messaging.costs.daily_limits import DailyLimits
 from messaging.sending import claim as claims
 from messaging.sending import due, record, start_post
 from messaging.sending.claim import Claim, ClaimLimits, Taken
@@ -70,6 +71,7 @@ class MessageSender:
             windows=SendingWindows.of(settings.sender_classes),
             looks=self.looks,
             consent=ConsentRule.of(settings),
+            daily=DailyLimits.of(settings),
         )
         self._rates = Rates(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
         self.witness = Witness(settings, database)

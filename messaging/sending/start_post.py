@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, bindparam, select, update
 
 from messaging import statuses
+from messaging.costs import daily_limits
 from messaging.messages.status_events import settle
 from messaging.sending import circuit_breaker, pauses, rate_limit
 from messaging.sending.claim import Claim
@@ -21,6 +22,7 @@ from messaging.sending.last_check import (
     let_go,
     release,
 )
+from messaging.sending.spending import keep_within_limits
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.clocks import steady
@@ -28,6 +30,7 @@ from messaging.storage.database import Database
 from messaging.storage.identity import Identity
 from messaging.storage.retrying import TIMEOUT_SECONDS, with_retries
 from utils.deadlines import boot_clock
+from utils.reasons import DAILY_LIMIT
 
 # What forbids a POST was asked at most so long before it leaves, beside the commit itself.
 STALE_SECONDS = 1.0
@@ -113,6 +116,7 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
         # It waited for rows that another session held: what was asked before is asked again.
         return [one if isinstance(one, Released) else Wait(0.0) for one in allowed]
     waits = _take_tokens(connection, buckets, asked, allowed, now)
+    allowed = _keep_within_limits(connection, allowed, waits, now)
     for one, claim_or_no, wait in zip(asked, allowed, waits, strict=True):
         if isinstance(claim_or_no, Released):
             turns.append(claim_or_no)
@@ -126,10 +130,25 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
     return turns
 
 
+def _keep_within_limits(
+    connection: Connection, allowed: list[Claim | Released], waits: list[float], now: datetime
+) -> list[Claim | Released]:
+    """Of those that leave now. A trigger that would pass the limit of a day is over."""
+    leaving = [one for one, wait in zip(allowed, waits, strict=True) if isinstance(one, Claim) and wait <= 0]
+    kept = keep_within_limits(connection, leaving, now)
+    for one in leaving:
+        if one.is_trigger and isinstance(kept.get(one.attempt_id), Released):
+            cancel(connection, one.attempt_id, DAILY_LIMIT, now)
+    return [kept.get(one.attempt_id, one) if isinstance(one, Claim) else one for one in allowed]
+
+
 def _take_back(connection: Connection, attempt_ids: list[int], now: datetime) -> None:
     """The commit's result was lost. Only this caller could have posted, so it may reset its own mark."""
     if attempt_ids:
-        connection.execute(_CLAIMED_AGAIN, {"ids": attempt_ids, "now": steady(connection, now)})
+        again = connection.execute(
+            _CLAIMED_AGAIN, {"ids": attempt_ids, "now": steady(connection, now)}
+        ).scalars()
+        daily_limits.take_back(connection, again.all())
 
 
 _CLAIMED_AGAIN = (
@@ -140,6 +159,7 @@ _CLAIMED_AGAIN = (
         tables.attempts.c.lease_until > bindparam("now"),
     )
     .values(state="claimed", posting_at=None)
+    .returning(tables.attempts.c.counted)
 )
 
 

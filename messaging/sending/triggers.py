@@ -15,14 +15,17 @@ from contextvars import copy_context
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging import statuses
+from messaging.access.actor import acting_name
 from messaging.consent import ledger
 from messaging.consent.consents import ConsentRule
+from messaging.costs import brakes
+from messaging.costs.daily_limits import DailyLimits
 from messaging.messages import idempotency, status_events
 from messaging.messages.accept import validate_text
 from messaging.messages.lost_texts import digest_of_call
@@ -43,6 +46,7 @@ from utils import reasons
 from utils.deadlines import boot_clock
 from utils.errors import (
     Busy,
+    Forbidden,
     InvalidInput,
     NoConsent,
     NoRecipients,
@@ -53,6 +57,7 @@ from utils.errors import (
     WitnessUnwritable,
 )
 from utils.provider_answers import SendAnswer
+from utils.segments import measure
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
 from utils.texts import compose
@@ -80,6 +85,24 @@ class RecipientsRejected(ServiceError):
     def __init__(self, message: str | None, response: dict[str, Any]) -> None:
         super().__init__(message)
         self.response = response
+
+
+class DailyLimitReached(Forbidden):
+    code = reasons.DAILY_LIMIT
+    sentence = "The limit of what may be spent in a day is reached, so nothing was sent"
+
+
+class _ToSend(NamedTuple):
+    """What a limit has to know of a text of a trigger, beside what it has none of."""
+
+    id: int
+    recipient: str
+    text: str
+    sender_id: str | None
+    created_by: str | None
+    batch_id: int | None = None
+    estimated_parts: int | None = None
+    passes_limits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +147,7 @@ class TriggerSender:
         self._settings = settings
         self._database = database
         self._consent = ConsentRule.of(settings)
+        self._daily = DailyLimits.of(settings)
         self._provider = provider
         self._rates = Rates(settings.at_max_requests_per_second, settings.at_max_messages_per_second)
         self._witness = Witness(settings, database)
@@ -137,9 +161,9 @@ class TriggerSender:
     ) -> TriggerResult:
         """One POST, now, within 20 seconds. `recipients` are E.164.
 
-        Raises InvalidInput, OptedOut, NoConsent, Busy, RecipientsRejected and the ProviderError tree; with a key that
-        was used before, what the first call came to (StillRunning, KeyReused, OutcomeUnknown …). WitnessUnwritable and
-        Recovering where nothing may leave now.
+        Raises InvalidInput, OptedOut, NoConsent, Forbidden (a brake), Busy, RecipientsRejected and the ProviderError
+        tree; with a key that was used before, what the first call came to (StillRunning, KeyReused, OutcomeUnknown …).
+        WitnessUnwritable and Recovering where nothing may leave now.
         """
         self._witness.require_writable()
         deadline = time.monotonic() + DEADLINE_SECONDS
@@ -178,6 +202,7 @@ class TriggerSender:
                 earlier = idempotency.begin(connection, ROUTE, key, mark, now)
                 if earlier is not None and not _may_send_again(connection, earlier):
                     return _Accepted(None, _Barred(), earlier)
+            self._require_no_brake(connection, text, recipients, sender_id, now)
             suppressed = ledger.suppressed(connection, recipients, sender_id)
             lacking = self._consent.lacking(connection, recipients, sender_id) - suppressed
             barred = _Barred(
@@ -195,6 +220,20 @@ class TriggerSender:
                 attempt_id = None if claim is None else claim.attempt_id
                 idempotency.finish(connection, ROUTE, key, asdict(barred), attempt_id)
             return _Accepted(claim, barred)
+
+    def _require_no_brake(
+        self, connection: Connection, text: str, recipients: list[str], sender_id: str | None, now: datetime
+    ) -> None:
+        """What would wait for a person as a batch cannot wait here. Raises Forbidden with the reason as its code."""
+        costs = None
+        if brakes.asks_for_money(self._settings):
+            parts = measure(text).parts
+            going = (brakes.Going(one, 1, parts) for one in recipients)
+            costs = brakes.estimate(connection, sender_id, going)
+        brake = brakes.find_brake(self._settings, connection, now, len(recipients), costs)
+        if brake is not None:
+            said = reasons.in_json(brake.reason, detail=brake.detail)["explanation"]
+            raise Forbidden(f"{said}. Send it as a batch: it waits for an approver", code=brake.reason)
 
     def _write_blocked(
         self,
@@ -216,6 +255,10 @@ class TriggerSender:
         rows = [_new_message(one, text, sender_id) for one in free]
         ids = enqueue(self._database, connection, rows, status=statuses.SENDING, attempt_id=attempt_id)
         recipients = dict(zip(free, ids, strict=True))
+        limited = [
+            _ToSend(one, to, text, sender_id, created_by=acting_name()) for to, one in recipients.items()
+        ]
+        charges = self._daily.charges(connection, limited)
         claim = Claim(
             attempt_id,
             text,
@@ -226,6 +269,7 @@ class TriggerSender:
             is_trigger=True,
             token=new_token(),
             needs_consent=self._consent.applies_to(sender_id),
+            charges=claims.charges_of(recipients, charges, self._daily.time_zone),
         )
         lease_until = steady(connection, now) + LEASE
         connection.execute(
@@ -246,6 +290,8 @@ class TriggerSender:
             time.sleep(min(turn.seconds, LONGEST_NAP_SECONDS))
 
     def _not_posted(self, turn: last_check.Released, claim: Claim) -> ServiceError:
+        if turn.reason == reasons.DAILY_LIMIT:
+            return DailyLimitReached()
         if turn.reason != "nobody_left":
             return Busy(WAITED_TOO_LONG)
         with self._database.read() as connection:

@@ -50,6 +50,10 @@ batches = Table(
     Column("name", Text),
     Column("status", String(12), nullable=False),
     Column("reason", Text),
+    # The figures of a reason, in words.
+    Column("detail", Text),
+    # A person let it go on past the limits of a day. messaging.costs.daily_limits.
+    Column("passes_limits", Boolean, nullable=False, server_default=text("false")),
     Column("template", Text),
     Column("sender_id", String(32)),
     Column("send_at", UtcDateTime),
@@ -156,6 +160,8 @@ messages = Table(
     Column("resend_of", Id),
     # The one text that may pass the block it confirms: the answer to STOP.
     Column("passes_opt_out", Boolean, nullable=False, server_default=text("false")),
+    # A person let it go past the limits of a day.
+    Column("passes_limits", Boolean, nullable=False, server_default=text("false")),
     # Of a batch: the same for rows with the same text, in the order of the file.
     Column("text_group", BigInteger),
     # The caller's own id.
@@ -250,6 +256,8 @@ attempts = Table(
     # What the POST may cost, held back from the max_cost of this batch until it is recorded.
     Column("budget_batch_id", Id),
     Column("reserved_micros", BigInteger),
+    # What it counts in the limits of a day: JSON, the day and the sums. messaging.costs.daily_limits.
+    Column("counted", Text),
     # AT's whole answer, kept for triggers only: a repeated call with the same key gets it again.
     Column("answer", Text),
 )
@@ -497,6 +505,27 @@ prices = Table(
     Column("seen_at", UtcDateTime, nullable=False),
 )
 
+# What was spent in a day of TIME_ZONE, or may have been, by what a limit is set for: 'account', 'key:NAME' and
+# 'sender:NAME'. Only the last check writes it. Whoever corrects it appends to `spend_changes`, which the next last
+# check adds. messaging.costs.daily_limits.
+daily_spend = Table(
+    "daily_spend",
+    metadata,
+    Column("day", String(10), primary_key=True),
+    Column("scope", String(80), primary_key=True),
+    Column("currency", String(3), primary_key=True),
+    Column("micros", BigInteger, nullable=False),
+)
+spend_changes = Table(
+    "spend_changes",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("day", String(10), nullable=False),
+    Column("scope", String(80), nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("micros", BigInteger, nullable=False),
+)
+
 # Account-wide token buckets, one row each. messaging.sending.rate_limit.
 rate_buckets = Table(
     "rate_buckets",
@@ -673,6 +702,9 @@ api_keys = Table(
     Column("prefix", String(16), nullable=False),
     Column("digest", String(64), nullable=False, unique=True),
     Column("scopes", Text, nullable=False),
+    # What its sends may cost in a day.
+    Column("daily_limit_micros", BigInteger),
+    Column("daily_limit_currency", String(3)),
     Column("expires_at", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
     Column("created_by", String(80)),

@@ -25,8 +25,8 @@ class Batch(Warned):
     status: BatchStatus
     reason: str | None = Field(
         None,
-        description="Why it is paused or cancelled: `by_hand`, `max_cost`, `interrupted` …; `read_by_command`"
-        " while `sms bulk` reads its file; else absent",
+        description="Why it is paused or cancelled: `by_hand`, `max_cost`, `needs_approval`, `unusual_volume`,"
+        " `daily_limit`, `interrupted` …; `read_by_command` while `sms bulk` reads its file; else absent",
     )
     explanation: str | None = Field(None, description="The reason in a sentence; absent where unknown")
     remedy: str | None = Field(None, description="What a person can do about it; absent where unknown")

@@ -84,6 +84,11 @@ class AcceptedSend(Warned):
     accepted: int = Field(description="How many messages were queued")
     refused: list[RefusedRecipient]
     duplicates: int = Field(description="Recipients named more than once; each is sent to once")
+    paused: str | None = Field(
+        None,
+        description="The brake that holds them until an approver resumes the batch: `needs_approval` or"
+        " `unusual_volume`; absent where they go",
+    )
     blocked: list[str] = Field(
         description="Of the accepted: those who opted out. They are not texted unless that is lifted before"
     )

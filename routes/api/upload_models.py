@@ -69,6 +69,11 @@ class UploadBatch(BaseModel):
     on_unknown: Annotated[OnUnknown, Blank] = Field(
         "hold", description="When the provider's answer is lost: as in `POST /v1/messages`"
     )
+    again: Annotated[bool | None, Blank] = Field(
+        None,
+        description="False: where the same file was sent with the same text within the last day, nothing is"
+        " taken and the answer is 409 `already_sent`. Absent or true: nobody looks",
+    )
 
     @property
     def stream(self) -> BinaryIO:

@@ -31,6 +31,7 @@ uploads_api.before_request(begin_upload)
 UPLOAD_ANSWERS: dict[str | int | HTTPStatus, Any] = {
     202: ReceivedBatch,
     400: ErrorAnswer,
+    409: ErrorAnswer,
     413: ErrorAnswer,
     422: ErrorAnswer,
 }
@@ -52,7 +53,9 @@ QUOTE_BODY = RequestBody(
 def upload_batch(form: UploadBatch, header: IdempotencyHeader) -> tuple[Response, int]:
     """Takes in a CSV file of recipients. Durable when it answers; sent once all of it is read."""
     service, key = current_service(), header.idempotency_key
-    answer = upload.receive(service.settings, service.database, form.as_request(), form.stream, key)
+    about = form.as_request(), form.stream, key
+    may_repeat = form.again is not False
+    answer = upload.receive(service.settings, service.database, *about, may_repeat=may_repeat)
     response = jsonify(answer.body)
     if answer.is_replay:
         response.headers["Idempotent-Replay"] = "true"

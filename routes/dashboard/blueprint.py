@@ -20,7 +20,7 @@ from werkzeug.wrappers import Response
 
 from messaging.access import operators, sessions
 from messaging.access.actor import Actor, acting
-from messaging.access.operators import ADMIN, VIEWER, Operator
+from messaging.access.operators import ADMIN, APPROVER, VIEWER, Operator
 from messaging.operations.health import STORAGE_ERRORS
 from routes.dashboard.roles import NEEDED, PUBLIC, UPLOADS
 from routes.error_handlers import explain_outage, status_of
@@ -69,7 +69,7 @@ def require_operator() -> Response | None:
             raise CSRFError("the session has ended")
         return redirect(url_for("dashboard.show_login", next=request.full_path.rstrip("?")), 303)
     if g.operator is not None:
-        acting.set(Actor(f"operator:{g.operator.name}", request.remote_addr))
+        acting.set(Actor(f"operator:{g.operator.name}", request.remote_addr, g.operator.may(APPROVER)))
     needed = NEEDED.get(endpoint, VIEWER if request.method in READING else ADMIN)
     if endpoint not in PUBLIC and not g.operator.may(needed):
         raise Forbidden(f"This needs the role {needed}; yours is {g.operator.role}", code="missing_role")

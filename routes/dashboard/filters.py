@@ -21,6 +21,7 @@ from utils.phone_numbers import mask_phone
 dashboard_bp.add_app_template_filter(words.status_word)
 dashboard_bp.add_app_template_filter(words.batch_word)
 dashboard_bp.add_app_template_filter(words.of_tone)
+dashboard_bp.add_app_template_global(lambda: reasons.BRAKES, "brakes")
 dashboard_bp.add_app_template_global(lambda: secrets.token_hex(16), "random_key")
 dashboard_bp.add_app_template_global(lambda: current_service().settings.time_zone, "time_zone")
 

@@ -54,7 +54,7 @@ def check_send() -> str | tuple[str, int]:
         found = quote.quote_file(service.settings, service.database, form.stream, *about)
     except InvalidInput as error:
         return _page(request.form, problem=error.message), 400
-    return _page(request.form, quote=found, seconds=_seconds(found, form.asked.text), earlier=earlier)
+    return _page(request.form, earlier=earlier, **_told(found, form.asked.text))
 
 
 @dashboard_bp.post("/sends/new")
@@ -115,6 +115,12 @@ def _when(typed: str | None) -> datetime | None:
     """In TIME_ZONE."""
     zone = ZoneInfo(current_service().settings.time_zone)
     return read_local_time(typed, zone).astimezone(UTC) if typed else None
+
+
+def _told(found: dict[str, Any], text: str) -> dict[str, Any]:
+    service = current_service()
+    brakes = quote.find_brakes(service.settings, service.database, found)
+    return {"quote": found, "seconds": _seconds(found, text), **brakes}
 
 
 def _seconds(found: dict[str, Any], text: str) -> float:

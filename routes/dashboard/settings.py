@@ -85,7 +85,8 @@ def show_keys() -> str:
 def create_key() -> str:
     """Makes a key and shows it, this once."""
     name, scopes = request.form.get("name", "").strip(), request.form.getlist("scope")
-    key, _ = keys.create(current_database(), name, scopes, _end_of_day(request.form.get("expires")))
+    limit = request.form.get("daily_limit", "").strip() or None
+    key, _ = keys.create(current_database(), name, scopes, _end_of_day(request.form.get("expires")), limit)
     return _keys_page(name, key)
 
 

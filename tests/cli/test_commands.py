@@ -620,6 +620,41 @@ def test_bulk_asks_whoever_can_answer(
         assert len(connection.execute(select(tables.batches.c.id)).all()) == batches
 
 
+@pytest.mark.parametrize(
+    ("options", "is_terminal", "answer", "batches"),
+    [
+        ((), False, "", 1),
+        (("--yes",), True, "", 1),
+        (("--again",), False, "", 2),
+        (("--again", "--yes"), True, "", 2),
+        ((), True, "y\n", 2),
+        ((), True, "n\n", 1),
+        (("--idempotency-key", "another"), False, "", 1),
+    ],
+)
+def test_bulk_sends_the_same_file_twice_in_a_day_only_where_somebody_says_so(
+    sms: Sms,
+    migrated: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    is_terminal: bool,
+    answer: str,
+    batches: int,
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n")
+    assert sms("bulk", str(file), "--text", "Hello").exit_code == 0
+    monkeypatch.setattr(bulk_preview, "is_terminal", lambda: is_terminal)
+    result = sms("bulk", str(file), "--text", "Hello", *options, typed=answer)
+    assert "was sent with this text at" in result.output
+    assert (result.exit_code == 0) is (batches == 2)
+    with migrated.read() as connection:
+        assert len(connection.execute(select(tables.batches.c.id)).all()) == batches
+        assert connection.execute(select(tables.upload_pieces.c.upload_id)).all() == []
+    assert sms("bulk", str(file), "--text", "Another text", "--yes").exit_code == 0
+
+
 def test_bulk_sends_the_texts_that_a_file_brings(sms: Sms, migrated: Database, tmp_path: Path) -> None:
     file = tmp_path / "people.csv"
     file.write_text("phone;Message\n+254711000001;Come at nine\n")

@@ -170,6 +170,14 @@ def change(database: Database, table: Table, row_id: int, **values: Any) -> None
         connection.execute(update(table).where(table.c.id == row_id).values(**values))
 
 
+def know_price(database: Database, micros: int = 800_000, currency: str = "KES") -> None:
+    """What a text to Kenya last cost, from a sender that the tests do not use."""
+    row = {"sender_id": "ANOTHER", "prefix": "+254711", "country": "KE", "currency": currency}
+    with database.write() as connection:
+        priced = row | {"micros_per_part": micros, "seen_at": database.now(connection)}
+        connection.execute(insert(tables.prices).values(**priced))
+
+
 def opt_out(database: Database, recipient: str, sender_id: str | None = None, scope: str = "all") -> None:
     with database.write() as connection:
         ledger.record_stop(database, connection, recipient, scope, sender_id, ledger.KEYWORD)

@@ -92,7 +92,7 @@ def test_every_way_to_a_status_is_counted_once(database: Database, settings: Set
     delivery.queue(database, delivery.phone(8))
     delivery.claim(database)
     ids = delivery.queue(database, delivery.phone(9), expires_at=later)
-    delivery.in_write(database, lambda connection, now: held.hold(connection, ids, "daily_limit", now))
+    delivery.in_write(database, lambda connection, now: held.hold(connection, ids, "database_restored", now))
     delivery.in_write(
         database, lambda connection, now: held.release(connection, ids, now, "mary", ledger.suppressed)
     )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
+from messaging.access.actor import Actor, acting
 from messaging.batches import control
 from messaging.messages import held as held_messages
 from messaging.operations import held
@@ -17,6 +18,11 @@ from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.support import delivery
 from utils.errors import Conflict, InvalidInput, NotFound, OptedOut
+
+
+@pytest.fixture(autouse=True)
+def _an_approver_acts(_nobody_acts: None) -> None:
+    acting.set(Actor("operator:mary", may_approve=True))
 
 
 def hold(database: Database, *ids: int, reason: str = "database_restored") -> None:

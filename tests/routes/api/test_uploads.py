@@ -357,3 +357,23 @@ def test_of_a_batch_that_is_not_there_nothing_is_shown(caller: Caller) -> None:
     for path in ("", "/bill", "/refused.csv", "/messages.csv"):
         assert error_of(caller.get(f"/v1/batches/7{path}")) == (404, "not_found")
         assert error_of(caller.get(f"/v1/batches/99999999999999999999{path}")) == (404, "not_found")
+
+
+def test_a_file_that_was_sent_within_the_day_is_refused_where_the_caller_asks_for_it(
+    app: OpenAPI, database: Database
+) -> None:
+    first = upload(app, again="false", key="a")
+    assert first.status_code == 202
+    refused = upload(app, again="false")
+    assert error_of(refused) == (409, "already_sent")
+    assert refused.json["error"]["details"]["id"] == 1  # type: ignore[index]
+    assert error_of(upload(app, again="false", sender_id="20880", key="b")) == (409, "already_sent")
+    assert upload(app, again="false", text="Another text for {{name}}").status_code == 202
+    # The same call again is answered as the first one was.
+    replay = upload(app, again="false", key="a")
+    assert (replay.status_code, replay.json, replay.headers["Idempotent-Replay"]) == (202, first.json, "true")
+    for spelt in ({}, {"again": "true"}, {"again": ""}):
+        assert upload(app, **spelt).status_code == 202
+    with database.read() as connection:
+        kept = select(func.count(tables.upload_pieces.c.upload_id.distinct()))
+        assert connection.execute(kept).scalar_one() == count(database, tables.batches) == 5
