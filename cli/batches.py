@@ -39,6 +39,11 @@ LOOK_SECONDS = 0.5
 MOST_REFUSED_SHARE = 0.2
 PHONE_COLUMN = click.option("--phone-column", help="The column of the numbers, where several may be meant.")
 SHEET = click.option("--sheet", help="Of an Excel file; its first one if absent.")
+REGION = click.option(
+    "--region",
+    "default_region",
+    help="Two letters: the country of numbers without a country code, instead of DEFAULT_REGION.",
+)
 CSV_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 commands = AppGroup()
@@ -60,6 +65,7 @@ commands = AppGroup()
 @click.option("--expires-at", metavar="TIME", help="Not after this time.")
 @PHONE_COLUMN
 @SHEET
+@REGION
 @click.option("--max-cost", metavar="MONEY", help="Pause before passing it, like 'KES 5000'.")
 @click.option("--on-unknown", type=click.Choice(ON_UNKNOWN), default="hold", show_default=True)
 @click.option("--idempotency-key", help="The same key and file within a day is one batch.")
@@ -128,6 +134,7 @@ def _look_before(
         request.sender_id,
         request.phone_column,
         request.sheet,
+        request.default_region,
     )
     quotes.require_few_refused(found, max_refused)
     stream.seek(0)
@@ -162,6 +169,7 @@ def _wait(service: Service, batch_id: int, is_silent: bool) -> None:
 @click.option("--sender-id", help="Instead of AT_SENDER_ID.")
 @PHONE_COLUMN
 @SHEET
+@REGION
 @as_json_option
 def quote(
     file: Path | None,
@@ -170,6 +178,7 @@ def quote(
     sender_id: str | None,
     phone_column: str | None,
     sheet: str | None,
+    default_region: str | None,
     as_json: bool,
 ) -> None:
     """Say what a send would come to: recipients, parts, cost. Sends nothing."""
@@ -179,11 +188,11 @@ def quote(
     if file is None:
         if text is None:
             raise click.UsageError("Give the --text.")
-        found = quotes.quote_messages(service.settings, service.database, to, text, sender_id)
+        found = quotes.quote_messages(service.settings, service.database, to, text, sender_id, default_region)
     else:
         with file.open("rb") as stream:
             template = _template(stream, text, phone_column, sheet)
-            about = (template, sender_id, phone_column, sheet)
+            about = (template, sender_id, phone_column, sheet, default_region)
             found = quotes.quote_file(service.settings, service.database, stream, *about)
     print_json(found) if as_json else _show_quote(found)
 

@@ -20,7 +20,7 @@ from messaging.storage.database import Database
 from utils.csv_files import read_header, read_rows
 from utils.errors import InvalidInput, InvalidPhone, NoRecipients
 from utils.json_shapes import booked_money
-from utils.phone_numbers import read_phone
+from utils.phone_numbers import read_phone, read_region
 from utils.segments import EXTENDED, Segments, gsm7_alternative, measure
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
@@ -37,7 +37,12 @@ PAUSE_SECONDS = 0.002
 
 
 def quote_messages(
-    settings: Settings, database: Database, to: Sequence[str], text: str, sender_id: str | None = None
+    settings: Settings,
+    database: Database,
+    to: Sequence[str],
+    text: str,
+    sender_id: str | None = None,
+    default_region: str | None = None,
 ) -> dict[str, Any]:
     """One text to numbers as typed. The shape is that of `POST /v1/quote`. Raises InvalidInput."""
     validate_text(text)
@@ -52,9 +57,10 @@ def quote_messages(
         )
     warnings = Warnings()
     warn_of_left_over(warnings, left_over(text))
-    chunks = _typed(to, text, settings.default_region, warnings)
+    region = read_region(default_region) or settings.default_region
+    chunks = _typed(to, text, region, warnings)
     quoted = _quote(settings, database, sender_id or settings.at_sender_id, chunks)
-    return _with_regions(quoted, settings) | warnings.in_json()
+    return _with_regions(quoted, region) | warnings.in_json()
 
 
 def quote_file(
@@ -65,21 +71,23 @@ def quote_file(
     sender_id: str | None = None,
     phone_column: str | None = None,
     sheet: str | None = None,
+    default_region: str | None = None,
 ) -> dict[str, Any]:
     """A text with placeholders and a CSV file. Raises InvalidInput, InvalidFile for the file as a whole."""
     validate_text(text)
     validate_sender(sender_id)
+    region = read_region(default_region) or settings.default_region
     with as_csv(file, sheet) as plain:
         header = read_header(plain.read(upload_store.PIECE_BYTES), phone_column)
-        reader = BatchRows(text, header, settings.default_region)
+        reader = BatchRows(text, header, region)
         plain.seek(0)
         chunks = reader.chunks(read_rows(plain, header), ROWS_AT_ONCE)
         quoted = _quote(settings, database, sender_id or settings.at_sender_id, chunks)
-    return _with_regions(quoted, settings) | reader.warnings.in_json()
+    return _with_regions(quoted, region) | reader.warnings.in_json()
 
 
-def _with_regions(quoted: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    return quoted | {"with_region": local_numbers.by_region(quoted["refused"], settings.default_region)}
+def _with_regions(quoted: dict[str, Any], region: str | None) -> dict[str, Any]:
+    return quoted | {"with_region": local_numbers.by_region(quoted["refused"], region)}
 
 
 def least_seconds(settings: Settings, texts: int, posts: int) -> float:

@@ -31,6 +31,7 @@ from utils.csv_files import InvalidFile, check_encoding, read_header
 from utils.errors import Conflict, InvalidInput
 from utils.json_shapes import rfc3339
 from utils.money import Money, parse_money
+from utils.phone_numbers import read_region
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
 from utils.uploaded_files import as_csv
@@ -65,12 +66,15 @@ class BatchRequest:
     max_refused: float | None = None
     # Of a workbook. It is no part of the request's mark: another sheet has another content.
     sheet: str | None = None
+    # Two letters, instead of DEFAULT_REGION.
+    default_region: str | None = None
 
     def as_json(self) -> list[Any]:
         times = [None if at is None else at.isoformat() for at in (self.send_at, self.expires_at)]
         # Only where it is given: a key of before it existed still fits its request.
         chosen = [] if self.phone_column is None else [self.phone_column]
         chosen += [] if self.max_refused is None else [f"max_refused {self.max_refused}"]
+        chosen += [] if self.default_region is None else [f"default_region {self.default_region}"]
         return [self.text, self.sender_id, self.name, *times, self.on_unknown, self.max_cost, *chosen]
 
 
@@ -170,7 +174,8 @@ def _validate(settings: Settings, request: BatchRequest, file: BinaryIO) -> Mone
     beginning = file.read(upload_store.PIECE_BYTES)
     if not beginning.strip():
         raise InvalidFile("The file is empty", code="empty_file", field="file")
-    BatchRows(request.text, read_header(beginning, request.phone_column), settings.default_region)
+    region = read_region(request.default_region) or settings.default_region
+    BatchRows(request.text, read_header(beginning, request.phone_column), region)
     return None if request.max_cost is None else _read_max_cost(request.max_cost)
 
 
@@ -272,6 +277,7 @@ def _write(
         "on_unknown": request.on_unknown,
         "upload_id": upload_id,
         "phone_column": request.phone_column,
+        "default_region": read_region(request.default_region),
         "max_refused": request.max_refused,
         "reason": tables.READ_BY_COMMAND if is_mine else None,
         "importer_seen_at": steady(connection, now) if is_mine else None,

@@ -58,6 +58,11 @@ class UploadBatch(BaseModel):
     sheet: Annotated[Text | None, Blank] = Field(
         None, description="Of an Excel file; its first one if absent"
     )
+    default_region: Annotated[Text | None, Blank] = Field(
+        None,
+        description="Two letters: the country of the file's numbers without a country code, instead of DEFAULT_REGION",
+        examples=["KE"],
+    )
     max_refused: Annotated[float | None, Blank] = Field(
         None,
         ge=0,
@@ -86,6 +91,7 @@ class UploadBatch(BaseModel):
             self.phone_column,
             self.max_refused,
             self.sheet,
+            self.default_region,
         )
 
 

@@ -743,6 +743,17 @@ def test_the_column_of_the_numbers_can_be_chosen(sms: Sms, migrated: Database, t
     assert parsed(sms("bulk", str(file), "--phone-column", "tel", "--json"))["total"] == 1
 
 
+def test_the_country_of_a_file_can_be_chosen(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone,text\n0711000009,Hello\n")
+    assert parsed(sms("quote", "--to", "0711000009", "--text", "Hi", "--json"))["recipients"] == 0
+    named = ("--region", "KE", "--json")
+    assert parsed(sms("quote", "--to", "0711000009", "--text", "Hi", *named))["recipients"] == 1
+    assert parsed(sms("quote", str(file), *named))["recipients"] == 1
+    assert parsed(sms("bulk", str(file), *named))["total"] == 1
+    assert "two letters" in error_of(sms("quote", str(file), "--region", "Kenya"))
+
+
 def test_times_are_read_and_shown_in_the_time_zone_of_the_people(
     settings: Settings, migrated: Database, tmp_path: Path
 ) -> None:
