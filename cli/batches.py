@@ -29,14 +29,13 @@ from cli.output import (
 )
 from messaging.batches import control, importer, local_numbers, progress, upload, upload_store
 from messaging.batches import quote as quotes
-from messaging.messages.accept import ON_UNKNOWN, validate_times
+from messaging.messages.accept import ON_UNKNOWN
 from messaging.service import Service
 from utils.errors import AcceptanceUnknown, Conflict, StorageUnavailable
 from utils.local_times import show_local_time
 
 LOOK_SECONDS = 0.5
-# A file of which more is refused is not what its sender thinks it is.
-MOST_REFUSED_SHARE = 0.2
+SHOWN_SAMPLES = 3
 PHONE_COLUMN = click.option("--phone-column", help="The column of the numbers, where several may be meant.")
 SHEET = click.option("--sheet", help="Of an Excel file; its first one if absent.")
 REGION = click.option(
@@ -73,7 +72,7 @@ commands = AppGroup()
 @click.option(
     "--max-refused",
     type=click.FloatRange(0, 1),
-    default=MOST_REFUSED_SHARE,
+    default=quotes.MAX_REFUSED,
     show_default=True,
     help="Queue nothing where a larger share of the rows would be refused.",
 )
@@ -97,7 +96,7 @@ def bulk(
     with file.open("rb") as stream:
         request = _request(stream, fields)
         found = _look_before(service, stream, request, max_refused)
-        lines = lines_of(service, found, is_personal="{{" in request.text)
+        lines = lines_of(service, found, request.text)
         require_consent(lines, is_agreed=yes, is_silent=as_json)
         answer = upload.receive(
             service.settings, service.database, request, stream, idempotency_key, is_mine=True
@@ -122,10 +121,9 @@ def _look_before(
 ) -> dict[str, Any]:
     """The quote of what is to be sent. Raises InvalidInput where too much of it would be refused.
 
-    A time that cannot be is told before anybody is asked.
+    A time or a limit that cannot be is told before anybody is asked.
     """
-    with service.database.read() as connection:
-        validate_times(request.send_at, request.expires_at, service.database.now(connection))
+    upload.validate(service.database, request)
     found = quotes.quote_file(
         service.settings,
         service.database,
@@ -281,6 +279,7 @@ def _sentence(batch: dict[str, Any], is_replay: bool) -> str:
 def _show_quote(found: dict[str, Any]) -> None:
     lists = (
         "refused",
+        "duplicate_rows",
         "spills",
         "encodings",
         "estimated_costs",
@@ -291,10 +290,11 @@ def _show_quote(found: dict[str, Any]) -> None:
     )
     rows = [(name, value) for name, value in found.items() if name not in lists]
     print_table(("", ""), [*rows, *found["encodings"].items()])
+    found = found | {"samples": found["samples"][:SHOWN_SAMPLES]}
     for name, columns in (
         ("samples", ("to", "text")),
         ("spills", ("to", "parts", "character", "suggestion")),
-        ("refused", ("to", "code", "message")),
+        ("refused", ("line", "to", "code", "message")),
     ):
         if found[name]:
             click.echo()

@@ -27,7 +27,7 @@ from messaging.messages.lost_texts import digest_of_call
 from messaging.storage import tables
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database, lock_keys, wake_after_commit
-from utils.csv_files import InvalidFile, check_encoding, read_header
+from utils.csv_files import InvalidFile, check_encoding, header_of, read_header
 from utils.errors import Conflict, InvalidInput
 from utils.json_shapes import rfc3339
 from utils.money import Money, parse_money
@@ -159,24 +159,37 @@ def _receive(
 def default_template(file: BinaryIO, phone_column: str | None = None, sheet: str | None = None) -> str | None:
     """For a file that brings its texts: the placeholder of its column `text` or `message`, None without one."""
     with as_csv(file, sheet) as plain:
-        names = read_header(plain.read(upload_store.PIECE_BYTES), phone_column).names
+        names = header_of(plain, phone_column).names
     return next((f"{{{{{name}}}}}" for name in ("text", "message") if name in names), None)
 
 
-def _validate(settings: Settings, request: BatchRequest, file: BinaryIO) -> Money | None:
-    """Everything that can be known before a row is read."""
+def validate(database: Database, request: BatchRequest) -> None:
+    """What `receive` would refuse whatever the file is. Raises InvalidInput."""
+    _validate_fields(request)
+    with database.read() as connection:
+        validate_times(request.send_at, request.expires_at, database.now(connection))
+
+
+def _validate_fields(request: BatchRequest) -> Money | None:
     validate_text(request.text)
     validate_on_unknown(request.on_unknown)
     validate_sender(request.sender_id)
     if request.name is not None and (len(request.name) > LONGEST_NAME or "\0" in request.name):
         raise InvalidInput(f"A batch's name has at most {LONGEST_NAME} characters", field="name")
+    read_region(request.default_region)
+    return None if request.max_cost is None else _read_max_cost(request.max_cost)
+
+
+def _validate(settings: Settings, request: BatchRequest, file: BinaryIO) -> Money | None:
+    """Everything that can be known before a row is read."""
+    max_cost = _validate_fields(request)
     file.seek(0)
     beginning = file.read(upload_store.PIECE_BYTES)
     if not beginning.strip():
         raise InvalidFile("The file is empty", code="empty_file", field="file")
     region = read_region(request.default_region) or settings.default_region
     BatchRows(request.text, read_header(beginning, request.phone_column), region)
-    return None if request.max_cost is None else _read_max_cost(request.max_cost)
+    return max_cost
 
 
 def _read_max_cost(text: str) -> Money:

@@ -117,6 +117,9 @@ class QuoteMessages(SendMessages):
 
 
 class QuoteRefusal(BaseModel):
+    line: int = Field(
+        description="Where the row begins in the file; of typed numbers their place in the list"
+    )
     to: str
     code: str
     message: str
@@ -151,10 +154,11 @@ class QuoteAnswer(Warned):
     opted_out: int = Field(description="How many of them would be blocked; nothing below counts them")
     no_consent: int = Field(description="How many others would be blocked because they have not agreed")
     duplicates: int
+    duplicate_rows: list[QuoteRefusal] = Field(description="The first 100 of a file")
     parts: int = Field(description="Billed pieces of all texts")
     encodings: dict[str, int] = Field(description="Texts by encoding", examples=[{"GSM-7": 480, "UCS-2": 20}])
     spills: list[Spill] = Field(description="The first 100 texts of more than one part")
-    samples: list[Sample] = Field(description="The first three texts")
+    samples: list[Sample] = Field(description="The first twenty texts")
     estimated_cost: Money | Literal["unknown"] = Field(
         description="From the last price seen for each network; `unknown` where one was never seen,"
         " or where currencies differ"

@@ -15,12 +15,15 @@ from routes.dashboard import words
 from routes.dashboard.blueprint import dashboard_bp
 from routes.service import current_service
 from utils import reasons
-from utils.local_times import show_local_time, show_local_times
+from utils.african_countries import country_name
+from utils.local_times import show_duration, show_local_time, show_local_times
 from utils.phone_numbers import mask_phone
 
 dashboard_bp.add_app_template_filter(words.status_word)
 dashboard_bp.add_app_template_filter(words.batch_word)
 dashboard_bp.add_app_template_filter(words.of_tone)
+dashboard_bp.add_app_template_filter(show_duration, "duration")
+dashboard_bp.add_app_template_filter(country_name)
 dashboard_bp.add_app_template_global(lambda: secrets.token_hex(16), "random_key")
 dashboard_bp.add_app_template_global(lambda: current_service().settings.time_zone, "time_zone")
 
@@ -85,13 +88,6 @@ def as_percent(share: float) -> str:
 def as_share(count: int, whole: int) -> Markup:
     part = f" <small>{count / whole:.0%}</small>" if whole else ""
     return Markup(f"{count:,}{part}")  # noqa: S704 (numbers only)
-
-
-@dashboard_bp.app_template_filter("duration")
-def as_duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @dashboard_bp.app_template_filter("of_status")

@@ -99,7 +99,14 @@ def test_a_file_of_two_thousand_is_sent_from_choosing_it_to_delivered(
     found = figures(page)
     assert (found["Duplicates"], found["Refused rows"]) == (1, 2)
     assert found["Texts"] == len(rows) - 1 - 3
-    expect(page.get_by_text("Dear Élodie, the clinic")).to_be_visible()
+    sample, steps = page.locator(".sample:visible"), page.locator(".steps")
+    expect(sample).to_contain_text("Dear Élodie, the clinic")
+    page.get_by_role("button", name="Next").click()
+    expect(sample).to_contain_text("Dear Wanjiru, the clinic")
+    page.get_by_role("button", name="Previous").dblclick()
+    expect(steps).to_contain_text("20 of 20")
+    left_out = page.get_by_role("region", name="Refused rows, table")
+    expect(left_out.locator("tr").nth(1)).to_contain_text(re.compile(rf"{len(rows) - 1:,}.*12345"))
     page.get_by_role("button", name=re.compile(rf"^Send {found['Texts']:,} texts")).click()
     page.wait_for_url(re.compile(r"/sends/\d+$"))
     page.locator("[data-finished]").wait_for(timeout=60_000)
@@ -128,8 +135,12 @@ def test_a_wrong_file_says_what_is_wrong_and_keeps_what_was_typed(
     page.get_by_label("A file").set_input_files(file)
     page.get_by_label("Text.").fill("Hello {{name}}")
     page.get_by_role("button", name="Check").click()
-    expect(page.get_by_role("alert")).to_contain_text("one of them `phone`")
+    expect(page.get_by_role("alert")).to_contain_text("No column of the file is called")
     assert page.get_by_label("Text.").input_value() == "Hello {{name}}"
+    page.get_by_label("The numbers stand in the column").select_option("last")
+    page.get_by_label("Text.").fill("Hello {{first}}")
+    page.get_by_role("button", name="Check").click()
+    expect(page.get_by_role("region", name="Refused rows, table")).to_contain_text("Otieno")
 
 
 def test_a_character_that_costs_is_named_and_replaced_by_one_click(page: Page, stack: Stack) -> None:
