@@ -21,7 +21,7 @@ from messaging.consent import consents
 from messaging.messages import status_counts, status_events
 from messaging.storage import tables
 from messaging.storage.database import Database
-from routes.dashboard.words import of_tone
+from routes.dashboard.words import of_tone, without_report
 from routes.expensive_calls import SLOTS
 from tests.routes.conftest import MakeApp
 from tests.routes.test_guards import calls, example_path
@@ -528,9 +528,38 @@ def test_what_was_not_delivered_is_one_sum_on_every_page(visitor: Visitor, datab
         status_counts.append_from_rows(connection, happened)
     assert batch == 1
     visitor.log_in("admin", FIRST)
-    cell = '<td class="number">3</td>'
+    cell = '<td class="number">3'
     assert visitor.client.get("/sends").text.count(cell) == 2  # all texts, and those not delivered
-    overview = visitor.client.get("/").text
+    overview = re.sub(r">\s+", ">", visitor.client.get("/").text)
     days, networks = overview.split('<h2 id="networks">')
     assert cell in days
     assert cell in networks
+
+
+def test_the_figures_of_the_first_page_lead_to_the_texts_that_they_count(
+    visitor: Visitor, database: Database
+) -> None:
+    delivery.queue_batch(database, delivery.phones(5))
+    with database.write() as connection:
+        now = database.now(connection)
+        reached = ((1, "delivered"), (2, "delivered"), (3, "failed"))
+        happened = [status_events.Event(one, now, "accepted", "provider") for one in (1, 2, 3, 4)]
+        happened += [status_events.Event(one, now, status, "report") for one, status in reached]
+        status_counts.append_from_rows(connection, happened)
+    for message_id, status in (*reached, (4, "accepted")):
+        delivery.change(database, tables.messages, message_id, status=status)
+    visitor.log_in("admin", FIRST)
+    page = visitor.client.get("/").text
+    assert "2 delivered, 1 not delivered, 1 without a report yet" in page
+    heights = [float(one) for one in re.findall(r'<rect class="\w+" x="0"[^>]* height="([\d.]+)"', page)]
+    assert heights == [50.0, 25.0, 25.0]
+    links = re.findall(r'<a href="(/messages\?q=status[^"]*)">([\d,]+)</a>', page)
+    assert len(links) == 5
+    for path, shown in links:
+        listed = visitor.client.get(html.unescape(path)).text
+        assert len(re.findall(r'<td><a href="/messages/\d+"', listed)) == int(shown), path
+
+
+def test_what_left_and_has_no_report_is_never_less_than_nothing() -> None:
+    assert without_report({"accepted": 3, "delivered": 1, "failed": 1, "rejected": 4}) == 1
+    assert without_report({"accepted": 1, "delivered": 5}) == 0
