@@ -8,7 +8,7 @@ from flask import redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from messaging import statuses
-from messaging.access.actor import acting_name
+from messaging.access.actor import required_name
 from messaging.messages import unknown_outcomes
 from messaging.messages.typed_search import SYNTAX, read_search
 from messaging.messages.views import MessageFilters, get_message, list_messages
@@ -61,14 +61,14 @@ def close_message(id: int) -> Response:
 @dashboard_bp.post("/messages/<int:id>/release")
 def release_message(id: int) -> Response:
     """Lets a held message go."""
-    held.release(current_database(), f"message:{id}", acting_name() or "a person")
+    held.release(current_database(), f"message:{id}", required_name())
     return redirect(url_for("dashboard.show_message", id=id), 303)
 
 
 @dashboard_bp.post("/messages/<int:id>/cancel")
 def cancel_message(id: int) -> Response:
     """Never sends a held message."""
-    held.cancel(current_database(), f"message:{id}", acting_name() or "a person")
+    held.cancel(current_database(), f"message:{id}", required_name())
     return done("It will not be sent.", "show_message", id=id)
 
 
