@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from zoneinfo import ZoneInfo
 
 from flask import redirect, render_template, request, url_for
@@ -20,6 +21,7 @@ from utils.errors import InvalidInput
 
 CALLERS = "Operators."
 PAGE = 50
+_STATUS = re.compile(r"(?<!\S)status:\S*\s*", re.IGNORECASE)
 
 
 @dashboard_bp.get("/messages")
@@ -32,7 +34,7 @@ def show_messages() -> tuple[str, int]:
             found = list_messages(current_database(), filters, request.args.get("cursor"), PAGE)
     except InvalidInput as refused:
         found, error = {"items": [], "next_cursor": None}, refused.message
-    known = {"typed": typed, "syntax": SYNTAX, "statuses": statuses.ALL, "error": error}
+    known = {"typed": typed, "syntax": SYNTAX, "pills": _pills(typed), "error": error}
     return render_template("dashboard/messages.html", page=found, **known), 400 if error else 200
 
 
@@ -70,6 +72,20 @@ def cancel_message(id: int) -> Response:
     """Never sends a held message."""
     held.cancel(current_database(), f"message:{id}", required_name())
     return done("It will not be sent.", "show_message", id=id)
+
+
+def _pills(typed: str) -> list[tuple[str, str, bool]]:
+    """Each state with the search that has it beside whatever else was typed, and whether it is the one that is shown.
+
+    The first one, without a name, is every state.
+    """
+    others = _STATUS.sub("", typed).strip()
+    shown = [one.casefold() for one in _STATUS.findall(typed)][-1:]
+    chosen = shown[0].strip().partition(":")[2] if shown else ""
+    return [
+        (name, f"status:{name} {others}".strip() if name else others, name == chosen)
+        for name in ("", *statuses.ALL)
+    ]
 
 
 def _filters(typed: str) -> MessageFilters:

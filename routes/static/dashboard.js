@@ -45,6 +45,10 @@ function show(element, text) {
   const isAtEnd = element.scrollHeight - element.scrollTop - element.clientHeight < 40;
   element.dataset.shown = text;
   element.innerHTML = text;
+  const question = document.querySelector("[data-asks]");
+  if (question) {
+    question.hidden = !element.querySelector("[data-doubt]");
+  }
   if (isAtEnd) {
     element.scrollTop = element.scrollHeight;
   }

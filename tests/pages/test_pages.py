@@ -221,6 +221,12 @@ def test_a_stop_while_the_page_is_open_takes_the_box_away(page: Page, stack: Sta
 
 def test_what_may_be_a_wish_to_stop_is_decided_by_a_person(page: Page, stack: Stack) -> None:
     page.goto(f"{stack.web_url}/conversations/{ASKERS[2]}")
+    page.get_by_role("button", name="It is not").click()
+    page.goto(f"{stack.web_url}/conversations/{ASKERS[2]}")
+    stop = page.get_by_role("button", name="It is: do not text this number")
+    expect(stop).to_be_hidden()
+    says(stack, ASKERS[2], "and now please stop all of this")
+    expect(stop).to_be_visible(timeout=20_000)
     page.get_by_role("button", name="It is: do not text this number").click()
     expect(page.locator("main")).to_contain_text("not texted any more")
     answer = stack.session.get(
