@@ -80,6 +80,7 @@ def test_the_country_that_was_checked_is_the_one_that_is_sent(
     assert "1 of the refused would be numbers of Kenya: choose it above" in page
     page = send(visitor, content, default_region="KE").text
     assert '<option value="KE" selected>Kenya</option>' in page
+    assert "Send 1 text" in page
     assert send(visitor, content, "/sends/new", default_region="KE").status_code == 303
     import_next(database, settings, lambda: False)
     assert [one["to"] for one in Caller(app).messages()] == ["+254711000001"]
