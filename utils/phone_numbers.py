@@ -28,7 +28,7 @@ NOT_KNOWN_VALID: Final = (
 )
 NEEDS_COUNTRY_CODE: Final = (
     "Start the number with + and its country code, like +254712345678;"
-    " or set DEFAULT_REGION (like KE) for numbers without one"
+    " or set the country of numbers without one, for a file or as DEFAULT_REGION"
 )
 _IMPOSSIBLE = {
     ValidationResult.INVALID_COUNTRY_CODE: "No country has this calling code",

@@ -149,7 +149,7 @@ class QuoteAnswer(Warned):
     refused: list[QuoteRefusal] = Field(description="The first 10,000")
     refused_total: int
     with_region: list[RegionHint] = Field(
-        description="Where DEFAULT_REGION is not set: how many of `refused` each of three would let in"
+        description="Where no `default_region` and no DEFAULT_REGION is set: how many of `refused` each of three takes"
     )
     opted_out: int = Field(description="How many of them would be blocked; nothing below counts them")
     no_consent: int = Field(description="How many others would be blocked because they have not agreed")

@@ -41,7 +41,7 @@ def test_local_numbers_are_counted_by_the_region_that_would_take_them(
     found = quote(database, settings, [ALICE, *local, "not a number"])
     assert (found["recipients"], found["refused_total"]) == (1, 21)
     assert {"region": "KE", "taken": 20} in found["with_region"]
-    assert "DEFAULT_REGION is not set: of the refused numbers 20 would be taken with" in sentence(
+    assert "default_region or DEFAULT_REGION): of the refused numbers 20 would be taken with" in sentence(
         found["with_region"]
     )
     there = settings.model_copy(update={"default_region": "KE"})
