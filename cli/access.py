@@ -6,7 +6,7 @@ import click
 from flask.cli import AppGroup
 
 from cli.context import current_database, current_service, read_time
-from cli.output import as_json_option, in_words, print_json, print_table, show
+from cli.output import CURSOR, LIMIT, as_json_option, in_words, print_json, print_page, print_table, show
 from messaging.access import keys, operators, sessions
 from messaging.access.actions import list_actions
 
@@ -155,12 +155,11 @@ def _show_link(name: str, token: str, as_json: bool) -> None:
 @commands.command(name="actions")
 @click.option("--actor", help="Only theirs, like key:billing or shell:root.")
 @click.option("--subject", help="Only what was done to it, like batch:7.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@LIMIT
+@CURSOR
 @as_json_option
-def show_actions(actor: str | None, subject: str | None, limit: int, as_json: bool) -> None:
+def show_actions(
+    actor: str | None, subject: str | None, limit: int, cursor: str | None, as_json: bool
+) -> None:
     """Show what persons and keys changed, newest first."""
-    found = list_actions(current_database(), actor, subject, limit=limit)["items"]
-    if as_json:
-        print_json(found)
-    else:
-        print_table(ACTION_COLUMNS, ([one[name] for name in ACTION_COLUMNS] for one in found))
+    print_page(list_actions(current_database(), actor, subject, cursor, limit), as_json, ACTION_COLUMNS)

@@ -29,16 +29,20 @@ from cli.output import (
 )
 from messaging.batches import control, importer, local_numbers, progress, upload, upload_store
 from messaging.batches import quote as quotes
-from messaging.messages.accept import ON_UNKNOWN, validate_times
+from messaging.messages.accept import ON_UNKNOWN
 from messaging.service import Service
 from utils.errors import AcceptanceUnknown, Conflict, StorageUnavailable
 from utils.local_times import show_local_time
 
 LOOK_SECONDS = 0.5
-# A file of which more is refused is not what its sender thinks it is.
-MOST_REFUSED_SHARE = 0.2
+SHOWN_SAMPLES = 3
 PHONE_COLUMN = click.option("--phone-column", help="The column of the numbers, where several may be meant.")
 SHEET = click.option("--sheet", help="Of an Excel file; its first one if absent.")
+REGION = click.option(
+    "--region",
+    "default_region",
+    help="Two letters: the country of numbers without a country code, instead of DEFAULT_REGION.",
+)
 CSV_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 commands = AppGroup()
@@ -60,6 +64,7 @@ commands = AppGroup()
 @click.option("--expires-at", metavar="TIME", help="Not after this time.")
 @PHONE_COLUMN
 @SHEET
+@REGION
 @click.option("--max-cost", metavar="MONEY", help="Pause before passing it, like 'KES 5000'.")
 @click.option("--on-unknown", type=click.Choice(ON_UNKNOWN), default="hold", show_default=True)
 @click.option("--idempotency-key", help="The same key and file within a day is one batch.")
@@ -67,7 +72,7 @@ commands = AppGroup()
 @click.option(
     "--max-refused",
     type=click.FloatRange(0, 1),
-    default=MOST_REFUSED_SHARE,
+    default=quotes.MAX_REFUSED,
     show_default=True,
     help="Queue nothing where a larger share of the rows would be refused.",
 )
@@ -96,7 +101,7 @@ def bulk(
     with file.open("rb") as stream:
         request = _request(stream, fields)
         found = _look_before(service, stream, request, max_refused)
-        lines = lines_of(service, found, is_personal="{{" in request.text)
+        lines = lines_of(service, found, request.text)
         # With a key it may be the same call again, which is answered as the first one was.
         if not idempotency_key:
             lines += _sent_before(service, request, stream)
@@ -137,10 +142,9 @@ def _look_before(
 ) -> dict[str, Any]:
     """The quote of what is to be sent. Raises InvalidInput where too much of it would be refused.
 
-    A time that cannot be is told before anybody is asked.
+    A time or a limit that cannot be is told before anybody is asked.
     """
-    with service.database.read() as connection:
-        validate_times(request.send_at, request.expires_at, service.database.now(connection))
+    upload.validate(service.database, request)
     found = quotes.quote_file(
         service.settings,
         service.database,
@@ -149,6 +153,7 @@ def _look_before(
         request.sender_id,
         request.phone_column,
         request.sheet,
+        request.default_region,
     )
     quotes.require_few_refused(found, max_refused)
     stream.seek(0)
@@ -183,6 +188,7 @@ def _wait(service: Service, batch_id: int, is_silent: bool) -> None:
 @click.option("--sender-id", help="Instead of AT_SENDER_ID.")
 @PHONE_COLUMN
 @SHEET
+@REGION
 @as_json_option
 def quote(
     file: Path | None,
@@ -191,6 +197,7 @@ def quote(
     sender_id: str | None,
     phone_column: str | None,
     sheet: str | None,
+    default_region: str | None,
     as_json: bool,
 ) -> None:
     """Say what a send would come to: recipients, parts, cost. Sends nothing."""
@@ -200,11 +207,11 @@ def quote(
     if file is None:
         if text is None:
             raise click.UsageError("Give the --text.")
-        found = quotes.quote_messages(service.settings, service.database, to, text, sender_id)
+        found = quotes.quote_messages(service.settings, service.database, to, text, sender_id, default_region)
     else:
         with file.open("rb") as stream:
             template = _template(stream, text, phone_column, sheet)
-            about = (template, sender_id, phone_column, sheet)
+            about = (template, sender_id, phone_column, sheet, default_region)
             found = quotes.quote_file(service.settings, service.database, stream, *about)
     print_json(found) if as_json else _show_quote(found)
 
@@ -293,6 +300,7 @@ def _sentence(batch: dict[str, Any], is_replay: bool) -> str:
 def _show_quote(found: dict[str, Any]) -> None:
     lists = (
         "refused",
+        "duplicate_rows",
         "spills",
         "encodings",
         "estimated_costs",
@@ -303,10 +311,11 @@ def _show_quote(found: dict[str, Any]) -> None:
     )
     rows = [(name, value) for name, value in found.items() if name not in lists]
     print_table(("", ""), [*rows, *found["encodings"].items()])
+    found = found | {"samples": found["samples"][:SHOWN_SAMPLES]}
     for name, columns in (
         ("samples", ("to", "text")),
         ("spills", ("to", "parts", "character", "suggestion")),
-        ("refused", ("to", "code", "message")),
+        ("refused", ("line", "to", "code", "message")),
     ):
         if found[name]:
             click.echo()

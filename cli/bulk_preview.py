@@ -13,6 +13,7 @@ from messaging.batches import local_numbers
 from messaging.batches import quote as quotes
 from messaging.service import Service
 from utils.errors import Conflict
+from utils.local_times import show_duration
 
 NOT_SENT = "Nothing was queued"
 
@@ -32,16 +33,14 @@ def require_consent(lines: Sequence[str], *, is_agreed: bool, is_silent: bool) -
     return asks
 
 
-def lines_of(service: Service, found: dict[str, Any], *, is_personal: bool) -> list[str]:
-    """`found`: a quote. `is_personal`: each row has a text of its own."""
-    going = found["recipients"] - found["opted_out"] - found["no_consent"]
-    posts = going if is_personal else -(-going // service.settings.at_max_recipients)
-    seconds = quotes.least_seconds(service.settings, going, posts)
+def lines_of(service: Service, found: dict[str, Any], text: str) -> list[str]:
+    """`found`: a quote of `text`."""
+    going = quotes.effort(service.settings, found, text)
     cost = in_words(found["estimated_cost"]) or "unknown"
     lines = [
-        f"{going:,} to send, {found['refused_total']:,} rows refused, {found['duplicates']:,} duplicates,"
+        f"{going.texts:,} to send, {found['refused_total']:,} rows refused, {found['duplicates']:,} duplicates,"
         f" {found['opted_out']:,} opted out{_without_consent(found)}",
-        f"{found['parts']:,} parts, estimated cost {cost}, {_duration(seconds)} at the least",
+        f"{found['parts']:,} parts, estimated cost {cost}, {show_duration(going.seconds)} at the least",
     ]
     if found["samples"]:
         first = found["samples"][0]
@@ -56,9 +55,3 @@ def _without_consent(found: dict[str, Any]) -> str:
 
 def is_terminal() -> bool:
     return sys.stdin.isatty()
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -6,7 +6,7 @@ import click
 from flask.cli import AppGroup
 
 from cli.context import current_database, read_phone_argument
-from cli.output import as_json_option, print_json, print_table, show
+from cli.output import CURSOR, LIMIT, as_json_option, print_page, show
 from messaging.consent import consents
 
 OPERATOR = "operator"
@@ -25,16 +25,14 @@ def consents_group() -> None:
 @consents_group.command(name="list")
 @click.option("--phone", help="Only this number.")
 @click.option("--in-force", is_flag=True, help="Only what counts now.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@LIMIT
+@CURSOR
 @as_json_option
-def list_consents(phone: str | None, in_force: bool, limit: int, as_json: bool) -> None:
+def list_consents(phone: str | None, in_force: bool, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show the ledger, newest first."""
     wanted = None if phone is None else read_phone_argument(phone)
-    entries = consents.list_consents(current_database(), wanted, in_force=in_force, limit=limit)["items"]
-    if as_json:
-        print_json(entries)
-    else:
-        print_table(NAMES, ([entry[name] for name in NAMES] for entry in entries))
+    found = consents.list_consents(current_database(), wanted, in_force=in_force, cursor=cursor, limit=limit)
+    print_page(found, as_json, NAMES)
 
 
 @consents_group.command(name="add")

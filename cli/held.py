@@ -11,7 +11,7 @@ from flask.cli import AppGroup
 
 from cli.context import current_database
 from cli.output import CURSOR, LIMIT, as_json_option, print_json, print_page
-from messaging.access.actor import acting_name
+from messaging.access.actor import required_name
 from messaging.operations import held
 from messaging.operations.held import KINDS, Done
 
@@ -20,7 +20,6 @@ WHICH = click.argument("names", metavar="[ID]...", nargs=-1)
 ALL = click.option("--all", "is_all", is_flag=True, help="Everything that is held.")
 REASON = click.option("--reason", help="With --all: only what is held for this reason.")
 
-SHELL = "the command line"
 
 commands = AppGroup()
 
@@ -51,7 +50,7 @@ def list_held(kind: str | None, limit: int, cursor: str | None, as_json: bool) -
 def release(names: Sequence[str], is_all: bool, reason: str | None, as_json: bool) -> None:
     """Let each ID (message:12, batch:7, reply:3) go, if nothing else forbids it by now."""
     _require_choice(names, is_all, reason)
-    database, by = current_database(), acting_name() or SHELL
+    database, by = current_database(), required_name()
     done = held.release_all(database, by, reason) if is_all else held.release_each(database, names, by)
     _tell(done, as_json)
 
@@ -64,7 +63,7 @@ def release(names: Sequence[str], is_all: bool, reason: str | None, as_json: boo
 def cancel(names: Sequence[str], is_all: bool, reason: str | None, as_json: bool) -> None:
     """Never send each ID (message:12, batch:7, reply:3)."""
     _require_choice(names, is_all, reason)
-    database, by = current_database(), acting_name() or SHELL
+    database, by = current_database(), required_name()
     done = held.cancel_all(database, by, reason) if is_all else held.cancel_each(database, names, by)
     _tell(done, as_json)
 

@@ -11,7 +11,7 @@ import click
 from flask.cli import AppGroup
 
 from cli.context import current_database, current_service, read_phone_argument
-from cli.output import as_json_option, print_csv, print_json, print_table, show
+from cli.output import CURSOR, LIMIT, as_json_option, print_csv, print_json, print_page, print_table, show
 from messaging.consent import csv_import
 from messaging.consent import views as opt_out_views
 
@@ -32,17 +32,17 @@ def opt_outs_group() -> None:
 
 @opt_outs_group.command(name="list")
 @click.option("--phone", help="Only this number.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@LIMIT
+@CURSOR
 @as_json_option
-def list_opt_outs(phone: str | None, limit: int, as_json: bool) -> None:
+def list_opt_outs(phone: str | None, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show the ledger, newest first."""
     wanted = None if phone is None else read_phone_argument(phone)
     filters = opt_out_views.LedgerFilters(phone=wanted)
-    entries = opt_out_views.list_entries(current_database(), filters, limit=limit)["items"]
-    if as_json:
-        print_json(entries)
-    else:
-        print_table(LEDGER_NAMES, map(_in_cells, entries))
+    found = opt_out_views.list_entries(current_database(), filters, cursor, limit)
+    if not as_json:
+        found["items"] = [_with_evidence(entry) for entry in found["items"]]
+    print_page(found, as_json, LEDGER_NAMES)
 
 
 @opt_outs_group.command(name="add")
@@ -111,6 +111,9 @@ def _progress_of(file: Path, as_json: bool) -> Any:
 
 
 def _in_cells(entry: dict[str, Any]) -> list[object]:
+    return [_with_evidence(entry)[name] for name in LEDGER_NAMES]
+
+
+def _with_evidence(entry: dict[str, Any]) -> dict[str, Any]:
     evidence = entry["evidence"] or {}
-    known = {"callback_id": evidence.get("callback_id"), "callback_digest": evidence.get("digest")}
-    return [(entry | known)[name] for name in LEDGER_NAMES]
+    return entry | {"callback_id": evidence.get("callback_id"), "callback_digest": evidence.get("digest")}

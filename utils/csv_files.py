@@ -105,19 +105,26 @@ def read_header(beginning: bytes, phone_column: str | None = None) -> Header:
     wanted = PHONE_NAMES if phone_column is None else frozenset({fold(phone_column)})
     said = _SEPARATOR_LINE.match(text)
     if said:
-        found = [_split_header(text[said.end() :], said[1], wanted, lines_before=1)]
-    else:
-        found = [_split_header(text, delimiter, wanted) for delimiter in DELIMITERS]
+        text = text[said.end() :]
+    rows = [(one, _first_row(text, one)) for one in (said[1] if said else DELIMITERS)]
+    found = [_find_phone(one, cells, wanted, lines_before=int(bool(said))) for one, cells in rows]
     fitting = [header for header in found if header is not None]
     if not fitting:
-        raise _no_phone_column(phone_column)
+        raise _no_phone_column(phone_column, max((cells for _, cells in rows), key=len))
     # `phone;a,b` has its number behind either mark: the one that makes more columns separates them.
     best = max(fitting, key=lambda header: len(header.names))
     _require_one_phone_column(best, wanted)
     return best
 
 
-def _no_phone_column(phone_column: str | None) -> InvalidFile:
+def header_of(file: BinaryIO, phone_column: str | None = None) -> Header:
+    """As `read_header`. `file`: at its beginning, before and after."""
+    header = read_header(file.read(LONGEST_HEADER_BYTES), phone_column)
+    file.seek(0)
+    return header
+
+
+def _no_phone_column(phone_column: str | None, columns: Sequence[str]) -> InvalidFile:
     if phone_column is not None:
         sentence = f"The first line names no column {phone_column!r}"
     else:
@@ -125,7 +132,8 @@ def _no_phone_column(phone_column: str | None) -> InvalidFile:
             "The first line has to name the columns, one of them `phone` (or `mobile`, `msisdn`, `tel` …);"
             " `phone_column` names another"
         )
-    return InvalidFile(sentence, code="missing_phone_column", field="file")
+    known = [one for one in columns if one][:MOST_NAMED_COLUMNS]
+    return InvalidFile(sentence, code="missing_phone_column", field="file", details={"columns": known})
 
 
 def _require_one_phone_column(header: Header, wanted: Container[str]) -> None:
@@ -261,18 +269,25 @@ def _first_bytes_as_text(beginning: bytes) -> str:
         raise not_utf8(error, 1 + error.object[: error.start].count(b"\n")) from None
 
 
-def _split_header(text: str, delimiter: str, wanted: Container[str], lines_before: int = 0) -> Header | None:
+def _first_row(text: str, delimiter: str) -> list[str]:
     try:
-        cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+        return [
+            one.strip() for one in next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+        ]
     except csv.Error:
-        return None
+        return []
+
+
+def _find_phone(
+    delimiter: str, cells: list[str], wanted: Container[str], *, lines_before: int
+) -> Header | None:
     names = [fold(cell) for cell in cells]
     phone = next((place for place, name in enumerate(names) if name in wanted), None)
     if phone is None:
         return None
     first = next(place for place, name in enumerate(names) if name)
     nameless = [place for place, name in enumerate(names) if not name and place > first]
-    return Header(delimiter, names, [cell.strip() for cell in cells], phone, lines_before, nameless)
+    return Header(delimiter, names, cells, phone, lines_before, nameless)
 
 
 def fold(name: str) -> str:

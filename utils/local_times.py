@@ -53,3 +53,9 @@ def show_local_times(sentence: str, zone: ZoneInfo) -> str:
         return f"{moment:%Y-%m-%d %H:%M:%S} {zone.key}"
 
     return _RFC3339.sub(local, sentence)
+
+
+def show_duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -16,7 +16,7 @@ import phonenumbers
 from phonenumbers import REGION_CODE_FOR_NON_GEO_ENTITY, NumberParseException, PhoneMetadata, ValidationResult
 from phonenumbers.re_util import enable_pattern_cache
 
-from utils.errors import InvalidPhone
+from utils.errors import InvalidInput, InvalidPhone
 from utils.phone_cleaning import ONLY_DIGITS, TOO_LONG, clean_phone
 from utils.phone_metadata import has_african_calling_code, is_african_national, region_if_plainly_valid
 
@@ -28,7 +28,7 @@ NOT_KNOWN_VALID: Final = (
 )
 NEEDS_COUNTRY_CODE: Final = (
     "Start the number with + and its country code, like +254712345678;"
-    " or set DEFAULT_REGION (like KE) for numbers without one"
+    " or set the country of numbers without one, for a file or as DEFAULT_REGION"
 )
 _IMPOSSIBLE = {
     ValidationResult.INVALID_COUNTRY_CODE: "No country has this calling code",
@@ -80,6 +80,14 @@ def read_query_phone(text: str, default_region: str | None = None) -> PhoneNumbe
     plain = text.lstrip(" ")
     is_plus = plain != text and plain[:1].isdecimal() and not plain.startswith("0")
     return read_phone(f"+{plain}" if is_plus else text, default_region)
+
+
+def read_region(region: str | None) -> str | None:
+    """Two letters in capitals. Raises InvalidInput where no country has them."""
+    if region is None or region.upper() in phonenumbers.SUPPORTED_REGIONS:
+        return region and region.upper()
+    sentence = "A country is named by its two letters, like KE"
+    raise InvalidInput(sentence, code="invalid_region", field="default_region")
 
 
 def region_of(e164: str) -> str | None:
@@ -210,7 +218,7 @@ def _both_readings(digits: str, region: str, trouble: str) -> str:
         return trouble
     country = f" ({abroad.region})" if abroad.region else ""
     return (
-        f"As a number of {region} (DEFAULT_REGION): {trouble[0].lower()}{trouble[1:]}."
+        f"As a number of {region}: {trouble[0].lower()}{trouble[1:]}."
         f" As {abroad.e164} it would be abroad{country}. Start it with + and its country code"
     )
 

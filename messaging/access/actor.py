@@ -23,6 +23,14 @@ class Actor:
 acting: ContextVar[Actor | None] = ContextVar("acting", default=None)
 
 
+def required_name() -> str:
+    """For a page or a command: there somebody always acts. Raises LookupError."""
+    name = acting_name()
+    if name is None:
+        raise LookupError("Nobody acts")
+    return name
+
+
 def acting_name() -> str | None:
     actor = acting.get()
     return None if actor is None else actor.name

@@ -156,7 +156,9 @@ def _import_rows(
     report: Report,
 ) -> bool:
     header = read_header(file.peek(), batch.phone_column)  # type: ignore[attr-defined]
-    reader = BatchRows(batch.template, header, settings.default_region, keeps_cells=True)
+    reader = BatchRows(
+        batch.template, header, batch.default_region or settings.default_region, keeps_cells=True
+    )
     groups = TextGroups()
     titles = json.dumps([as_text(title) for title in header.titles], ensure_ascii=False)
     rows = read_rows(file, header)

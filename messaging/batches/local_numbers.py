@@ -33,8 +33,8 @@ def sentence(found: Sequence[dict[str, Any]]) -> str:
     best, *others = found
     also = ", ".join(f"{one['taken']:,} with {one['region']}" for one in others)
     return (
-        f"DEFAULT_REGION is not set: of the refused numbers {best['taken']:,} would be taken with"
-        f" {best['region']}{f' ({also})' if also else ''}"
+        "No country is set for numbers without one (--region, default_region or DEFAULT_REGION):"
+        f" of the refused numbers {best['taken']:,} would be taken with {best['region']}{f' ({also})' if also else ''}"
     )
 
 

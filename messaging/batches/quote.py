@@ -10,7 +10,7 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any, BinaryIO
 
-from messaging.batches import local_numbers, upload_store
+from messaging.batches import local_numbers
 from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow, is_new, number_key
 from messaging.consent import ledger
 from messaging.consent.consents import ConsentRule
@@ -19,10 +19,10 @@ from messaging.costs.prices import PriceBook, prefix_of
 from messaging.messages.accept import MOST_RECIPIENTS, validate_text
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
 from messaging.storage.database import Database
-from utils.csv_files import read_header, read_rows
+from utils.csv_files import header_of, read_rows
 from utils.errors import InvalidInput, InvalidPhone, NoRecipients
 from utils.json_shapes import booked_money
-from utils.phone_numbers import read_phone
+from utils.phone_numbers import read_phone, read_region
 from utils.segments import EXTENDED, Segments, gsm7_alternative, measure
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
@@ -31,15 +31,23 @@ from utils.uploaded_files import as_csv
 
 UNKNOWN = "unknown"
 MOST_SPILLS = 100
-MOST_SAMPLES = 3
+MOST_SAMPLES = 20
+MOST_DUPLICATES = 100
 MOST_REFUSED = 10_000
+# A share: of a file of which more is refused a person looks first what it is.
+MAX_REFUSED = 0.2
 ROWS_AT_ONCE = 500
 # A quote runs in a web thread: between two of these the others get the interpreter without a struggle.
 PAUSE_SECONDS = 0.002
 
 
 def quote_messages(
-    settings: Settings, database: Database, to: Sequence[str], text: str, sender_id: str | None = None
+    settings: Settings,
+    database: Database,
+    to: Sequence[str],
+    text: str,
+    sender_id: str | None = None,
+    default_region: str | None = None,
 ) -> dict[str, Any]:
     """One text to numbers as typed. The shape is that of `POST /v1/quote`. Raises InvalidInput."""
     validate_text(text)
@@ -54,9 +62,10 @@ def quote_messages(
         )
     warnings = Warnings()
     warn_of_left_over(warnings, left_over(text))
-    chunks = _typed(to, text, settings.default_region, warnings)
+    region = read_region(default_region) or settings.default_region
+    chunks = _typed(to, text, region, warnings)
     quoted = _quote(settings, database, sender_id or settings.at_sender_id, chunks)
-    return _with_regions(quoted, settings) | warnings.in_json()
+    return _with_regions(quoted, region) | warnings.in_json()
 
 
 def quote_file(
@@ -67,26 +76,47 @@ def quote_file(
     sender_id: str | None = None,
     phone_column: str | None = None,
     sheet: str | None = None,
+    default_region: str | None = None,
 ) -> dict[str, Any]:
     """A text with placeholders and a CSV file. Raises InvalidInput, InvalidFile for the file as a whole."""
     validate_text(text)
     validate_sender(sender_id)
+    region = read_region(default_region) or settings.default_region
     with as_csv(file, sheet) as plain:
-        header = read_header(plain.read(upload_store.PIECE_BYTES), phone_column)
-        reader = BatchRows(text, header, settings.default_region)
-        plain.seek(0)
+        header = header_of(plain, phone_column)
+        reader = BatchRows(text, header, region)
         chunks = reader.chunks(read_rows(plain, header), ROWS_AT_ONCE)
         quoted = _quote(settings, database, sender_id or settings.at_sender_id, chunks)
-    return _with_regions(quoted, settings) | reader.warnings.in_json()
+    return _with_regions(quoted, region) | reader.warnings.in_json()
 
 
-def _with_regions(quoted: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    return quoted | {"with_region": local_numbers.by_region(quoted["refused"], settings.default_region)}
+def _with_regions(quoted: dict[str, Any], region: str | None) -> dict[str, Any]:
+    return quoted | {"with_region": local_numbers.by_region(quoted["refused"], region)}
 
 
-def least_seconds(settings: Settings, texts: int, posts: int) -> float:
-    """How long the rate limits make a send of `texts` in `posts` take, AT's own time left out."""
-    return max(texts / settings.at_max_messages_per_second, posts / settings.at_max_requests_per_second)
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """`texts`: what would leave. `seconds`: how long the rate limits make it take, AT's own time left out."""
+
+    texts: int
+    seconds: float
+
+
+def effort(settings: Settings, found: dict[str, Any], text: str) -> Effort:
+    """`found`: the quote of `text`, which goes out one by one where each row fills it in its own way."""
+    texts = found["recipients"] - found["opted_out"] - found["no_consent"]
+    posts = texts if "{{" in text else -(-texts // settings.at_max_recipients)
+    by_rate = texts / settings.at_max_messages_per_second, posts / settings.at_max_requests_per_second
+    return Effort(texts, max(by_rate))
+
+
+def has_few_refused(found: dict[str, Any], max_refused: float = MAX_REFUSED) -> bool:
+    """`found`: a quote of a file. `max_refused`: a share of its rows."""
+    return bool(found["refused_total"] <= _rows(found) * max_refused)
+
+
+def _rows(found: dict[str, Any]) -> int:
+    return int(found["recipients"] + found["refused_total"] + found["duplicates"])
 
 
 def find_brakes(settings: Settings, database: Database, found: dict[str, Any]) -> dict[str, Any]:
@@ -101,12 +131,12 @@ def find_brakes(settings: Settings, database: Database, found: dict[str, Any]) -
 
 
 def require_few_refused(found: dict[str, Any], max_refused: float) -> None:
-    """`found`: a quote of a file. `max_refused`: a share of its rows. Raises InvalidInput (too_many_refused)."""
-    refused, rows = found["refused_total"], found["recipients"] + found["refused_total"] + found["duplicates"]
-    if refused > rows * max_refused:
+    """As `has_few_refused`. Raises InvalidInput (too_many_refused)."""
+    if not has_few_refused(found, max_refused):
+        refused = f"{found['refused_total']:,} of {_rows(found):,} rows"
         raise InvalidInput(
-            f"{refused:,} of {rows:,} rows would be refused, more than the {max_refused:.0%} that max_refused"
-            f" allows: nothing was queued. {local_numbers.sentence(found['with_region'])}".rstrip(". "),
+            f"{refused} would be refused, more than the {max_refused:.0%} that max_refused allows:"
+            f" nothing was queued. {local_numbers.sentence(found['with_region'])}".rstrip(". "),
             code="too_many_refused",
             field="max_refused",
         )
@@ -120,6 +150,7 @@ class _Tally:
     opted_out: int = 0
     no_consent: int = 0
     duplicates: int = 0
+    duplicate_rows: list[RefusedRow] = field(default_factory=list)
     parts: int = 0
     encodings: Counter[str] = field(default_factory=Counter)
     spills: list[dict[str, Any]] = field(default_factory=list)
@@ -132,6 +163,7 @@ class _Tally:
     def add(self, chunk: Chunk, opted_out: set[str], lacking: set[str]) -> None:
         self.recipients += len(chunk.taken)
         self.duplicates += chunk.duplicates
+        self.duplicate_rows += chunk.duplicate_rows[: MOST_DUPLICATES - len(self.duplicate_rows)]
         self.refused_total += chunk.refused_count
         self.refused += chunk.refused[: MOST_REFUSED - len(self.refused)]
         self.opted_out += sum(row.recipient in opted_out for row in chunk.taken)
@@ -218,11 +250,12 @@ def _in_json(tally: _Tally, book: PriceBook) -> dict[str, Any]:
     is_known = len(costs) == 1 and not unpriced
     return {
         "recipients": tally.recipients,
-        "refused": [{"to": one.value, "code": one.code, "message": one.reason} for one in tally.refused],
+        "refused": [_row_in_json(one) for one in tally.refused],
         "refused_total": tally.refused_total,
         "opted_out": tally.opted_out,
         "no_consent": tally.no_consent,
         "duplicates": tally.duplicates,
+        "duplicate_rows": [_row_in_json(one) for one in tally.duplicate_rows],
         "parts": tally.parts,
         "encodings": {name: tally.encodings[name] for name in ("GSM-7", "UCS-2")},
         "spills": tally.spills,
@@ -231,6 +264,10 @@ def _in_json(tally: _Tally, book: PriceBook) -> dict[str, Any]:
         "estimated_costs": costs,
         "unpriced": unpriced,
     }
+
+
+def _row_in_json(row: RefusedRow) -> dict[str, Any]:
+    return {"line": row.line, "to": row.value, "code": row.code, "message": row.reason}
 
 
 def _costs(tally: _Tally, book: PriceBook) -> tuple[list[dict[str, str | None]], int]:

@@ -27,11 +27,12 @@ from messaging.messages.lost_texts import digest_of_call
 from messaging.storage import tables
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database, lock_keys, wake_after_commit
-from utils.csv_files import InvalidFile, check_encoding, read_header
+from utils.csv_files import InvalidFile, check_encoding, header_of, read_header
 from utils.errors import Conflict, InvalidInput
 from utils.json_shapes import rfc3339
 from utils.logs import request_id
 from utils.money import Money, read_amount
+from utils.phone_numbers import read_region
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
 from utils.uploaded_files import as_csv
@@ -67,12 +68,15 @@ class BatchRequest:
     max_refused: float | None = None
     # Of a workbook. It is no part of the request's mark: another sheet has another content.
     sheet: str | None = None
+    # Two letters, instead of DEFAULT_REGION.
+    default_region: str | None = None
 
     def as_json(self) -> list[Any]:
         times = [None if at is None else at.isoformat() for at in (self.send_at, self.expires_at)]
         # Only where it is given: a key of before it existed still fits its request.
         chosen = [] if self.phone_column is None else [self.phone_column]
         chosen += [] if self.max_refused is None else [f"max_refused {self.max_refused}"]
+        chosen += [] if self.default_region is None else [f"default_region {self.default_region}"]
         return [self.text, self.sender_id, self.name, *times, self.on_unknown, self.max_cost, *chosen]
 
 
@@ -169,23 +173,37 @@ def _forgetting(database: Database, upload_id: str) -> Iterator[None]:
 def default_template(file: BinaryIO, phone_column: str | None = None, sheet: str | None = None) -> str | None:
     """For a file that brings its texts: the placeholder of its column `text` or `message`, None without one."""
     with as_csv(file, sheet) as plain:
-        names = read_header(plain.read(upload_store.PIECE_BYTES), phone_column).names
+        names = header_of(plain, phone_column).names
     return next((f"{{{{{name}}}}}" for name in ("text", "message") if name in names), None)
 
 
-def _validate(settings: Settings, request: BatchRequest, file: BinaryIO) -> Money | None:
-    """Everything that can be known before a row is read."""
+def validate(database: Database, request: BatchRequest) -> None:
+    """What `receive` would refuse whatever the file is. Raises InvalidInput."""
+    _validate_fields(request)
+    with database.read() as connection:
+        validate_times(request.send_at, request.expires_at, database.now(connection))
+
+
+def _validate_fields(request: BatchRequest) -> Money | None:
     validate_text(request.text)
     validate_on_unknown(request.on_unknown)
     validate_sender(request.sender_id)
     if request.name is not None and (len(request.name) > LONGEST_NAME or "\0" in request.name):
         raise InvalidInput(f"A batch's name has at most {LONGEST_NAME} characters", field="name")
+    read_region(request.default_region)
+    return None if request.max_cost is None else _read_max_cost(request.max_cost)
+
+
+def _validate(settings: Settings, request: BatchRequest, file: BinaryIO) -> Money | None:
+    """Everything that can be known before a row is read."""
+    max_cost = _validate_fields(request)
     file.seek(0)
     beginning = file.read(upload_store.PIECE_BYTES)
     if not beginning.strip():
         raise InvalidFile("The file is empty", code="empty_file", field="file")
-    BatchRows(request.text, read_header(beginning, request.phone_column), settings.default_region)
-    return None if request.max_cost is None else _read_max_cost(request.max_cost)
+    region = read_region(request.default_region) or settings.default_region
+    BatchRows(request.text, read_header(beginning, request.phone_column), region)
+    return max_cost
 
 
 def _read_max_cost(text: str) -> Money:
@@ -286,6 +304,7 @@ def _write(
         "on_unknown": request.on_unknown,
         "upload_id": upload_id,
         "phone_column": request.phone_column,
+        "default_region": read_region(request.default_region),
         "max_refused": request.max_refused,
         "reason": tables.READ_BY_COMMAND if is_mine else None,
         "importer_seen_at": steady(connection, now) if is_mine else None,

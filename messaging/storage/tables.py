@@ -72,6 +72,8 @@ batches = Table(
     Column("upload_id", String(32)),
     # What it calls the numbers, where the caller said so.
     Column("phone_column", Text),
+    # Two letters: where its numbers without a country code are from; null: as DEFAULT_REGION says.
+    Column("default_region", String(2)),
     # The share of its rows beyond which nothing of it is sent; null: no limit.
     Column("max_refused", Float),
     # A hash of its file and text, by which a second send of the same is noticed.

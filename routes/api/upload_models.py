@@ -58,6 +58,11 @@ class UploadBatch(BaseModel):
     sheet: Annotated[Text | None, Blank] = Field(
         None, description="Of an Excel file; its first one if absent"
     )
+    default_region: Annotated[Text | None, Blank] = Field(
+        None,
+        description="Two letters: the country of the file's numbers without a country code, instead of DEFAULT_REGION",
+        examples=["KE"],
+    )
     max_refused: Annotated[float | None, Blank] = Field(
         None,
         ge=0,
@@ -91,6 +96,7 @@ class UploadBatch(BaseModel):
             self.phone_column,
             self.max_refused,
             self.sheet,
+            self.default_region,
         )
 
 
@@ -116,6 +122,9 @@ class QuoteMessages(SendMessages):
 
 
 class QuoteRefusal(BaseModel):
+    line: int = Field(
+        description="Where the row begins in the file; of typed numbers their place in the list"
+    )
     to: str
     code: str
     message: str
@@ -145,15 +154,16 @@ class QuoteAnswer(Warned):
     refused: list[QuoteRefusal] = Field(description="The first 10,000")
     refused_total: int
     with_region: list[RegionHint] = Field(
-        description="Where DEFAULT_REGION is not set: how many of `refused` each of three would let in"
+        description="Where no `default_region` and no DEFAULT_REGION is set: how many of `refused` each of three takes"
     )
     opted_out: int = Field(description="How many of them would be blocked; nothing below counts them")
     no_consent: int = Field(description="How many others would be blocked because they have not agreed")
     duplicates: int
+    duplicate_rows: list[QuoteRefusal] = Field(description="The first 100 of a file")
     parts: int = Field(description="Billed pieces of all texts")
     encodings: dict[str, int] = Field(description="Texts by encoding", examples=[{"GSM-7": 480, "UCS-2": 20}])
     spills: list[Spill] = Field(description="The first 100 texts of more than one part")
-    samples: list[Sample] = Field(description="The first three texts")
+    samples: list[Sample] = Field(description="The first twenty texts")
     estimated_cost: Money | Literal["unknown"] = Field(
         description="From the last price seen for each network; `unknown` where one was never seen,"
         " or where currencies differ"

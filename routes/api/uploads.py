@@ -80,7 +80,7 @@ def quote(form: QuoteFile, body: QuoteMessages) -> dict[str, Any]:
     service = current_service()
     if body is None:
         given = form.as_request()
-        about = (given.text, given.sender_id, given.phone_column, given.sheet)
+        about = (given.text, given.sender_id, given.phone_column, given.sheet, given.default_region)
         return quotes.quote_file(service.settings, service.database, form.stream, *about)
     with expensive_read():
         return quotes.quote_messages(service.settings, service.database, body.to, body.text, body.sender_id)

@@ -53,8 +53,8 @@ def reply(phone: str) -> Response | tuple[str, int]:
 
 @dashboard_bp.post("/conversations/<phone>/read")
 def mark_read(phone: str) -> Response:
-    """Marks a conversation as read."""
-    threads.mark_read(current_database(), read_phone(phone))
+    """Marks a conversation as read, as far as it was shown."""
+    threads.mark_read(current_database(), read_phone(phone), request.form.get("up_to", type=int))
     return done("Marked as read.", "show_conversations")
 
 

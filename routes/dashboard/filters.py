@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -15,13 +15,18 @@ from routes.dashboard import words
 from routes.dashboard.blueprint import dashboard_bp
 from routes.service import current_service
 from utils import reasons
-from utils.local_times import show_local_time, show_local_times
+from utils.african_countries import country_name
+from utils.local_times import show_duration, show_local_time, show_local_times
 from utils.phone_numbers import mask_phone
 
 dashboard_bp.add_app_template_filter(words.status_word)
 dashboard_bp.add_app_template_filter(words.batch_word)
 dashboard_bp.add_app_template_filter(words.of_tone)
 dashboard_bp.add_app_template_global(lambda: reasons.BRAKES, "brakes")
+dashboard_bp.add_app_template_filter(words.in_tone)
+dashboard_bp.add_app_template_filter(words.without_report)
+dashboard_bp.add_app_template_filter(show_duration, "duration")
+dashboard_bp.add_app_template_filter(country_name)
 dashboard_bp.add_app_template_global(lambda: secrets.token_hex(16), "random_key")
 dashboard_bp.add_app_template_global(lambda: current_service().settings.time_zone, "time_zone")
 
@@ -46,6 +51,24 @@ def as_short_time(rfc3339: str | None) -> Markup:
 def as_local_day(rfc3339: str) -> str:
     """`Tue 24 Nov 2026`."""
     return f"{_at(rfc3339):%a %-d %b %Y}"
+
+
+@dashboard_bp.app_template_filter("short_day")
+def as_short_day(rfc3339: str) -> str:
+    """`Tue 24`."""
+    return f"{_at(rfc3339):%a %-d}"
+
+
+@dashboard_bp.app_template_filter("search_day")
+def as_search_of_day(rfc3339: str) -> str:
+    """What finds the messages of this day in the box."""
+    day = _at(rfc3339).date()
+    return f"after:{day} before:{day + timedelta(days=1)}"
+
+
+@dashboard_bp.app_template_filter("search_since")
+def as_search_since(rfc3339: str) -> str:
+    return f"after:{_at(rfc3339).date()}"
 
 
 @dashboard_bp.app_template_filter("local_clock")
@@ -86,18 +109,6 @@ def as_percent(share: float) -> str:
 def as_share(count: int, whole: int) -> Markup:
     part = f" <small>{count / whole:.0%}</small>" if whole else ""
     return Markup(f"{count:,}{part}")  # noqa: S704 (numbers only)
-
-
-@dashboard_bp.app_template_filter("duration")
-def as_duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-@dashboard_bp.app_template_filter("of_status")
-def of_status(counts: dict[str, int], status: str) -> int:
-    return counts.get(status, 0)
 
 
 @dashboard_bp.app_template_filter("phone")

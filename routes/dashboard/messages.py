@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from zoneinfo import ZoneInfo
 
 from flask import redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from messaging import statuses
-from messaging.access.actor import acting_name
+from messaging.access.actor import required_name
 from messaging.messages import unknown_outcomes
 from messaging.messages.typed_search import SYNTAX, read_search
 from messaging.messages.views import MessageFilters, get_message, list_messages
@@ -20,6 +21,7 @@ from utils.errors import InvalidInput
 
 CALLERS = "Operators."
 PAGE = 50
+_STATUS = re.compile(r"(?<!\S)status:\S*\s*", re.IGNORECASE)
 
 
 @dashboard_bp.get("/messages")
@@ -32,7 +34,7 @@ def show_messages() -> tuple[str, int]:
             found = list_messages(current_database(), filters, request.args.get("cursor"), PAGE)
     except InvalidInput as refused:
         found, error = {"items": [], "next_cursor": None}, refused.message
-    known = {"typed": typed, "syntax": SYNTAX, "statuses": statuses.ALL, "error": error}
+    known = {"typed": typed, "syntax": SYNTAX, "pills": _pills(typed), "error": error}
     return render_template("dashboard/messages.html", page=found, **known), 400 if error else 200
 
 
@@ -61,15 +63,29 @@ def close_message(id: int) -> Response:
 @dashboard_bp.post("/messages/<int:id>/release")
 def release_message(id: int) -> Response:
     """Lets a held message go."""
-    held.release(current_database(), f"message:{id}", acting_name() or "a person")
+    held.release(current_database(), f"message:{id}", required_name())
     return redirect(url_for("dashboard.show_message", id=id), 303)
 
 
 @dashboard_bp.post("/messages/<int:id>/cancel")
 def cancel_message(id: int) -> Response:
     """Never sends a held message."""
-    held.cancel(current_database(), f"message:{id}", acting_name() or "a person")
+    held.cancel(current_database(), f"message:{id}", required_name())
     return done("It will not be sent.", "show_message", id=id)
+
+
+def _pills(typed: str) -> list[tuple[str, str, bool]]:
+    """Each state with the search that has it beside whatever else was typed, and whether it is the one that is shown.
+
+    The first one, without a name, is every state.
+    """
+    others = _STATUS.sub("", typed).strip()
+    shown = [one.casefold() for one in _STATUS.findall(typed)][-1:]
+    chosen = shown[0].strip().partition(":")[2] if shown else ""
+    return [
+        (name, f"status:{name} {others}".strip() if name else others, name == chosen)
+        for name in ("", *statuses.ALL)
+    ]
 
 
 def _filters(typed: str) -> MessageFilters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
@@ -16,16 +17,33 @@ from messaging.batches import quote, upload
 from messaging.batches.upload import AlreadySent, BatchRequest
 from routes.dashboard.blueprint import dashboard_bp, done
 from routes.service import current_database, current_service
+from utils.african_countries import AFRICAN_COUNTRIES, country_name
+from utils.csv_files import header_of
 from utils.errors import InvalidInput
 from utils.local_times import read_local_time
 from utils.segments import gsm7_alternative, measure
 from utils.texts import compose
+from utils.uploaded_files import as_csv
 
 CALLERS = "Operators with the role `sender` or more."
-# A file of which more is refused is looked at first.
-MAX_REFUSED = 0.2
 LONGEST_PASTED = 200_000
-FIELDS = ("numbers", "text", "sender_id", "name", "send_at", "max_cost", "phone_column", "once")
+SHOWN_ROWS = 100
+FIELDS = (
+    *("numbers", "text", "sender_id", "name", "send_at", "max_cost", "once"),
+    *("phone_column", "default_region"),
+)
+# A first line that names columns has no number in it.
+DIGITS_OF_A_NUMBER = 7
+FILE_WORDS = {
+    "several_phone_columns": "More than one column may hold the numbers ({columns}):"
+    " choose it under “To whom”, then check again.",
+    "missing_phone_column": "No column of the file is called “phone” or the like:"
+    " choose the one that holds the numbers under “To whom”, then check again.",
+}
+NO_FIRST_LINE = (
+    "The first line of the file has to name its columns, like phone,name. Here it holds a number already:"
+    " put such a line above it."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +53,7 @@ class Form:
     asked: BatchRequest
     stream: BinaryIO
     once: str
+    is_pasted: bool
 
 
 @dashboard_bp.get("/sends/new")
@@ -47,14 +66,10 @@ def show_new_send() -> str:
 def check_send() -> str | tuple[str, int]:
     """Says what it would come to: recipients, refused rows, parts, cost. Nothing is sent."""
     try:
-        form = _read()
-        about = form.asked.text, form.asked.sender_id, form.asked.phone_column
-        service = current_service()
-        earlier = upload.sent_before(service.database, form.asked.text, form.stream)
-        found = quote.quote_file(service.settings, service.database, form.stream, *about)
+        found = _check(_read())
     except InvalidInput as error:
-        return _page(request.form, problem=error.message), 400
-    return _page(request.form, earlier=earlier, **_told(found, form.asked.text))
+        return _page(request.form, **_problem(error)), 400
+    return _page(request.form, **found)
 
 
 @dashboard_bp.post("/sends/new")
@@ -67,7 +82,7 @@ def begin_send() -> Response | tuple[str, int]:
         about = form.asked, form.stream, form.once
         answer = upload.receive(settings, current_database(), *about, may_repeat=again)
     except (InvalidInput, AlreadySent) as error:
-        return _page(request.form, problem=error.message), 400
+        return _page(request.form, **_problem(error)), 400
     return done("It is taken in. This page follows it.", "show_send", id=answer.body["id"])
 
 
@@ -96,10 +111,17 @@ def _read() -> Form:
         name,
         _when(form.get("send_at")),
         max_cost=form.get("max_cost") or None,
-        phone_column=form.get("phone_column") or None,
-        max_refused=MAX_REFUSED,
+        phone_column=(has_file and form.get("phone_column")) or None,
+        max_refused=quote.MAX_REFUSED,
+        default_region=form.get("default_region") or None,
     )
-    return Form(asked, stream, form.get("once") or secrets.token_hex(16))
+    return Form(asked, stream, form.get("once") or secrets.token_hex(16), not has_file)
+
+
+def _countries() -> dict[str, str]:
+    """By their two letters. DEFAULT_REGION may be elsewhere."""
+    own = current_service().settings.default_region
+    return AFRICAN_COUNTRIES | ({} if own is None else {own: country_name(own)})
 
 
 def _pasted(numbers: str) -> BinaryIO:
@@ -117,18 +139,45 @@ def _when(typed: str | None) -> datetime | None:
     return read_local_time(typed, zone).astimezone(UTC) if typed else None
 
 
+def _check(form: Form) -> dict[str, Any]:
+    """What the page says of it. A workbook is made into CSV once for all of it."""
+    service, asked = current_service(), form.asked
+    upload.validate(service.database, asked)
+    with as_csv(form.stream) as plain:
+        header = header_of(plain, asked.phone_column)
+        earlier = upload.sent_before(service.database, asked.text, plain)
+        about = asked.text, asked.sender_id, asked.phone_column, None, asked.default_region
+        found = quote.quote_file(service.settings, service.database, plain, *about)
+    chosen = header.titles[header.phone]
+    columns = {"columns": _columns(header.titles), "column": chosen, "is_pasted": form.is_pasted}
+    return _told(found, asked.text) | columns | {"earlier": earlier}
+
+
 def _told(found: dict[str, Any], text: str) -> dict[str, Any]:
+    samples = found["samples"] if "{{" in text else found["samples"][:1]
     service = current_service()
+    known = {"quote": found, "samples": samples, "shown_rows": SHOWN_ROWS}
+    known |= {"effort": quote.effort(service.settings, found, text)}
     brakes = quote.find_brakes(service.settings, service.database, found)
-    return {"quote": found, "seconds": _seconds(found, text), **brakes}
+    return known | brakes | {"has_few_refused": quote.has_few_refused(found)}
 
 
-def _seconds(found: dict[str, Any], text: str) -> float:
-    settings = current_service().settings
-    going = found["recipients"] - found["opted_out"] - found["no_consent"]
-    is_personal = "{{" in text
-    posts = going if is_personal else -(-going // settings.at_max_recipients)
-    return quote.least_seconds(settings, going, posts)
+def _problem(error: InvalidInput | AlreadySent) -> dict[str, Any]:
+    """In a clerk's words; where the column of the numbers is not clear, with those that there are."""
+    if error.code not in FILE_WORDS:
+        return {"problem": error.message}
+    columns = _columns(error.details["columns"])
+    if any(sum(map(str.isdigit, one)) >= DIGITS_OF_A_NUMBER for one in columns):
+        return {"problem": NO_FIRST_LINE}
+    return {
+        "problem": FILE_WORDS[error.code].format(columns=", ".join(columns)),
+        "columns": columns,
+        "is_open": True,
+    }
+
+
+def _columns(titles: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(one for one in titles if one))
 
 
 def _page(form: Any, **known: Any) -> str:
@@ -137,6 +186,6 @@ def _page(form: Any, **known: Any) -> str:
         "dashboard/new_send.html",
         typed=typed,
         settings=current_service().settings,
-        max_refused=MAX_REFUSED,
+        countries=_countries(),
         **known,
     )

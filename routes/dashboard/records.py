@@ -8,7 +8,7 @@ from dataclasses import replace
 from flask import g, render_template, request
 from werkzeug.wrappers import Response
 
-from messaging.access.actor import acting_name
+from messaging.access.actor import required_name
 from messaging.access.operators import ADMIN
 from messaging.callbacks.replay import replay
 from messaging.callbacks.views import list_callbacks, require_callback
@@ -40,14 +40,14 @@ def show_held() -> str:
 @dashboard_bp.post("/held/<name>/release")
 def release_held(name: str) -> Response:
     """Lets it go, if nothing else forbids it by now."""
-    became = held.release(current_database(), name, acting_name() or "a person")
+    became = held.release(current_database(), name, required_name())
     return done(f"Released: {name.replace(':', ' ')} is {became['status']} now.", "show_held")
 
 
 @dashboard_bp.post("/held/<name>/cancel")
 def cancel_held(name: str) -> Response:
     """It is never sent."""
-    held.cancel(current_database(), name, acting_name() or "a person")
+    held.cancel(current_database(), name, required_name())
     return done(f"Cancelled: {name.replace(':', ' ')} is not sent.", "show_held")
 
 

@@ -66,7 +66,17 @@ EVENT_WORDS: Final = {
 
 def of_tone(counts: Mapping[str, int], tone: str) -> int:
     """How many of them the pages show in this tone."""
-    return sum(count for status, count in counts.items() if status_word(status).tone == tone)
+    return sum(in_tone(counts, tone).values())
+
+
+def in_tone(counts: Mapping[str, int], tone: str) -> dict[str, int]:
+    return {status: count for status, count in counts.items() if count and status_word(status).tone == tone}
+
+
+def without_report(counts: Mapping[str, int]) -> int:
+    """Of what left, as far as the same counts tell: a report of the next day is counted on that day."""
+    reported = sum(counts.get(one, 0) for one in (statuses.DELIVERED, statuses.FAILED, statuses.NO_REPORT))
+    return max(counts.get(statuses.ACCEPTED, 0) - reported, 0)
 
 
 def status_word(status: str) -> StatusWord:

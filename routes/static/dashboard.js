@@ -45,6 +45,10 @@ function show(element, text) {
   const isAtEnd = element.scrollHeight - element.scrollTop - element.clientHeight < 40;
   element.dataset.shown = text;
   element.innerHTML = text;
+  const question = document.querySelector("[data-asks]");
+  if (question) {
+    question.hidden = !element.querySelector("[data-doubt]");
+  }
   if (isAtEnd) {
     element.scrollTop = element.scrollHeight;
   }
@@ -137,12 +141,51 @@ send?.addEventListener("submit", async (event) => {
     const found = page.getElementById("check");
     place.replaceChildren(...(found ?? page.querySelector("main")).childNodes);
     place.querySelector("[data-choose-again]")?.remove();
+    const columns = page.getElementById("column");
+    if (columns) {
+      document.getElementById("column").replaceChildren(...columns.childNodes);
+    }
+    place.querySelectorAll("[data-steps]").forEach(stepThrough);
     place.scrollIntoView({ block: "nearest" });
+    document.querySelector("#column select:required")?.focus();
   } catch {
     place.textContent = "The service did not answer. Nothing was sent: check again.";
   }
   button.disabled = false;
 });
+
+document.querySelectorAll("[data-steps]").forEach(stepThrough);
+
+// One of a list at a time, with buttons to the one before and the next.
+function stepThrough(list) {
+  const items = [...list.children];
+  if (items.length < 2) {
+    return;
+  }
+  let at = 0;
+  const place = document.createElement("span");
+  const step = (words, by) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "secondary outline";
+    button.textContent = words;
+    button.addEventListener("click", () => show((at + by + items.length) % items.length));
+    return button;
+  };
+  const show = (wanted) => {
+    at = wanted;
+    items.forEach((item, number) => (item.hidden = number !== at));
+    place.textContent = `${at + 1} of ${items.length}`;
+  };
+  const buttons = document.createElement("p");
+  buttons.className = "buttons steps";
+  buttons.append(step("Previous", -1), place, step("Next", 1));
+  list.after(buttons);
+  show(0);
+}
+
+// Another file has other columns.
+send?.elements.file.addEventListener("change", () => document.getElementById("column").replaceChildren());
 
 // What was checked is no longer what stands in the form.
 send?.addEventListener("input", (event) => {

@@ -24,7 +24,7 @@ def test_a_revoked_key_is_listed_as_such_and_the_action_too(sms: Sms, migrated: 
     made = parsed(sms("keys", "create", "--name", "billing", "--scope", "read", "--json"))
     assert sms("keys", "revoke", "billing").exit_code == 0
     assert keys.KeyRing(migrated, ()).find(made["key"]) is None
-    found = parsed(sms("actions", "--actor", ME, "--json"))
+    found = parsed(sms("actions", "--actor", ME, "--json"))["items"]
     assert [one["action"] for one in found] == ["key.revoke", "key.create"]
     assert "key.revoke" in sms("actions", "--subject", "key:billing").stdout
     assert made["key"] not in sms("actions", "--json").stdout

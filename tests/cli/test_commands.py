@@ -326,10 +326,10 @@ def test_a_consent_is_added_listed_and_withdrawn(sms: Sms, migrated: Database) -
     words = ("--wording", "Send me offers", "--wording-version", "2", "--source", "form", "--json")
     added, again = (parsed(sms("consents", "add", ALICE, *words)) for _ in range(2))
     assert (added["phone"], added["added"], again["added"]) == (ALICE, True, False)
-    (entry,) = parsed(sms("consents", "list", "--phone", ALICE, "--json"))
+    (entry,) = parsed(sms("consents", "list", "--phone", ALICE, "--json"))["items"]
     assert (entry["wording"], entry["source"], entry["in_force"]) == ("Send me offers", "form", True)
     assert sms("consents", "withdraw", ALICE).stdout == f"{ALICE}: 1 withdrawn.\n"
-    assert parsed(sms("consents", "list", "--in-force", "--json")) == []
+    assert parsed(sms("consents", "list", "--in-force", "--json"))["items"] == []
     assert "Send me offers" in sms("consents", "list").stdout
     refused = error_of(sms("consents", "withdraw", ALICE))
     assert refused == f"Error: {ALICE} has agreed to nothing that could be withdrawn"
@@ -359,7 +359,7 @@ def test_an_opt_out_is_added_listed_lifted_and_exported(sms: Sms, migrated: Data
     added = parsed(sms("opt-outs", "add", ALICE, "--detail", "=by phone", "--json"))
     assert (added["phone"], added["added"], added["blocks"][0]["source"]) == (ALICE, True, "operator")
     assert parsed(sms("opt-outs", "add", ALICE, "--json"))["added"] is False
-    assert [entry["in_force"] for entry in parsed(sms("opt-outs", "list", "--json"))] == [True]
+    assert [entry["in_force"] for entry in parsed(sms("opt-outs", "list", "--json"))["items"]] == [True]
     assert sms("opt-outs", "lift", ALICE).stdout == f"{ALICE} may be texted again.\n"
     assert error_of(sms("opt-outs", "lift", ALICE)) == f"Error: Nothing stops texts to {ALICE}"
 
@@ -376,7 +376,7 @@ def test_an_opt_out_is_added_listed_lifted_and_exported(sms: Sms, migrated: Data
 def test_an_opt_out_for_one_sender_is_listed_by_phone(sms: Sms, migrated: Database) -> None:
     sms("opt-outs", "add", ALICE, "--sender-id", "Clinic")
     sms("opt-outs", "add", "+254711000002")
-    (entry,) = parsed(sms("opt-outs", "list", "--phone", ALICE, "--json"))
+    (entry,) = parsed(sms("opt-outs", "list", "--phone", ALICE, "--json"))["items"]
     assert (entry["scope"], entry["sender_id"]) == ("sender", "CLINIC")
     assert ALICE in sms("opt-outs", "list").stdout
 
@@ -405,7 +405,7 @@ def test_opt_outs_are_imported_once_and_bad_lines_are_named(
     assert (first.exit_code, again.exit_code) == (1, 1)
     assert (parsed(first)["added"], parsed(again)["added"], parsed(again)["known"]) == (1202, 0, 1203)
     assert [(one["line"], one["code"]) for one in parsed(first)["refused"]] == [(4, "invalid_phone")]
-    entries = parsed(sms("opt-outs", "list", "--phone", ALICE, "--json"))
+    entries = parsed(sms("opt-outs", "list", "--phone", ALICE, "--json"))["items"]
     assert [(one["sender_id"], one["source"], one["detail"]) for one in entries] == [
         ("CLINIC", "import", None),
         (None, "import", "letter"),
@@ -427,7 +427,7 @@ def test_an_opt_out_file_with_a_stray_quote_is_refused_whole(
     file = tmp_path / "stops.csv"
     file.write_text(f"phone,reason\n{rows}")
     assert line in error_of(sms("opt-outs", "import", str(file), "--json"))
-    assert parsed(sms("opt-outs", "list", "--json")) == []
+    assert parsed(sms("opt-outs", "list", "--json"))["items"] == []
 
 
 def test_an_opt_out_row_that_may_hide_another_is_named_and_not_guessed_at(
@@ -455,7 +455,7 @@ def test_opt_outs_are_imported_as_spreadsheets_write_them(
     file.write_text(f"{head}\r\n{line}\r\n{mark}\r\n", "utf-8")
     done = parsed(sms("opt-outs", "import", str(file), "--json"))
     assert (done["added"], done["refused"]) == (1, [])
-    (entry,) = parsed(sms("opt-outs", "list", "--json"))
+    (entry,) = parsed(sms("opt-outs", "list", "--json"))["items"]
     assert (entry["phone"], entry["detail"]) == (ALICE, "letter")
 
 
@@ -483,7 +483,7 @@ def test_opt_outs_come_in_every_format_that_a_batch_may_have(
     file = tmp_path / "stops"
     file.write_bytes(content)
     assert parsed(sms("opt-outs", "import", str(file), "--json"))["added"] == 1
-    (entry,) = parsed(sms("opt-outs", "list", "--json"))
+    (entry,) = parsed(sms("opt-outs", "list", "--json"))["items"]
     assert (entry["phone"], entry["detail"]) == (ALICE, "élève")
 
 
@@ -777,6 +777,17 @@ def test_the_column_of_the_numbers_can_be_chosen(sms: Sms, migrated: Database, t
     assert "mobile, tel" in error_of(sms("bulk", str(file)))
     assert parsed(sms("quote", str(file), "--phone-column", "tel", "--json"))["recipients"] == 1
     assert parsed(sms("bulk", str(file), "--phone-column", "tel", "--json"))["total"] == 1
+
+
+def test_the_country_of_a_file_can_be_chosen(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone,text\n0711000009,Hello\n")
+    assert parsed(sms("quote", "--to", "0711000009", "--text", "Hi", "--json"))["recipients"] == 0
+    named = ("--region", "KE", "--json")
+    assert parsed(sms("quote", "--to", "0711000009", "--text", "Hi", *named))["recipients"] == 1
+    assert parsed(sms("quote", str(file), *named))["recipients"] == 1
+    assert parsed(sms("bulk", str(file), *named))["total"] == 1
+    assert "two letters" in error_of(sms("quote", str(file), "--region", "Kenya"))
 
 
 def test_times_are_read_and_shown_in_the_time_zone_of_the_people(

@@ -146,3 +146,17 @@ def test_what_is_held_is_listed_released_and_cancelled(sms: Sms, database: Datab
 @pytest.mark.parametrize("words", [(), ("--all", "message:1"), ("message:1", "--reason", "daily_limit")])
 def test_a_release_of_what_is_not_named_is_refused(sms: Sms, words: tuple[str, ...]) -> None:
     assert sms("held", "release", *words).exit_code == 2
+
+
+@pytest.mark.usefixtures("migrated")
+@pytest.mark.parametrize("words", [("opt-outs", "list"), ("consents", "list"), ("actions",)], ids=" ".join)
+def test_a_ledger_says_how_to_see_more(sms: Sms, words: tuple[str, ...]) -> None:
+    for number in range(3):
+        sms("opt-outs", "add", delivery.phone(number))
+        sms("consents", "add", delivery.phone(number))
+    first = sms(*words, "--limit", "2")
+    _, cursor = first.stderr.split("More: --cursor ")
+    assert (
+        len(listed(sms(*words, "--cursor", cursor.strip(), "--json")))
+        == len(listed(sms(*words, "--json"))) - 2
+    )

@@ -61,6 +61,7 @@ def _check_a_file(page: Page) -> None:
     page.get_by_label("Text.").fill(TEXT)
     page.get_by_role("button", name="Check").click()
     page.get_by_role("heading", name="What it comes to").wait_for()
+    page.locator("#length", has_text="part").wait_for()
 
 
 def _take(browser: Browser, stack: Stack, scheme: str, size: str, wanted: list[str]) -> None:

@@ -64,6 +64,14 @@ def is_ours(url: str, stack: Stack) -> bool:
     return url.startswith((stack.web_url, "data:", "blob:"))
 
 
+def faults_of(page: Page, name: str) -> list[str]:
+    """What keeps somebody from reading it, on a phone or by ear."""
+    broken = Axe().run(page).response["violations"]
+    faults = [f"{name}: {one['id']} {[each['target'] for each in one['nodes']]}" for one in broken]
+    width = page.evaluate("document.documentElement.scrollWidth")
+    return faults + [f"{name}: {width} pixels wide, {page.evaluate(TOO_WIDE)}"] * (width > NARROW["width"])
+
+
 def received(stack: Stack, phone: str) -> list[str]:
     items = stack.session.get(f"{stack.simulator_url}/_simulator/ledger", timeout=10).json()["items"]
     return [one["text"] for one in items if one["to"] == phone]
@@ -99,7 +107,15 @@ def test_a_file_of_two_thousand_is_sent_from_choosing_it_to_delivered(
     found = figures(page)
     assert (found["Duplicates"], found["Refused rows"]) == (1, 2)
     assert found["Texts"] == len(rows) - 1 - 3
-    expect(page.get_by_text("Dear Élodie, the clinic")).to_be_visible()
+    sample, steps = page.locator(".sample:visible"), page.locator(".steps")
+    expect(sample).to_contain_text("Dear Élodie, the clinic")
+    page.get_by_role("button", name="Next").click()
+    expect(sample).to_contain_text("Dear Wanjiru, the clinic")
+    page.get_by_role("button", name="Previous").dblclick()
+    expect(steps).to_contain_text("20 of 20")
+    left_out = page.get_by_role("region", name="Refused rows, table")
+    assert faults_of(page, "checked send") == []
+    expect(left_out.locator("tr").nth(1)).to_contain_text(re.compile(rf"{len(rows) - 1:,}.*12345"))
     page.get_by_role("button", name=re.compile(rf"^Send {found['Texts']:,} texts")).click()
     page.wait_for_url(re.compile(r"/sends/\d+$"))
     page.locator("[data-finished]").wait_for(timeout=60_000)
@@ -124,12 +140,18 @@ def test_a_wrong_file_says_what_is_wrong_and_keeps_what_was_typed(
 ) -> None:
     file = tmp_path / "names.csv"
     file.write_text("first,last\nAnn,Otieno\n")
+    page.emulate_media(color_scheme="dark")
     page.goto(f"{stack.web_url}/sends/new")
     page.get_by_label("A file").set_input_files(file)
     page.get_by_label("Text.").fill("Hello {{name}}")
     page.get_by_role("button", name="Check").click()
-    expect(page.get_by_role("alert")).to_contain_text("one of them `phone`")
+    expect(page.get_by_role("alert")).to_contain_text("No column of the file is called")
     assert page.get_by_label("Text.").input_value() == "Hello {{name}}"
+    page.get_by_label("The numbers stand in the column").select_option("last")
+    page.get_by_label("Text.").fill("Hello {{first}}")
+    page.get_by_role("button", name="Check").click()
+    expect(page.get_by_role("region", name="Refused rows, table")).to_contain_text("Otieno")
+    assert faults_of(page, "checked send, dark") == []
 
 
 def test_a_character_that_costs_is_named_and_replaced_by_one_click(page: Page, stack: Stack) -> None:
@@ -210,6 +232,13 @@ def test_a_stop_while_the_page_is_open_takes_the_box_away(page: Page, stack: Sta
 
 def test_what_may_be_a_wish_to_stop_is_decided_by_a_person(page: Page, stack: Stack) -> None:
     page.goto(f"{stack.web_url}/conversations/{ASKERS[2]}")
+    page.get_by_role("button", name="It is not").click()
+    page.goto(f"{stack.web_url}/conversations/{ASKERS[2]}")
+    stop = page.get_by_role("button", name="It is: do not text this number")
+    expect(stop).to_be_hidden()
+    says(stack, ASKERS[2], "and now please stop all of this")
+    expect(stop).to_be_visible(timeout=20_000)
+    assert faults_of(page, "conversation that asks") == []
     page.get_by_role("button", name="It is: do not text this number").click()
     expect(page.locator("main")).to_contain_text("not texted any more")
     answer = stack.session.get(
@@ -277,11 +306,7 @@ def test_every_page_can_be_read_by_everybody_on_every_screen(page: Page, stack: 
             continue
         page.goto(stack.web_url + path)
         page.wait_for_load_state("load")
-        found = Axe().run(page)
-        broken = found.response["violations"]
-        faults += [f"{name}: {one['id']} {[each['target'] for each in one['nodes']]}" for one in broken]
-        width = page.evaluate("document.documentElement.scrollWidth")
-        faults += [f"{name}: {width} pixels wide, {page.evaluate(TOO_WIDE)}"] * (width > NARROW["width"])
+        faults += faults_of(page, name)
     assert faults == []
 
 

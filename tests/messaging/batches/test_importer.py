@@ -15,6 +15,7 @@ from messaging.batches import quote as quotes
 from messaging.batches.importer import IMPORTER_LOST_AFTER, import_next
 from messaging.batches.upload import AlreadySent, BatchRequest, receive
 from messaging.consent import ledger
+from messaging.messages.idempotency import KeyReused
 from messaging.operations import sweep
 from messaging.operations.audit import audit
 from messaging.sending import due
@@ -498,3 +499,28 @@ def test_a_file_that_was_sent_today_is_refused_before_it_is_stored(
         receive(settings, database, asked, io.BytesIO(content(3)), "another key", may_repeat=False)
     again = receive(settings, database, asked, io.BytesIO(content(3)), "a key", may_repeat=False)
     assert (again.is_replay, again.body) == (True, first.body)
+
+
+def test_a_file_is_read_in_the_country_that_was_chosen_for_it(database: Database, settings: Settings) -> None:
+    """The quote and the import alike, whatever DEFAULT_REGION says by then."""
+    raw = b"phone\n0711000001\n0711000002\n12\n"
+    quoted = quotes.quote_file(settings, database, io.BytesIO(raw), "Hello", default_region="ke")
+    assert (quoted["recipients"], quoted["refused_total"], quoted["with_region"]) == (2, 1, [])
+    batch_id = take_in(settings, database, raw, default_region="ke")
+    import_now(database, settings.model_copy(update={"default_region": "NG"}))
+    with database.read() as connection:
+        found = connection.execute(select(tables.messages.c.recipient).order_by(tables.messages.c.id))
+        assert list(found.scalars()) == ["+254711000001", "+254711000002"]
+    assert batch_row(database, batch_id).default_region == "KE"
+
+
+def test_another_country_is_another_request_and_no_country_is_none(
+    database: Database, settings: Settings
+) -> None:
+    take_in(settings, database, key="a-key-of-mine", default_region="KE")
+    with pytest.raises(KeyReused):
+        take_in(settings, database, key="a-key-of-mine", default_region="NG")
+    for region in ("KENYA", "XX", ""):
+        with pytest.raises(InvalidInput) as caught:
+            take_in(settings, database, default_region=region)
+        assert (caught.value.code, caught.value.field) == ("invalid_region", "default_region")

@@ -41,7 +41,7 @@ def test_local_numbers_are_counted_by_the_region_that_would_take_them(
     found = quote(database, settings, [ALICE, *local, "not a number"])
     assert (found["recipients"], found["refused_total"]) == (1, 21)
     assert {"region": "KE", "taken": 20} in found["with_region"]
-    assert "DEFAULT_REGION is not set: of the refused numbers 20 would be taken with" in sentence(
+    assert "default_region or DEFAULT_REGION): of the refused numbers 20 would be taken with" in sentence(
         found["with_region"]
     )
     there = settings.model_copy(update={"default_region": "KE"})
@@ -86,9 +86,9 @@ def test_doubtful_numbers_are_counted_and_named(database: Database, settings: Se
 
 
 def test_the_first_texts_are_shown_filled_in(database: Database, settings: Settings) -> None:
-    file = io.BytesIO(b"phone,name\n" + b"".join(b"+25471100000%d,N%d\n" % (n, n) for n in range(9)))
+    file = io.BytesIO(b"phone,name\n" + b"".join(b"+2547110000%d,N%d\n" % (n, n) for n in range(10, 40)))
     quoted = quotes.quote_file(settings, database, file, "Dear {{name}}")
-    assert quoted["samples"] == [{"to": f"+25471100000{n}", "text": f"Dear N{n}"} for n in range(3)]
+    assert quoted["samples"] == [{"to": f"+2547110000{n}", "text": f"Dear N{n}"} for n in range(10, 30)]
 
 
 def test_a_text_with_an_unfilled_placeholder_is_warned_of(database: Database, settings: Settings) -> None:
@@ -192,3 +192,28 @@ def test_nothing_to_quote_is_refused(database: Database, settings: Settings) -> 
         quote(database, settings, [])
     with pytest.raises(EmptyMessage):
         quote(database, settings, [ALICE], " ")
+
+
+def test_rows_that_are_left_out_are_named_by_line(database: Database, settings: Settings) -> None:
+    raw = f"phone\n{ALICE}\n12\n{ALICE}\n".encode()
+    quoted = quotes.quote_file(settings, database, io.BytesIO(raw), "Hello")
+    assert [(one["line"], one["to"]) for one in quoted["refused"]] == [(3, "12")]
+    (twice,) = quoted["duplicate_rows"]
+    assert (twice["line"], twice["to"], twice["code"]) == (4, ALICE, "duplicate")
+    many = f"phone\n{ALICE}\n".encode() + f"{ALICE}\n".encode() * 700
+    found = quotes.quote_file(settings, database, io.BytesIO(many), "Hello")
+    assert (found["duplicates"], len(found["duplicate_rows"])) == (700, quotes.MOST_DUPLICATES)
+
+
+def test_how_long_it_takes_is_one_sum(database: Database, settings: Settings) -> None:
+    """A POST for each person where each has a text of their own."""
+    slow = settings.model_copy(
+        update={
+            "at_max_messages_per_second": 100,
+            "at_max_requests_per_second": 1,
+            "at_max_recipients": 100,
+        }
+    )
+    found = quote(database, settings, [f"+2547110000{n}" for n in range(10, 40)])
+    assert quotes.effort(slow, found, "Hello") == quotes.Effort(30, 1.0)
+    assert quotes.effort(slow, found, "Hello {{name}}") == quotes.Effort(30, 30.0)

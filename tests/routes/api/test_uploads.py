@@ -142,6 +142,19 @@ def test_the_column_of_the_numbers_can_be_chosen(
     assert [one["to"] for one in caller.messages()] == ["+254711000009"]
 
 
+def test_the_country_of_a_file_is_chosen_where_it_is_not_the_set_one(
+    app: OpenAPI, database: Database, settings: Settings, caller: Caller
+) -> None:
+    content = "phone,name\n0711000009,Amina\n"
+    assert error_of(upload(app, content, default_region="Kenya")) == (400, "invalid_region")
+    assert error_of(upload(app, content, "/v1/quote", default_region="Kenya")) == (400, "invalid_region")
+    assert upload(app, content, "/v1/quote").json["recipients"] == 0  # type: ignore[index]
+    assert upload(app, content, "/v1/quote", default_region="KE").json["recipients"] == 1  # type: ignore[index]
+    upload(app, content, default_region="KE")
+    import_all(database, settings)
+    assert [one["to"] for one in caller.messages()] == ["+254711000009"]
+
+
 @pytest.mark.parametrize(
     ("max_refused", "status", "reason", "sent"),
     [("0.2", "cancelled", "too_many_refused", 0), ("0.25", "sending", None, 3), ("", "sending", None, 3)],

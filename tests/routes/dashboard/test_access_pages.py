@@ -18,10 +18,11 @@ from sqlalchemy.exc import OperationalError
 from messaging import statuses
 from messaging.access import keys, operators, sessions
 from messaging.consent import consents
+from messaging.consent import views as opt_out_views
 from messaging.messages import status_counts, status_events
 from messaging.storage import tables
 from messaging.storage.database import Database
-from routes.dashboard.words import of_tone
+from routes.dashboard.words import of_tone, without_report
 from routes.expensive_calls import SLOTS
 from tests.routes.conftest import MakeApp
 from tests.routes.test_guards import calls, example_path
@@ -528,9 +529,112 @@ def test_what_was_not_delivered_is_one_sum_on_every_page(visitor: Visitor, datab
         status_counts.append_from_rows(connection, happened)
     assert batch == 1
     visitor.log_in("admin", FIRST)
-    cell = '<td class="number">3</td>'
+    cell = '<td class="number">3'
     assert visitor.client.get("/sends").text.count(cell) == 2  # all texts, and those not delivered
-    overview = visitor.client.get("/").text
+    overview = re.sub(r">\s+", ">", visitor.client.get("/").text)
     days, networks = overview.split('<h2 id="networks">')
     assert cell in days
     assert cell in networks
+
+
+def test_the_figures_of_the_first_page_lead_to_the_texts_that_they_count(
+    visitor: Visitor, database: Database
+) -> None:
+    delivery.queue_batch(database, delivery.phones(5))
+    with database.write() as connection:
+        now = database.now(connection)
+        reached = ((1, "delivered"), (2, "delivered"), (3, "failed"))
+        happened = [status_events.Event(one, now, "accepted", "provider") for one in (1, 2, 3, 4)]
+        happened += [status_events.Event(one, now, status, "report") for one, status in reached]
+        status_counts.append_from_rows(connection, happened)
+    for message_id, status in (*reached, (4, "accepted")):
+        delivery.change(database, tables.messages, message_id, status=status)
+    visitor.log_in("admin", FIRST)
+    page = visitor.client.get("/").text
+    assert "2 delivered, 1 not delivered, 1 without a report yet" in page
+    heights = [float(one) for one in re.findall(r'<rect class="\w+" x="0"[^>]* height="([\d.]+)"', page)]
+    assert heights == [50.0, 25.0, 25.0]
+    links = re.findall(r'<a href="(/messages\?q=status[^"]*)">([\d,]+)</a>', page)
+    assert len(links) == 5
+    for path, shown in links:
+        listed = visitor.client.get(html.unescape(path)).text
+        assert len(re.findall(r'<td><a href="/messages/\d+"', listed)) == int(shown), path
+
+
+def test_what_left_and_has_no_report_is_never_less_than_nothing() -> None:
+    assert without_report({"accepted": 3, "delivered": 1, "failed": 1, "rejected": 4}) == 1
+    assert without_report({"accepted": 1, "delivered": 5}) == 0
+
+
+def test_a_state_is_chosen_beside_what_was_searched_for(visitor: Visitor, database: Database) -> None:
+    delivery.queue_batch(database, delivery.phones(3))
+    delivery.change(database, tables.messages, 2, status="failed")
+    delivery.queue(database, delivery.phone(9))
+    visitor.log_in("admin", FIRST)
+    page = visitor.client.get("/messages", query_string={"q": "batch:1 status:queued"}).text
+    pills = page.partition('<nav class="pills"')[2].partition("</nav>")[0]
+    (shown,) = re.findall(r'<a href="([^"]*)" aria-current', pills)
+    assert "status:queued" in shown
+    for words, ids in (("not delivered", ["2"]), ("waiting", ["3", "1"]), ("all", ["3", "2", "1"])):
+        (path,) = re.findall(rf'<a href="([^"]*)"[^>]*>(?:<span[^>]*>)?{words}<', pills)
+        listed = visitor.client.get(html.unescape(path)).text
+        assert re.findall(r'<td><a href="/messages/(\d+)"', listed) == ids, words
+
+
+def test_who_only_looks_finds_no_number_on_a_page_nor_in_a_link(
+    app: OpenAPI, visitor: Visitor, database: Database
+) -> None:
+    numbers = [delivery.phone(number) for number in range(1, 5)]
+    delivery.queue_batch(database, numbers[:2])
+    delivery.change(database, tables.messages, 2, status="held", reason="recovery")
+    opt_out_views.stop(database, numbers[2], None, "told us", "operator")
+    consents.give(database, numbers[3], None, consents.Terms("form", wording="Send me offers"))
+    shown = {}
+    for name, role in (("vera", "viewer"), ("sam", "sender")):
+        add(database, name, role)
+        visitor = Visitor(app)
+        visitor.log_in(name, PASSWORD)
+        seen, waiting, pages = {"/docs"}, ["/"], ""
+        while waiting:
+            path = waiting.pop()
+            pages += visitor.client.get(path).text
+            links = re.findall(r'(?:href|action|data-poll)="(/[^"#]*)', pages)
+            new = {html.unescape(one) for one in links} - seen
+            new = {
+                one for one in new if not one.startswith(("/static", "/docs", "/v1")) and "status:" not in one
+            }
+            seen |= new
+            waiting += sorted(new)
+        shown[role] = [one for one in numbers if one.removeprefix("+") in pages]
+    assert shown == {"viewer": [], "sender": numbers}
+
+
+def test_a_possible_wish_to_stop_asks_until_somebody_decided(visitor: Visitor, caller: Caller) -> None:
+    def comes(text: str, number: int) -> None:
+        said = {"from": "+254711000001", "to": "20880", "text": text, "id": f"in-{number}"}
+        assert caller.callback("/sms/twoway", said).status_code == 200
+
+    def asks() -> bool:
+        page = visitor.client.get(path).text
+        asked = re.search(r"data-asks( hidden)?", page)
+        assert asked is not None
+        # What is polled decides the same.
+        assert ("data-doubt" in visitor.client.get(f"{path}/texts").text) is (asked[1] is None)
+        return asked[1] is None
+
+    path = "/conversations/+254711000001"
+    visitor.log_in("admin", FIRST)
+    comes("Hello", 1)
+    assert not asks()
+    comes("please do not stop, thank you", 2)
+    assert asks()
+    assert "may be a wish to stop" in visitor.client.get("/conversations").text
+    seen = re.search(r'name="up_to" value="(\d+)"', visitor.client.get(path).text)
+    assert seen is not None
+    comes("do not stop either", 3)
+    visitor.post(path, f"{path}/read", up_to=seen[1])
+    # The last one came after the page was shown.
+    assert asks()
+    visitor.post(path, f"{path}/read")
+    assert not asks()
+    assert visitor.client.get(path).text.count(">may be a wish to stop<") == 2

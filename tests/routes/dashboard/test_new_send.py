@@ -1,0 +1,160 @@
+"""Sending a file: what the check says of it, and that the send is what was checked."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pytest
+from flask_openapi.openapi import OpenAPI
+
+from messaging.batches.importer import import_next
+from messaging.storage.database import Database
+from routes.dashboard import new_send
+from tests.routes.conftest import MakeApp
+from tests.routes.dashboard.test_access_pages import FIRST, Visitor
+from tests.support.web import Caller
+from tests.support.workbooks import workbook
+from utils import uploaded_files
+from utils.settings import Settings
+
+PEOPLE = "phone,name\n+254711000001,Amina\n0711000002,Brian\n+254711000001,Amina\n12,Nobody\n"
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> OpenAPI:
+    return make_app(dashboard_password=FIRST, secret_key="a-key-that-signs-cookies")
+
+
+@pytest.fixture
+def visitor(app: OpenAPI) -> Visitor:
+    found = Visitor(app)
+    found.log_in("admin", FIRST)
+    return found
+
+
+def send(visitor: Visitor, content: str | bytes | None, path: str = "/sends/check", **fields: str) -> Any:
+    raw = content.encode() if isinstance(content, str) else content
+    file: dict[str, Any] = {} if raw is None else {"file": (io.BytesIO(raw), "people.csv")}
+    return visitor.post("/sends/new", path, **{"text": "Dear {{name}}"} | fields | file)
+
+
+def rows_of(page: str, words: str) -> list[list[str]]:
+    """Of the table with this name."""
+    table = page.partition(f'aria-label="{words}, table"')[2].partition("</table>")[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", table.partition("<tbody>")[2], re.DOTALL)
+    return [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows]
+
+
+def test_a_check_tells_the_line_of_each_row_that_is_left_out(visitor: Visitor) -> None:
+    page = send(visitor, PEOPLE, default_region="KE").text
+    (refused,) = rows_of(page, "Refused rows")
+    assert refused[:2] == ["5", "12"]
+    assert rows_of(page, "Duplicates")[0][:2] == ["4", "+254711000001"]
+    # Of four rows one is more than a fifth.
+    assert "More than a fifth" in page
+
+
+def test_of_pasted_numbers_the_place_is_told(visitor: Visitor) -> None:
+    numbers = "+254711000001\n+254711000002\n+254711000003\n+254711000004, 12"
+    page = send(visitor, None, numbers=numbers, text="Hello").text
+    assert rows_of(page, "Refused rows")[0][:2] == ["5", "12"]
+    assert "Send 4 texts" in page
+
+
+def test_of_many_refused_rows_the_first_are_shown_and_the_others_counted(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(new_send, "SHOWN_ROWS", 2)
+    page = send(visitor, "phone,name\n" + "1,A\n" * 5).text
+    assert len(rows_of(page, "Refused rows")) == 2
+    assert "And 3 more" in page
+
+
+def test_the_country_that_was_checked_is_the_one_that_is_sent(
+    visitor: Visitor, app: OpenAPI, database: Database, settings: Settings
+) -> None:
+    content = "phone,name\n0711000001,Amina\n"
+    page = send(visitor, content).text
+    assert "1 of the refused would be numbers of Kenya: choose it above" in page
+    page = send(visitor, content, default_region="KE").text
+    assert '<option value="KE" selected>Kenya</option>' in page
+    assert "Send 1 text" in page
+    assert send(visitor, content, "/sends/new", default_region="KE").status_code == 303
+    import_next(database, settings, lambda: False)
+    assert [one["to"] for one in Caller(app).messages()] == ["+254711000001"]
+
+
+def test_the_set_country_is_chosen_wherever_it_is(make_app: MakeApp) -> None:
+    for region, name in (("TZ", "Tanzania"), ("IN", "IN")):
+        visitor = Visitor(make_app(dashboard_password=FIRST, secret_key="a-key", default_region=region))
+        visitor.log_in("admin", FIRST)
+        page = visitor.client.get("/sends/new").text
+        assert f'<option value="{region}" selected>{name}</option>' in page
+        assert "all have their + and country code" not in page
+
+
+def test_where_two_columns_may_hold_the_numbers_the_clerk_chooses(
+    visitor: Visitor, app: OpenAPI, database: Database, settings: Settings
+) -> None:
+    content = "mobile,tel,name\n+254711000001,+254711000009,Amina\n"
+    refused = send(visitor, content)
+    assert refused.status_code == 400
+    assert "More than one column may hold the numbers (mobile, tel)" in refused.text
+    assert re.findall(r"<option>(\w+)</option>", refused.text) == ["mobile", "tel"]
+    page = send(visitor, content, phone_column="tel").text
+    assert "<option selected>tel</option>" in page
+    assert "+254711000009" in page
+    send(visitor, content, "/sends/new", phone_column="tel")
+    import_next(database, settings, lambda: False)
+    assert [one["to"] for one in Caller(app).messages()] == ["+254711000009"]
+
+
+def test_a_file_without_a_line_of_names_is_not_cut_by_one_row(visitor: Visitor) -> None:
+    """Else the first person would be taken for the name of the column, and get nothing."""
+    refused = send(visitor, "+254711000001,Amina\n+254711000002,Brian\n")
+    assert "Here it holds a number already" in refused.text
+    assert "<option>+254711000001" not in refused.text
+
+
+def test_another_column_is_found_where_none_has_a_known_name(visitor: Visitor) -> None:
+    content = "contact;name\n+254711000001;Amina\n"
+    refused = send(visitor, content).text
+    assert "No column of the file is called" in refused
+    assert re.findall(r"<option>(\w+)</option>", refused) == ["contact", "name"]
+    assert "Send 1 text" in send(visitor, content, phone_column="contact").text
+    # The column of a file that was taken away again.
+    assert (
+        "Send 1 text" in send(visitor, None, numbers="+254711000001", text="Hi", phone_column="contact").text
+    )
+
+
+def test_each_of_the_first_texts_can_be_read(visitor: Visitor) -> None:
+    content = "phone,name\n" + "".join(f"+2547110000{one},N{one}\n" for one in range(10, 40))
+    page = send(visitor, content).text
+    assert re.findall(r"<blockquote>Dear N(\d+)</blockquote>", page) == [str(one) for one in range(10, 30)]
+    assert len(re.findall("<blockquote>", send(visitor, content, text="Hello all").text)) == 1
+
+
+def test_what_cannot_be_sent_is_told_by_the_check(visitor: Visitor) -> None:
+    for fields, sentence in (
+        ({"max_cost": "a lot"}, "max_cost is an amount above 0"),
+        ({"send_at": "2020-01-01T08:00"}, "send_at"),
+        ({"default_region": "XX"}, "A country is named by its two letters"),
+    ):
+        refused = send(visitor, "phone,name\n+254711000001,Amina\n", **fields)
+        assert (refused.status_code, sentence in refused.text) == (400, True), fields
+
+
+def test_a_workbook_is_converted_once_for_a_check(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert, calls = uploaded_files._read_workbook, []
+
+    def count(*about: Any) -> None:
+        calls.append(1)
+        convert(*about)
+
+    monkeypatch.setattr(uploaded_files, "_read_workbook", count)
+    content = workbook({"People": [["phone", "name"], ["+254711000001", "Amina"]]})
+    assert "Send 1 text" in send(visitor, content).text
+    assert len(calls) == 1
