@@ -45,8 +45,9 @@ class Balance:
 
     def read(self) -> dict[str, Any]:
         """In the shape of `GET /v1/balance`. Raises a ProviderError, `not_sent`."""
+        began_at = time.monotonic()
         with self._lock:
-            self._raise_kept_failure(DEADLINE_SECONDS)
+            self._raise_failure_since(began_at)
             return _in_json(*self._ask())
 
     def glance(self) -> dict[str, Any] | None:
@@ -57,15 +58,15 @@ class Balance:
         if not self._lock.acquire(blocking=False):
             return None
         try:
-            self._raise_kept_failure(KEPT_SECONDS)
+            self._raise_failure_since(time.monotonic() - KEPT_SECONDS)
             return _in_json(*self._ask())
         except ProviderError:
             return None
         finally:
             self._lock.release()
 
-    def _raise_kept_failure(self, seconds: float) -> None:
-        if self._failure is not None and time.monotonic() - self._failure[1] < seconds:
+    def _raise_failure_since(self, moment: float) -> None:
+        if self._failure is not None and self._failure[1] >= moment:
             raise self._failure[0].with_traceback(None)
 
     def _ask(self) -> tuple[Money, datetime]:
