@@ -6,7 +6,7 @@ still blocks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from utils.settings import Settings
 
 GIVE, WITHDRAW = "give", "withdraw"
 PROMOTIONAL = "promotional"
+PAGE = 500
 # In place of a source, which may name the person.
 FORGOTTEN = "forgotten"
 
@@ -101,7 +102,7 @@ def give(database: Database, phone: str, sender_id: str | None, terms: Terms) ->
         _lock(connection, phone)
         before = _in_force(connection, phone)
         standing = next((row for row in before if row.sender_id == key), None)
-        is_new = standing is None or _terms_of(standing) != terms
+        is_new = standing is None or terms_of(standing) != terms
         if is_new:
             _put_in_force(connection, phone, key, _add(database, connection, phone, GIVE, key, terms))
         after = _in_force(connection, phone)
@@ -162,6 +163,17 @@ def list_consents(
     return page(_in_json(rows), limit)
 
 
+def all_entries(database: Database) -> Iterator[dict[str, Any]]:
+    """The whole ledger, newest first, a page in memory at a time."""
+    cursor: str | None = None
+    while True:
+        found = list_consents(database, cursor=cursor, limit=PAGE)
+        yield from found["items"]
+        cursor = found["next_cursor"]
+        if cursor is None:
+            return
+
+
 def _entries() -> Select[Any]:
     standing = tables.consents_in_force.c.consent_id
     return select(tables.consents, standing.is_not(None).label("in_force")).outerjoin(
@@ -175,8 +187,12 @@ def _in_force(connection: Connection, phone: str) -> Sequence[Any]:
     return connection.execute(statement.order_by(tables.consents.c.id)).all()
 
 
+def lock_phones(connection: Connection, phones: Iterable[str]) -> None:
+    lock_keys(connection, [f"consent:{phone}" for phone in phones])
+
+
 def _lock(connection: Connection, phone: str) -> None:
-    lock_keys(connection, [f"consent:{phone}"])
+    lock_phones(connection, [phone])
 
 
 def _add(
@@ -201,7 +217,7 @@ def _end(phone: str, sender_id: str) -> Any:
     return delete(standing).where(standing.c.phone == phone, standing.c.sender_id == sender_id)
 
 
-def _terms_of(row: Any) -> Terms:
+def terms_of(row: Any) -> Terms:
     return Terms(row.source, row.purpose, row.wording, row.wording_version, row.evidence)
 
 
