@@ -113,10 +113,16 @@ class Settings(BaseModel):
     stop_words: types.Words = ()
     start_words: types.Words = ()
     help_words: types.Words = ()
+    join_words: types.Words = ()
     # `auto`: in the language of the word, from data/keywords.toml.
     stop_reply: types.Reply = "auto"
     start_reply: types.Reply = "auto"
     help_reply: types.Reply = "auto"
+    join_reply: types.Reply = "auto"
+    # What somebody agrees to who texts JOIN, for the ledger.
+    join_purpose: types.ShortWords | None = None
+    join_wording: types.Reply | None = None
+    join_wording_version: types.ShortWords | None = None
     forward_url: types.WebUrl | None = Field(default=None, repr=False)
     forward_secret: types.WebhookSecrets | None = Field(default=None, repr=False)
     forward_allow_private: bool = False

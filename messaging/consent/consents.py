@@ -7,7 +7,7 @@ still blocks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Select, delete, insert, select, update
@@ -109,6 +109,17 @@ def give(database: Database, phone: str, sender_id: str | None, terms: Terms) ->
         if is_new:
             _note(database, connection, "consent.give", phone, before, after)
     return {"phone": phone, "added": is_new, "consents": _in_json(after)}
+
+
+def join(database: Database, connection: Connection, phone: str, sender_id: str | None, terms: Terms) -> bool:
+    """As `give`, for a text by which `phone` agrees: the caller has its lock, and nobody's action is written down.
+    Said again it is no news, though each text is evidence of its own; returns False then."""
+    key = EVERYTHING if sender_id is None else sender_key(sender_id)
+    standing = next((row for row in _in_force(connection, phone) if row.sender_id == key), None)
+    if standing is not None and replace(terms_of(standing), evidence=terms.evidence) == terms:
+        return False
+    _put_in_force(connection, phone, key, _add(database, connection, phone, GIVE, key, terms))
+    return True
 
 
 def withdraw(database: Database, phone: str, sender_id: str | None, terms: Terms) -> dict[str, Any]:
