@@ -15,6 +15,8 @@ from utils.setting_types import REPOSITORY, join_host, sqlite_path
 
 OFFLINE_SHORTCODE = "20880"
 OFFLINE_ACCOUNT = "offline"
+# What a setting says for "the text that is known without it".
+AUTO = "auto"
 LIVE_HOST = "https://api.africastalking.com"
 SANDBOX_HOST = "https://api.sandbox.africastalking.com"
 DEFAULT_SENDER = "AFRICASTKNG"  # AT's own choice where `from` is absent (docs/africastalking.md, 1a)
@@ -89,6 +91,8 @@ class Settings(BaseModel):
     adopt_by_number: bool = True
     sender_classes: types.SenderClasses = Field(default_factory=dict)
     require_consent: bool = False
+    # `auto`: STOP to the shortcode.
+    way_out_text: types.ShortWords = AUTO
 
     database_url: types.DatabaseUrl = Field(default="sqlite:///instance/sms.db", repr=False)
     queue_url: types.QueueUrl = Field(default_factory=_default_queue, repr=False)
@@ -115,10 +119,10 @@ class Settings(BaseModel):
     help_words: types.Words = ()
     join_words: types.Words = ()
     # `auto`: in the language of the word, from data/keywords.toml.
-    stop_reply: types.Reply = "auto"
-    start_reply: types.Reply = "auto"
-    help_reply: types.Reply = "auto"
-    join_reply: types.Reply = "auto"
+    stop_reply: types.Reply = AUTO
+    start_reply: types.Reply = AUTO
+    help_reply: types.Reply = AUTO
+    join_reply: types.Reply = AUTO
     # What somebody agrees to who texts JOIN, for the ledger.
     join_purpose: types.ShortWords | None = None
     join_wording: types.Reply | None = None
@@ -157,6 +161,14 @@ class Settings(BaseModel):
     @property
     def effective_sender_id(self) -> str:
         return self.at_sender_id or DEFAULT_SENDER
+
+    @property
+    def way_out(self) -> str:
+        """What promotional texts say of how to end them; empty: nothing."""
+        if self.way_out_text != AUTO:
+            return self.way_out_text
+        number = self.at_shortcode or ""
+        return f"STOP to {number}" if number.lstrip("+").isdecimal() else ""
 
     @property
     def database_is_sqlite(self) -> bool:

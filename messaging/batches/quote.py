@@ -16,6 +16,7 @@ from messaging.consent.consents import ConsentRule
 from messaging.costs.prices import PriceBook, prefix_of
 from messaging.messages.accept import MOST_RECIPIENTS, validate_text
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
+from messaging.messages.way_out import WayOut
 from messaging.storage.database import Database
 from utils.csv_files import read_header, read_rows
 from utils.errors import InvalidInput, InvalidPhone, NoRecipients
@@ -24,7 +25,6 @@ from utils.phone_numbers import read_phone
 from utils.segments import EXTENDED, Segments, gsm7_alternative, measure
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
-from utils.texts import compose
 from utils.uploaded_files import as_csv
 
 UNKNOWN = "unknown"
@@ -52,8 +52,10 @@ def quote_messages(
         )
     warnings = Warnings()
     warn_of_left_over(warnings, left_over(text))
+    sender_id = sender_id or settings.at_sender_id
+    text = WayOut.of(settings, sender_id).composed(text)
     chunks = _typed(to, text, settings.default_region, warnings)
-    quoted = _quote(settings, database, sender_id or settings.at_sender_id, chunks)
+    quoted = _quote(settings, database, sender_id, chunks)
     return _with_regions(quoted, settings) | warnings.in_json()
 
 
@@ -69,12 +71,13 @@ def quote_file(
     """A text with placeholders and a CSV file. Raises InvalidInput, InvalidFile for the file as a whole."""
     validate_text(text)
     validate_sender(sender_id)
+    sender_id = sender_id or settings.at_sender_id
     with as_csv(file, sheet) as plain:
         header = read_header(plain.read(upload_store.PIECE_BYTES), phone_column)
-        reader = BatchRows(text, header, settings.default_region)
+        reader = BatchRows(text, header, settings.default_region, WayOut.of(settings, sender_id))
         plain.seek(0)
         chunks = reader.chunks(read_rows(plain, header), ROWS_AT_ONCE)
-        quoted = _quote(settings, database, sender_id or settings.at_sender_id, chunks)
+        quoted = _quote(settings, database, sender_id, chunks)
     return _with_regions(quoted, settings) | reader.warnings.in_json()
 
 
@@ -161,7 +164,6 @@ def _quote(
 
 
 def _typed(to: Sequence[str], text: str, default_region: str | None, warnings: Warnings) -> Iterator[Chunk]:
-    text = compose(text)
     seen, parts = set[int](), measure(text).parts
     numbered = enumerate(to, 1)
     while some := list(islice(numbered, ROWS_AT_ONCE)):

@@ -21,11 +21,10 @@ from messaging.storage.database import Database, lock_keys
 from messaging.storage.identity import require_identity
 from utils.errors import NotFound
 from utils.json_shapes import decode_cursor, page, rfc3339
-from utils.sender_ids import sender_key, validate_sender
+from utils.sender_ids import promotional_senders, sender_key, validate_sender
 from utils.settings import Settings
 
 GIVE, WITHDRAW = "give", "withdraw"
-PROMOTIONAL = "promotional"
 PAGE = 500
 # In place of a source, which may name the person.
 FORGOTTEN = "forgotten"
@@ -65,10 +64,7 @@ class ConsentRule:
 
     @classmethod
     def of(cls, settings: Settings) -> ConsentRule:
-        promotional = {
-            sender_key(name) for name, its in settings.sender_classes.items() if its == PROMOTIONAL
-        }
-        return cls(settings.require_consent, frozenset(promotional))
+        return cls(settings.require_consent, promotional_senders(settings.sender_classes))
 
     def applies_to(self, sender_id: str | None) -> bool:
         return self.is_for_all or bool(self.promotional and sender_key(sender_id) in self.promotional)

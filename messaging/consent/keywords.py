@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from utils.setting_types import REPOSITORY
 from utils.settings import Settings
+from utils.settings_model import AUTO
 
 WORDS_FILE = REPOSITORY / "data" / "keywords.toml"
 MESSAGE = "message"
@@ -30,8 +31,6 @@ MEANINGS = (STOP, START, HELP, JOIN)
 LONGEST_TEXT = 1600
 LONGEST_PHRASE = 4
 FALLBACK_LANGUAGE = "english"
-# What a setting says for "the reply of the data file".
-AUTO = "auto"
 TATWEEL = "\u0640"
 _NOT_OF_A_WORD = re.compile("[^a-z0-9]+")
 
