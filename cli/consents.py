@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 from flask.cli import AppGroup
 
-from cli.context import current_database, read_phone_argument
-from cli.output import CURSOR, LIMIT, as_json_option, print_page, show
-from messaging.consent import consents
+from cli.context import current_database, current_service, read_phone_argument, time_zone
+from cli.imports import progress_of, show_imported
+from cli.output import CURSOR, LIMIT, as_json_option, print_csv, print_json, print_page, show
+from messaging.consent import consent_files, consents
 
 OPERATOR = "operator"
 NAMES = (
@@ -76,3 +79,35 @@ def withdraw_consent(
     terms = consents.Terms(source, evidence=evidence)
     answer = consents.withdraw(current_database(), wanted, sender_id, terms)
     show(answer, as_json, f"{wanted}: {answer['withdrawn']} withdrawn.")
+
+
+@consents_group.command(name="export")
+@as_json_option
+def export_consents(as_json: bool) -> None:
+    """Print the whole ledger as CSV, newest first."""
+    entries = consents.all_entries(current_database())
+    if as_json:
+        print_json(list(entries))
+    else:
+        print_csv(NAMES, ([entry[name] for name in NAMES] for entry in entries))
+
+
+@consents_group.command(name="import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@as_json_option
+def import_consents(file: Path, as_json: bool) -> None:
+    """Write down that everyone in FILE agreed, CSV or .xlsx.
+
+    The columns: phone and, where wanted, sender_id, purpose, wording, wording_version, source, evidence and at, when
+    they agreed. The export comes back as it was: only entries in force count. Who has withdrawn since is refused.
+    """
+    service = current_service()
+    with file.open("rb") as raw, progress_of(file, as_json) as bar:
+        done = consent_files.import_consents(
+            service.database,
+            raw,
+            service.settings.default_region,
+            time_zone(),
+            lambda: bar.update(raw.tell() - bar.pos),
+        )
+    show_imported(done, as_json)

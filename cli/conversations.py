@@ -32,7 +32,9 @@ commands = AppGroup()
 @click.option("--from", "sender", help="Only texts of this phone.")
 @click.option("--to", "recipient", help="Only texts to this number of ours.")
 @click.option(
-    "--meaning", type=click.Choice(["message", "stop", "start", "help"]), help="What it was taken for."
+    "--meaning",
+    type=click.Choice(["message", "stop", "start", "help", "join"]),
+    help="What it was taken for.",
 )
 @click.option("--reply", help="Only texts whose answer became this, like held or failed.")
 @click.option(

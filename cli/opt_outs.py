@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,8 @@ import click
 from flask.cli import AppGroup
 
 from cli.context import current_database, current_service, read_phone_argument
-from cli.output import CURSOR, LIMIT, as_json_option, print_csv, print_json, print_page, print_table, show
+from cli.imports import progress_of, show_imported
+from cli.output import CURSOR, LIMIT, as_json_option, print_csv, print_json, print_page, show
 from messaging.consent import csv_import
 from messaging.consent import views as opt_out_views
 
@@ -92,22 +91,11 @@ def import_opt_outs(file: Path, as_json: bool) -> None:
     The export comes back as it was: only entries in force stop anybody.
     """
     service = current_service()
-    with file.open("rb") as raw, _progress_of(file, as_json) as bar:
+    with file.open("rb") as raw, progress_of(file, as_json) as bar:
         done = csv_import.import_opt_outs(
             service.database, raw, service.settings.default_region, lambda: bar.update(raw.tell() - bar.pos)
         )
-    ended = f" {done.ended} ended," if done.ended else ""
-    show(
-        asdict(done), as_json, f"{done.added} added, {done.known} known,{ended} {done.refused_count} refused."
-    )
-    if not as_json:
-        print_table(("line", "code", "why"), ([one[name] for name in one] for one in done.refused))
-    sys.exit(1 if done.refused_count else 0)
-
-
-def _progress_of(file: Path, as_json: bool) -> Any:
-    """A bar over the bytes of the file, on standard error so that the answer can be piped."""
-    return click.progressbar(length=file.stat().st_size, label=file.name, file=sys.stderr, hidden=as_json)
+    show_imported(done, as_json)
 
 
 def _in_cells(entry: dict[str, Any]) -> list[object]:

@@ -52,6 +52,7 @@ def test_without_any_variable_the_service_is_offline_with_the_defaults_of_the_co
     assert settings.reply_template == 'This is a response to: "{text}"'
     assert (settings.stop_scope, settings.retention_days, settings.log_level) == ("all", 90, "INFO")
     assert settings.adopt_by_number is True
+    assert settings.way_out == "STOP to 20880"
     assert settings.default_region is settings.forward_url is settings.forward_secret is None
     assert settings.api_keys == settings.webhook_tokens == settings.trusted_proxies == ()
     assert settings.public_url == "http://127.0.0.1:8000"
@@ -369,3 +370,23 @@ def test_a_live_account_is_told_that_answers_are_charged_until_somebody_has_chos
     for chosen in ({"REPLY_TEMPLATE": "Thanks"}, {"REPLY_TEMPLATE": ""}, {"AT_USERNAME": "sandbox"}):
         assert load_settings(ACCOUNT | chosen).reply_notice is None
     assert load_settings({}).reply_notice is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "text"),
+    [
+        (ACCOUNT, ""),
+        (ACCOUNT | {"AT_SHORTCODE": "40404"}, "STOP to 40404"),
+        (ACCOUNT | {"AT_SHORTCODE": "ACME"}, ""),
+        ({"AT_SHORTCODE": "40404", "WAY_OUT_TEXT": "Opt out: STOP to 1"}, "Opt out: STOP to 1"),
+        ({"WAY_OUT_TEXT": ""}, ""),
+    ],
+)
+def test_the_way_out_is_named_where_it_is_known(environment: dict[str, str], text: str) -> None:
+    assert load_settings(environment).way_out == text
+
+
+def test_an_empty_join_reply_turns_it_off_and_words_of_an_offer_may_be_unset() -> None:
+    settings = load_settings({"JOIN_REPLY": "", "JOIN_WORDING": ""})
+    assert (settings.join_reply, settings.join_wording) == ("", None)
+    assert "JOIN_PURPOSE must be a text of at most 100 characters" in problem_of({"JOIN_PURPOSE": "x" * 101})

@@ -18,6 +18,7 @@ PLACEHOLDER = re.compile(r"\{(\w*)\}")
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 LONGEST_KEYWORD = 64
 LONGEST_REPLY = 1600
+LONGEST_SHORT_WORDS = 100
 # Also for `sender_id` in the API: what may be set may be asked for.
 SENDER_PATTERN = r"\+?\w[\w .&'-]{0,14}"
 SENDER_CLASSES = ("promotional", "transactional")
@@ -162,6 +163,12 @@ def _check_reply(value: str) -> str:
     return value
 
 
+def _check_short_words(value: str) -> str:
+    if len(value) > LONGEST_SHORT_WORDS or "\0" in value:
+        raise ValueError(f"a text of at most {LONGEST_SHORT_WORDS} characters")
+    return value
+
+
 def _check_path(value: str) -> str:
     return str(REPOSITORY / value)
 
@@ -258,6 +265,7 @@ WebhookSecrets = Annotated[
 ]
 Words = Annotated[tuple[str, ...], BeforeValidator(_split_commas), AfterValidator(_check_words)]
 Reply = Annotated[str, AfterValidator(_check_reply)]
+ShortWords = Annotated[str, AfterValidator(_check_short_words)]
 RepositoryPath = Annotated[str, AfterValidator(_check_path)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 # Two at least: GET triggers may hold half of them.

@@ -4,7 +4,7 @@
     load_settings(for_service=False)     for a bare script: no keys or tokens are asked for
 
 A `.env` file in the repository root is read too; the real environment wins, name by name. An empty value
-counts as unset, but for the texts of replies (`REPLY_TEMPLATE`, `STOP_REPLY` …), which it turns off.
+counts as unset, but for texts (`REPLY_TEMPLATE`, `STOP_REPLY`, `WAY_OUT_TEXT` …), which it turns off.
 """
 
 import difflib
@@ -24,7 +24,9 @@ from utils.webhook_signing import WANTED as WANTED_SECRET
 __all__ = ["Settings", "SettingsError", "child_environment", "load_settings"]
 
 DOTENV = REPOSITORY / ".env"
-MAY_BE_EMPTY = frozenset({"reply_template", "stop_reply", "start_reply", "help_reply"})
+MAY_BE_EMPTY = frozenset(
+    {"reply_template", "stop_reply", "start_reply", "help_reply", "join_reply", "way_out_text"}
+)
 NEEDED_WITH_AN_ACCOUNT = {
     "at_api_key": "the API key of the Africa's Talking app",
     "api_keys": "a long random key for those who may send (several: separated by commas)",

@@ -15,6 +15,8 @@ from utils.setting_types import REPOSITORY, join_host, sqlite_path
 
 OFFLINE_SHORTCODE = "20880"
 OFFLINE_ACCOUNT = "offline"
+# What a setting says for "the text that is known without it".
+AUTO = "auto"
 LIVE_HOST = "https://api.africastalking.com"
 SANDBOX_HOST = "https://api.sandbox.africastalking.com"
 DEFAULT_SENDER = "AFRICASTKNG"  # AT's own choice where `from` is absent (docs/africastalking.md, 1a)
@@ -94,6 +96,8 @@ class Settings(BaseModel):
     sender_daily_limits: types.SenderAmounts = Field(default_factory=dict)
     approval_above: types.Threshold | None = None
     unusual_factor: types.Factor | None = None
+    # `auto`: STOP to the shortcode.
+    way_out_text: types.ShortWords = AUTO
 
     database_url: types.DatabaseUrl = Field(default="sqlite:///instance/sms.db", repr=False)
     queue_url: types.QueueUrl = Field(default_factory=_default_queue, repr=False)
@@ -118,10 +122,16 @@ class Settings(BaseModel):
     stop_words: types.Words = ()
     start_words: types.Words = ()
     help_words: types.Words = ()
+    join_words: types.Words = ()
     # `auto`: in the language of the word, from data/keywords.toml.
-    stop_reply: types.Reply = "auto"
-    start_reply: types.Reply = "auto"
-    help_reply: types.Reply = "auto"
+    stop_reply: types.Reply = AUTO
+    start_reply: types.Reply = AUTO
+    help_reply: types.Reply = AUTO
+    join_reply: types.Reply = AUTO
+    # What somebody agrees to who texts JOIN, for the ledger.
+    join_purpose: types.ShortWords | None = None
+    join_wording: types.Reply | None = None
+    join_wording_version: types.ShortWords | None = None
     forward_url: types.WebUrl | None = Field(default=None, repr=False)
     forward_secret: types.WebhookSecrets | None = Field(default=None, repr=False)
     forward_allow_private: bool = False
@@ -167,6 +177,14 @@ class Settings(BaseModel):
     @property
     def effective_sender_id(self) -> str:
         return self.at_sender_id or DEFAULT_SENDER
+
+    @property
+    def way_out(self) -> str:
+        """What promotional texts say of how to end them; empty: nothing."""
+        if self.way_out_text != AUTO:
+            return self.way_out_text
+        number = self.at_shortcode or ""
+        return f"STOP to {number}" if number.lstrip("+").isdecimal() else ""
 
     @property
     def database_is_sqlite(self) -> bool:

@@ -15,3 +15,8 @@ def harmless_cell(text: str) -> str:
     A phone number keeps its plus as it is: as a formula it is only a number, and programs need it unmarked.
     """
     return f"'{text}" if _FORMULA.match(text) and not _E164.fullmatch(text) else text
+
+
+def without_mark(text: str) -> str:
+    """What `harmless_cell` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text[1:]) else text

@@ -29,6 +29,7 @@ from messaging.costs.brakes import Estimate, asks_for_money, estimate, find_brak
 from messaging.forwarding import events
 from messaging.messages import lost_texts
 from messaging.messages.queue import BATCH_PRIORITY
+from messaging.messages.way_out import WayOut
 from messaging.storage import tables
 from messaging.storage.bulk import as_stored, insert_rows, one_of
 from messaging.storage.clocks import steady
@@ -156,9 +157,9 @@ def _import_rows(
     report: Report,
 ) -> bool:
     header = read_header(file.peek(), batch.phone_column)  # type: ignore[attr-defined]
-    reader = BatchRows(
-        batch.template, header, batch.default_region or settings.default_region, keeps_cells=True
-    )
+    region = batch.default_region or settings.default_region
+    way_out = WayOut.of(settings, batch.sender_id)
+    reader = BatchRows(batch.template, header, region, way_out, keeps_cells=True)
     groups = TextGroups()
     titles = json.dumps([as_text(title) for title in header.titles], ensure_ascii=False)
     rows = read_rows(file, header)

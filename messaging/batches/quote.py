@@ -18,6 +18,7 @@ from messaging.costs import brakes
 from messaging.costs.prices import PriceBook, prefix_of
 from messaging.messages.accept import MOST_RECIPIENTS, validate_text
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
+from messaging.messages.way_out import WayOut
 from messaging.storage.database import Database
 from utils.csv_files import header_of, read_rows
 from utils.errors import InvalidInput, InvalidPhone, NoRecipients
@@ -26,7 +27,6 @@ from utils.phone_numbers import read_phone, read_region
 from utils.segments import EXTENDED, Segments, gsm7_alternative, measure
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
-from utils.texts import compose
 from utils.uploaded_files import as_csv
 
 UNKNOWN = "unknown"
@@ -62,9 +62,11 @@ def quote_messages(
         )
     warnings = Warnings()
     warn_of_left_over(warnings, left_over(text))
+    sender_id = sender_id or settings.at_sender_id
+    text = WayOut.of(settings, sender_id).composed(text)
     region = read_region(default_region) or settings.default_region
     chunks = _typed(to, text, region, warnings)
-    quoted = _quote(settings, database, sender_id or settings.at_sender_id, chunks)
+    quoted = _quote(settings, database, sender_id, chunks)
     return _with_regions(quoted, region) | warnings.in_json()
 
 
@@ -82,11 +84,12 @@ def quote_file(
     validate_text(text)
     validate_sender(sender_id)
     region = read_region(default_region) or settings.default_region
+    sender_id = sender_id or settings.at_sender_id
     with as_csv(file, sheet) as plain:
         header = header_of(plain, phone_column)
-        reader = BatchRows(text, header, region)
+        reader = BatchRows(text, header, region, WayOut.of(settings, sender_id))
         chunks = reader.chunks(read_rows(plain, header), ROWS_AT_ONCE)
-        quoted = _quote(settings, database, sender_id or settings.at_sender_id, chunks)
+        quoted = _quote(settings, database, sender_id, chunks)
     return _with_regions(quoted, region) | reader.warnings.in_json()
 
 
@@ -206,7 +209,6 @@ def _quote(
 
 
 def _typed(to: Sequence[str], text: str, default_region: str | None, warnings: Warnings) -> Iterator[Chunk]:
-    text = compose(text)
     seen, parts = set[int](), measure(text).parts
     numbered = enumerate(to, 1)
     while some := list(islice(numbered, ROWS_AT_ONCE)):

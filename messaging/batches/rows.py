@@ -10,8 +10,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from messaging.batches.placeholders import Placeholders
-from messaging.messages.accept import LONGEST_TEXT
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
+from messaging.messages.way_out import WayOut
 from utils.csv_files import Header, InvalidFile
 from utils.errors import InvalidInput
 from utils.phone_cleaning import EMPTY_SIGNS, is_empty_cell
@@ -19,7 +19,7 @@ from utils.phone_metadata import region_if_plainly_valid
 from utils.phone_numbers import read_phone
 from utils.references import read_reference
 from utils.segments import measure
-from utils.texts import as_text, compose, is_blank, is_text
+from utils.texts import LONGEST_TEXT, as_text, compose, is_blank, is_text
 
 LONGEST_VALUE_KEPT = 100
 # Of a row as JSON: ten thousand of them are 40 MB at most.
@@ -27,6 +27,7 @@ LONGEST_CELLS_KEPT = 4000
 # `json.dumps` makes an encoder for each call that is not all default.
 _as_json = json.JSONEncoder(ensure_ascii=False).encode
 DUPLICATE = "duplicate"
+NO_WAY_OUT = WayOut()
 # The column whose cells are the caller's own ids, beside being a placeholder like any other.
 REFERENCE = "reference"
 SAME_AS_BEFORE = "The same number stands on an earlier line with the same text"
@@ -86,13 +87,20 @@ class BatchRows:
     """One pass over a file. Raises InvalidFile at once where the text names a column that the file lacks.
 
     `default_region`: for numbers without a country code. `warnings`: of the rows taken so far. `keeps_cells`: for an
-    importer, whose downloads show them.
+    importer, whose downloads show them. `way_out`: of the batch's sender.
     """
 
     def __init__(
-        self, template: str, header: Header, default_region: str | None, *, keeps_cells: bool = False
+        self,
+        template: str,
+        header: Header,
+        default_region: str | None,
+        way_out: WayOut = NO_WAY_OUT,
+        *,
+        keeps_cells: bool = False,
     ) -> None:
         placeholders = Placeholders(template)
+        self._way_out = way_out
         self._format = placeholders.format
         self._names = placeholders.columns
         self._defaults = placeholders.defaults
@@ -228,6 +236,7 @@ class BatchRows:
             raise RowRefusal(sentence, code="text_too_long", field="text")
         if "\0" in text:
             raise RowRefusal("The text holds a character that no phone can show", code="invalid_text")
+        text = self._way_out.composed(text)
         return text, measure(text).parts
 
     def _kept(self, line: int, cells: list[str], code: str, reason: str) -> RefusedRow:

@@ -24,6 +24,7 @@ from messaging.batches.rows import BatchRows
 from messaging.messages import idempotency
 from messaging.messages.accept import Acceptance, validate_on_unknown, validate_text, validate_times
 from messaging.messages.lost_texts import digest_of_call
+from messaging.messages.way_out import WayOut
 from messaging.storage import tables
 from messaging.storage.clocks import steady
 from messaging.storage.database import Database, lock_keys, wake_after_commit
@@ -202,7 +203,8 @@ def _validate(settings: Settings, request: BatchRequest, file: BinaryIO) -> Mone
     if not beginning.strip():
         raise InvalidFile("The file is empty", code="empty_file", field="file")
     region = read_region(request.default_region) or settings.default_region
-    BatchRows(request.text, read_header(beginning, request.phone_column), region)
+    way_out = WayOut.of(settings, request.sender_id or settings.at_sender_id)
+    BatchRows(request.text, read_header(beginning, request.phone_column), region, way_out)
     return max_cost
 
 

@@ -6,8 +6,8 @@ still blocks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Select, delete, insert, select, update
@@ -21,11 +21,11 @@ from messaging.storage.database import Database, lock_keys
 from messaging.storage.identity import require_identity
 from utils.errors import NotFound
 from utils.json_shapes import decode_cursor, page, rfc3339
-from utils.sender_ids import sender_key, validate_sender
+from utils.sender_ids import promotional_senders, sender_key, validate_sender
 from utils.settings import Settings
 
 GIVE, WITHDRAW = "give", "withdraw"
-PROMOTIONAL = "promotional"
+PAGE = 500
 # In place of a source, which may name the person.
 FORGOTTEN = "forgotten"
 
@@ -64,10 +64,7 @@ class ConsentRule:
 
     @classmethod
     def of(cls, settings: Settings) -> ConsentRule:
-        promotional = {
-            sender_key(name) for name, its in settings.sender_classes.items() if its == PROMOTIONAL
-        }
-        return cls(settings.require_consent, frozenset(promotional))
+        return cls(settings.require_consent, promotional_senders(settings.sender_classes))
 
     def applies_to(self, sender_id: str | None) -> bool:
         return self.is_for_all or bool(self.promotional and sender_key(sender_id) in self.promotional)
@@ -101,13 +98,24 @@ def give(database: Database, phone: str, sender_id: str | None, terms: Terms) ->
         _lock(connection, phone)
         before = _in_force(connection, phone)
         standing = next((row for row in before if row.sender_id == key), None)
-        is_new = standing is None or _terms_of(standing) != terms
+        is_new = standing is None or terms_of(standing) != terms
         if is_new:
             _put_in_force(connection, phone, key, _add(database, connection, phone, GIVE, key, terms))
         after = _in_force(connection, phone)
         if is_new:
             _note(database, connection, "consent.give", phone, before, after)
     return {"phone": phone, "added": is_new, "consents": _in_json(after)}
+
+
+def join(database: Database, connection: Connection, phone: str, sender_id: str | None, terms: Terms) -> bool:
+    """As `give`, for a text by which `phone` agrees: the caller has its lock, and nobody's action is written down.
+    Said again it is no news, though each text is evidence of its own; returns False then."""
+    key = EVERYTHING if sender_id is None else sender_key(sender_id)
+    standing = next((row for row in _in_force(connection, phone) if row.sender_id == key), None)
+    if standing is not None and replace(terms_of(standing), evidence=terms.evidence) == terms:
+        return False
+    _put_in_force(connection, phone, key, _add(database, connection, phone, GIVE, key, terms))
+    return True
 
 
 def withdraw(database: Database, phone: str, sender_id: str | None, terms: Terms) -> dict[str, Any]:
@@ -162,6 +170,17 @@ def list_consents(
     return page(_in_json(rows), limit)
 
 
+def all_entries(database: Database) -> Iterator[dict[str, Any]]:
+    """The whole ledger, newest first, a page in memory at a time."""
+    cursor: str | None = None
+    while True:
+        found = list_consents(database, cursor=cursor, limit=PAGE)
+        yield from found["items"]
+        cursor = found["next_cursor"]
+        if cursor is None:
+            return
+
+
 def _entries() -> Select[Any]:
     standing = tables.consents_in_force.c.consent_id
     return select(tables.consents, standing.is_not(None).label("in_force")).outerjoin(
@@ -175,8 +194,12 @@ def _in_force(connection: Connection, phone: str) -> Sequence[Any]:
     return connection.execute(statement.order_by(tables.consents.c.id)).all()
 
 
+def lock_phones(connection: Connection, phones: Iterable[str]) -> None:
+    lock_keys(connection, [f"consent:{phone}" for phone in phones])
+
+
 def _lock(connection: Connection, phone: str) -> None:
-    lock_keys(connection, [f"consent:{phone}"])
+    lock_phones(connection, [phone])
 
 
 def _add(
@@ -201,7 +224,7 @@ def _end(phone: str, sender_id: str) -> Any:
     return delete(standing).where(standing.c.phone == phone, standing.c.sender_id == sender_id)
 
 
-def _terms_of(row: Any) -> Terms:
+def terms_of(row: Any) -> Terms:
     return Terms(row.source, row.purpose, row.wording, row.wording_version, row.evidence)
 
 

@@ -6,36 +6,41 @@ force blocks anybody, by the source that it had.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, BinaryIO, NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
 from messaging.consent.ledger import CALLBACK, EVERYTHING, KEYWORD, lock_phones, name_of_no_number
+from messaging.consent.ledger_files import (
+    ACTION,
+    CHUNK,
+    SENDER_ID,
+    Imported,
+    Kind,
+    header_of,
+    is_in_force,
+    named_cells,
+    require_one_row,
+    rows_of,
+)
 from messaging.forwarding import events
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
 from messaging.storage.database import Database
-from utils.csv_files import LONGEST_HEADER_BYTES, Header, InvalidFile, fold, read_header, read_rows
-from utils.errors import InvalidInput, InvalidPhone
+from utils.csv_files import Header
+from utils.errors import InvalidPhone
 from utils.phone_numbers import read_phone
 from utils.sender_ids import sender_key, validate_sender
 from utils.uploaded_files import as_csv
 
 SOURCE = "import"
-SENDER_ID, IN_FORCE = fold("sender_id"), fold("in_force")
-ACTION, STOP = "action", "stop"
+# A reason in another encoding must not keep a number from being stopped.
+KIND = Kind("stop", "replace")
 # What may lift a block depends on its source: START lifts only what STOP has blocked.
 SOURCES = frozenset({KEYWORD, CALLBACK, "refused_406", "report", "operator", "api", SOURCE})
-_TRUE, _FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
-# Small, so that callbacks that come in meanwhile do not wait long for the one writer of SQLite.
-CHUNK = 500
-MOST_NAMED = 100
 LONGEST_REASON = 500
-
-Row = tuple[int, list[str]]
 
 _BLOCKS = (
     select(tables.suppressions.c.phone, tables.suppressions.c.sender_id, tables.opt_outs.c.source)
@@ -53,18 +58,6 @@ class Stop(NamedTuple):
     source: str
 
 
-@dataclass(slots=True)
-class Imported:
-    """`refused`: the first rows that could not be used, by line; `refused_count` counts all of them. `ended`: rows of a
-    ledger that stop nobody any more."""
-
-    added: int = 0
-    known: int = 0
-    ended: int = 0
-    refused_count: int = 0
-    refused: list[dict[str, object]] = field(default_factory=list)
-
-
 def import_opt_outs(
     database: Database,
     file: BinaryIO,
@@ -78,11 +71,12 @@ def import_opt_outs(
     never closed hides the rows behind it. `progress` is called after each chunk. Raises InvalidFile.
     """
     with as_csv(file) as readable:
-        header = _header_of(readable)
+        header = header_of(readable, KIND)
         imported = Imported()
-        rows = _rows(readable, header)
+        rows = rows_of(readable, header, KIND)
         while chunk := list(islice(rows, CHUNK)):
-            stops = list(_readable(chunk, header, default_region, imported))
+            found = imported.readable(chunk, lambda cells: _stop(header, cells, default_region))
+            stops = [stop for _line, stop in found]
             with database.write(settled=True) as connection:
                 added = _record(database, connection, stops)
             imported.added += added
@@ -91,60 +85,11 @@ def import_opt_outs(
     return imported
 
 
-def _header_of(file: BinaryIO) -> Header:
-    """Once all rows are known to be readable. Raises InvalidFile."""
-    # A reason in another encoding must not keep a number from being stopped.
-    beginning = file.read(LONGEST_HEADER_BYTES).decode("utf-8", "replace").encode()
-    header = read_header(beginning)
-    for line, cells in _rows(file, header):
-        _require_state(header, line, cells)
-    return header
-
-
-def _rows(file: BinaryIO, header: Header) -> Iterator[Row]:
-    file.seek(0)
-    return read_rows(file, header, decoding_errors="replace")
-
-
-def _readable(
-    chunk: Sequence[Row], header: Header, default_region: str | None, imported: Imported
-) -> Iterator[Stop]:
-    for line, cells in chunk:
-        try:
-            stop = _stop(header, cells, default_region)
-            if stop is None:
-                imported.ended += 1
-            else:
-                yield stop
-        except InvalidInput as error:
-            imported.refused_count += 1
-            if len(imported.refused) < MOST_NAMED:
-                imported.refused.append({"line": line, "code": error.code, "message": error.message})
-
-
-def _require_state(header: Header, line: int, cells: Sequence[str]) -> None:
-    """Raises InvalidFile where the file tells of stops that ended, but not which."""
-    if ACTION not in header.names or IN_FORCE in header.names:
-        return
-    action = _row(header, cells).get(ACTION, "")
-    if action.casefold() != STOP:
-        raise InvalidFile(
-            f"Line {line} has the action {action!r}, and without a column `in_force` nobody can tell which stops"
-            " are over: leave the ended ones out, or export with that column",
-            code="missing_column",
-            field="file",
-        )
-
-
-def _row(header: Header, cells: Sequence[str]) -> dict[str, str]:
-    return dict(zip(header.names, (cell.strip() for cell in cells), strict=False))
-
-
 def _stop(header: Header, cells: Sequence[str], default_region: str | None) -> Stop | None:
     """None where it is one no more."""
-    _require_one_row(header, cells)
-    row = _row(header, cells)
-    if not _is_in_force(row):
+    require_one_row(header, cells)
+    row = named_cells(header, cells)
+    if not is_in_force(row):
         return None
     phone = _phone(row, cells[header.phone] if len(cells) > header.phone else "", default_region)
     sender_id = row.get(SENDER_ID) or None
@@ -159,16 +104,6 @@ def _stop(header: Header, cells: Sequence[str], default_region: str | None) -> S
     )
 
 
-def _is_in_force(row: Mapping[str, str]) -> bool:
-    """Raises InvalidInput for a word that says neither: to guess would text somebody, or stop somebody's texts."""
-    if IN_FORCE not in row:
-        return True
-    said = row[IN_FORCE].casefold()
-    if said not in _TRUE | _FALSE:
-        raise InvalidInput(f"in_force is true or false, not {row[IN_FORCE]!r}", code="invalid_in_force")
-    return said in _TRUE
-
-
 def _phone(row: Mapping[str, str], cell: str, default_region: str | None) -> str:
     try:
         return read_phone(cell, default_region).e164
@@ -177,17 +112,6 @@ def _phone(row: Mapping[str, str], cell: str, default_region: str | None) -> str
         if ACTION not in row or not cell.strip() or cell.strip().startswith("+"):
             raise
         return name_of_no_number(cell.strip())
-
-
-def _require_one_row(header: Header, cells: Sequence[str]) -> None:
-    """A row that may hide others is not guessed at: the people in it would go on being texted."""
-    if any("\n" in cell or "\r" in cell for cell in cells):
-        raise InvalidInput(
-            "A cell of this row goes over several lines: is a quotation mark closed too late?",
-            code="line_break",
-        )
-    if header.has_extra_cells(cells):
-        raise InvalidInput("This row has a cell under no column's name", code="extra_cells")
 
 
 def _record(database: Database, connection: Connection, stops: Sequence[Stop]) -> int:

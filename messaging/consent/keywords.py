@@ -16,28 +16,28 @@ from typing import Any, NamedTuple
 
 from utils.setting_types import REPOSITORY
 from utils.settings import Settings
+from utils.settings_model import AUTO
 
 WORDS_FILE = REPOSITORY / "data" / "keywords.toml"
 MESSAGE = "message"
 STOP = "stop"
 START = "start"
 HELP = "help"
+JOIN = "join"
 POSSIBLE_OPT_OUT = "possible_opt_out"
 # In this order: where a setting makes one word mean two things, the careful meaning counts.
-MEANINGS = (STOP, START, HELP)
+MEANINGS = (STOP, START, HELP, JOIN)
 # A longer text is no keyword, and only its beginning is looked at.
 LONGEST_TEXT = 1600
 LONGEST_PHRASE = 4
 FALLBACK_LANGUAGE = "english"
-# What a setting says for "the reply of the data file".
-AUTO = "auto"
 TATWEEL = "\u0640"
 _NOT_OF_A_WORD = re.compile("[^a-z0-9]+")
 
 
 class Keyword(NamedTuple):
-    """`meaning`: stop, start, help, possible_opt_out or message. `language`: a table of the data file; None for a word
-    of a setting."""
+    """`meaning`: stop, start, help, join, possible_opt_out or message. `language`: a table of the data file; None for
+    a word of a setting."""
 
     meaning: str
     language: str | None = None
@@ -56,7 +56,12 @@ def read_keyword(text: str, settings: Settings) -> Keyword:
     """What the whole text means: `HELP 12345` is a message."""
     folded = fold(text[:LONGEST_TEXT])
     if len(text) <= LONGEST_TEXT:
-        own = {STOP: settings.stop_words, START: settings.start_words, HELP: settings.help_words}
+        own = {
+            STOP: settings.stop_words,
+            START: settings.start_words,
+            HELP: settings.help_words,
+            JOIN: settings.join_words,
+        }
         for meaning in MEANINGS:
             if folded and folded in _folded(own[meaning]):
                 return Keyword(meaning)
@@ -68,7 +73,12 @@ def read_keyword(text: str, settings: Settings) -> Keyword:
 
 def reply_to(keyword: Keyword, settings: Settings) -> str:
     """The text that confirms or helps; empty where the operator wants none."""
-    by_meaning = {STOP: settings.stop_reply, START: settings.start_reply, HELP: settings.help_reply}
+    by_meaning = {
+        STOP: settings.stop_reply,
+        START: settings.start_reply,
+        HELP: settings.help_reply,
+        JOIN: settings.join_reply,
+    }
     wanted = by_meaning[keyword.meaning]
     if wanted != AUTO:
         return wanted

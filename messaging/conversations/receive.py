@@ -1,4 +1,5 @@
-"""Texts that people send to us: kept once each, obeyed where they say STOP or START, answered otherwise."""
+"""Texts that people send to us: kept once each, obeyed where they say STOP, START or JOIN, answered
+otherwise."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from messaging.consent import keywords, ledger
-from messaging.consent.keywords import HELP, MESSAGE, POSSIBLE_OPT_OUT, START, STOP, Keyword
+from messaging.consent import consents, keywords, ledger
+from messaging.consent.keywords import HELP, JOIN, MESSAGE, POSSIBLE_OPT_OUT, START, STOP, Keyword
 from messaging.conversations import default_reply, replies, same_text, threads
 from messaging.conversations.handlers import require_handlers
 from messaging.conversations.replies import Outcome, Reply
@@ -24,7 +25,11 @@ from utils.phone_numbers import require_e164
 from utils.settings import Settings
 
 SAME_ID = "this inbound id came before"
-OTHER_WORDS = "this inbound id came before with other words; the STOP or START in these counts"
+# What is obeyed, and by which word said since it is overtaken.
+OPPOSITES = {STOP: (START, JOIN), START: (STOP,), JOIN: (STOP,)}
+# Of a text as evidence.
+LONGEST_WORDS = 100
+OTHER_WORDS = "this inbound id came before with other words; the STOP, START or JOIN in these counts"
 FETCHED_BEFORE = "this text was fetched from the inbox before"
 
 _INSERTS = {
@@ -70,7 +75,8 @@ class _New(NamedTuple):
 
 
 class _FromPhone(NamedTuple):
-    """One that may be answered. `has_changed`: its STOP or START has just made or lifted a block."""
+    """One that may be answered. `has_changed`: its STOP, START or JOIN has just made or lifted a block, or
+    given a consent."""
 
     new: _New
     phone: str
@@ -82,7 +88,8 @@ def receive_texts(
 ) -> dict[int, str]:
     """An id that came before makes no second row and gets no second reply.
 
-    Only a STOP or START counts though its id came with other words before: the first body may have been cut short.
+    Only a STOP, START or JOIN counts though its id came with other words before: the first body may have been cut
+    short.
     Returns, by callback id, why a text was not taken as a new one.
     """
     arrived = _without_fetched(connection, filed)
@@ -155,13 +162,13 @@ def _obeyed_again(
     arrived: Sequence[FiledText],
     new: Sequence[_New],
 ) -> list[_New]:
-    """Those of known ids whose STOP or START has just made or lifted a block."""
+    """Those of known ids whose STOP, START or JOIN has just changed something."""
     kept = {one.filed.callback_id for one in new}
     spoken = [
         (one, keyword)
         for one in arrived
         if one.callback_id not in kept
-        and (keyword := keywords.read_keyword(one.inbound.text, settings)).meaning in (STOP, START)
+        and (keyword := keywords.read_keyword(one.inbound.text, settings)).meaning in OPPOSITES
     ]
     if not spoken:
         return []
@@ -208,11 +215,12 @@ def _new(inbound_id: int, filed: FiledText, keyword: Keyword) -> _New:
 def _obey(
     settings: Settings, database: Database, connection: Connection, new: Sequence[_New]
 ) -> frozenset[int]:
-    """The ids of those that made or lifted a block."""
-    spoken = [
-        (one, phone) for one in new if one.keyword.meaning in (STOP, START) for phone in _spoken_for(one)
-    ]
+    """The ids of those that made or lifted a block, or gave a consent."""
+    spoken = [(one, phone) for one in new if one.keyword.meaning in OPPOSITES for phone in _spoken_for(one)]
     ledger.lock_phones(connection, [phone for _, phone in spoken])
+    joining = [phone for one, phone in spoken if one.keyword.meaning == JOIN]
+    if joining:
+        consents.lock_phones(connection, joining)
     return frozenset(
         [one.id for one, phone in spoken if _obey_one(settings, database, connection, one, phone)]
     )
@@ -228,16 +236,37 @@ def _spoken_for(one: _New) -> tuple[str, ...]:
 
 def _obey_one(settings: Settings, database: Database, connection: Connection, one: _New, phone: str) -> bool:
     inbound, callback_id = one.filed.inbound, one.filed.callback_id
-    number, opposite = inbound.recipient, STOP if one.keyword.meaning == START else START
+    number, opposites = inbound.recipient, OPPOSITES[one.keyword.meaning]
     if same_text.is_overtaken(
-        connection, inbound.provider_inbound_id, inbound.sender, inbound.provider_date, opposite
+        connection, inbound.provider_inbound_id, inbound.sender, inbound.provider_date, opposites
     ):
         return False
-    if one.keyword.meaning == START:
-        return ledger.record_start(database, connection, phone, number, callback_id) > 0
+    if one.keyword.meaning in (START, JOIN):
+        # Who joins wants texts: to confirm it and go on blocking them would be a promise that is not kept.
+        has_lifted = ledger.record_start(database, connection, phone, number, callback_id) > 0
+        return (
+            one.keyword.meaning == JOIN and _join(settings, database, connection, one, phone)
+        ) or has_lifted
     return ledger.record_stop(
         database, connection, phone, settings.stop_scope, number, ledger.KEYWORD, callback_id
     )
+
+
+def _join(settings: Settings, database: Database, connection: Connection, one: _New, phone: str) -> bool:
+    """Covers what a STOP to the same number would end. A number that the sender only may be has agreed to nothing."""
+    if phone != one.phone:
+        return False
+    inbound = one.filed.inbound
+    words = inbound.text.strip()[:LONGEST_WORDS].replace("\0", "\ufffd")
+    terms = consents.Terms(
+        ledger.KEYWORD,
+        settings.join_purpose,
+        settings.join_wording,
+        settings.join_wording_version,
+        f"inbound {one.id} to {inbound.recipient}: {words}",
+    )
+    sender_id = inbound.recipient if settings.stop_scope == "sender" else None
+    return consents.join(database, connection, phone, sender_id, terms)
 
 
 def _refusal(settings: Settings, one: _New, is_recovering: bool) -> str | None:
@@ -282,15 +311,15 @@ def _answer(
 
 
 def _default_reply(settings: Settings, one: _FromPhone) -> str | None:
-    """What confirms a STOP or a START that changed something, or helps; None where the text is to go on.
+    """What confirms a STOP, START or JOIN that changed something, or helps; None where the text is to go on.
 
     A person who says STOP again has had the confirmation. A START of somebody who is not stopped is an ordinary
-    text.
+    text, and so is a JOIN of somebody who has joined.
     """
     meaning = one.new.keyword.meaning
     if meaning in (MESSAGE, POSSIBLE_OPT_OUT) or (meaning != HELP and not one.has_changed):
         return None
-    return keywords.reply_to(one.new.keyword, settings) or (None if meaning in (STOP, HELP) else "")
+    return keywords.reply_to(one.new.keyword, settings) or (None if meaning in (STOP, HELP, JOIN) else "")
 
 
 def reply_by_template(settings: Settings, text: str) -> str:

@@ -51,7 +51,7 @@ _OF_SENDERS = (
 )
 _SAID = select(tables.inbound_messages.c.provider_date, tables.inbound_messages.c.received_at).where(
     tables.inbound_messages.c.sender == bindparam("sender"),
-    tables.inbound_messages.c.meaning == bindparam("meaning"),
+    tables.inbound_messages.c.meaning.in_(bindparam("meanings", expanding=True)),
 )
 _JOIN_CALLBACK = (
     update(tables.inbound_messages)
@@ -247,18 +247,22 @@ def is_late(provider_inbound_id: str, date: str | None, received_at: datetime) -
 
 
 def is_overtaken(
-    connection: Connection, provider_inbound_id: str, sender: str, date: str | None, opposite: str
+    connection: Connection,
+    provider_inbound_id: str,
+    sender: str,
+    date: str | None,
+    opposites: Sequence[str],
 ) -> bool:
-    """Whether a STOP or START is older than the opposite word that its sender said since.
+    """Whether a STOP, START or JOIN is older than an opposite word that its sender said since.
 
     In doubt (no date, no zone) STOP stands: one that a callback brings always, for AT's dates are no promise.
     """
     mine = read_moment(date)
-    is_start = opposite == "stop"
+    is_start = "stop" in opposites
     is_fetched = inbox_id_of(provider_inbound_id) is not None
     if not is_fetched and (mine is None or not is_start):
         return False
-    rows = connection.execute(_SAID, {"sender": sender, "meaning": opposite}).all()
+    rows = connection.execute(_SAID, {"sender": sender, "meanings": list(opposites)}).all()
     if not is_fetched:
         return _is_older(mine, [read_moment(row.provider_date) for row in rows])
     times = [read_moment(row.provider_date) or Moment(row.received_at, is_bare=False) for row in rows]

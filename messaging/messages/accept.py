@@ -15,6 +15,7 @@ from messaging.messages import idempotency
 from messaging.messages.lost_texts import digest_of_call
 from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY, NewMessage, enqueue
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
+from messaging.messages.way_out import WayOut
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.errors import EmptyMessage, InvalidInput, InvalidPhone, NoRecipients
@@ -24,12 +25,10 @@ from utils.references import read_reference
 from utils.segments import measure
 from utils.sender_ids import validate_sender
 from utils.settings import Settings
-from utils.texts import compose, is_blank, is_text
+from utils.texts import LONGEST_TEXT, is_blank, is_text
 
 ROUTE = "messages"
 MOST_RECIPIENTS = 10_000
-# "1600 characters" is repeated by three third parties (docs/africastalking.md, 2); AT's documents name no limit.
-LONGEST_TEXT = 1600
 # A handful of texts is somebody waiting; more is a campaign, which singles and replies overtake.
 MOST_URGENT = 10
 # Clocks differ, and a request may have waited. Longer ago is a slip, and would send a campaign now.
@@ -199,7 +198,7 @@ def _write(
     find_blocked: FindBlocked,
 ) -> dict[str, Any]:
     sender_id = request.sender_id or settings.at_sender_id
-    text = compose(request.text)
+    text = WayOut.of(settings, sender_id).composed(request.text)
     parts, reference = measure(text).parts, read_reference(request.reference)
     brake = _brake(settings, connection, recipients.phones, sender_id, parts, now)
     batch_id = _write_batch(database, connection, request, recipients, sender_id, now, call, brake)

@@ -30,6 +30,7 @@ from messaging.messages import idempotency, status_events
 from messaging.messages.accept import validate_text
 from messaging.messages.lost_texts import digest_of_call
 from messaging.messages.queue import SINGLE_PRIORITY, NewMessage, enqueue
+from messaging.messages.way_out import WayOut
 from messaging.sending import claim as claims
 from messaging.sending import last_check, start_post
 from messaging.sending.claim import Claim
@@ -169,7 +170,10 @@ class TriggerSender:
         deadline = time.monotonic() + DEADLINE_SECONDS
         unique = list(dict.fromkeys(recipients))
         self._validate(text, unique)
-        accepted = self._accept(compose(text), unique, sender_id, idempotency_key)
+        # Only what the caller gave is compared with an earlier call: the setting may have changed since.
+        mark = idempotency.fingerprint([compose(text), unique, sender_id])
+        whole = WayOut.of(self._settings, sender_id).composed(text, field="message")
+        accepted = self._accept(whole, unique, sender_id, idempotency_key, mark)
         if accepted.earlier is not None:
             return self._answer_again(accepted.earlier, accepted.barred)
         if accepted.claim is None:
@@ -193,12 +197,13 @@ class TriggerSender:
                 field="phone",
             )
 
-    def _accept(self, text: str, recipients: list[str], sender_id: str | None, key: str | None) -> _Accepted:
+    def _accept(
+        self, text: str, recipients: list[str], sender_id: str | None, key: str | None, mark: bytes
+    ) -> _Accepted:
         with self._database.write() as connection:
             now = self._database.now(connection)
             identity = self._database.rollback.require(connection, now)
             if key is not None:
-                mark = idempotency.fingerprint([text, recipients, sender_id])
                 earlier = idempotency.begin(connection, ROUTE, key, mark, now)
                 if earlier is not None and not _may_send_again(connection, earlier):
                     return _Accepted(None, _Barred(), earlier)

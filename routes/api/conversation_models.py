@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from routes.api.models import Blank, Moment, Money, OptionalBody, Query, Status, Text, Time, WholeNumber
 from utils.json_shapes import LARGEST_ID
 
-Meaning = Literal["message", "stop", "start", "help"]
+Meaning = Literal["message", "stop", "start", "help", "join"]
 ReplyOutcome = Literal[
     "queued",
     "waiting",

@@ -15,6 +15,7 @@ from werkzeug.wrappers import Response
 
 from messaging.batches import quote, upload
 from messaging.batches.upload import AlreadySent, BatchRequest
+from messaging.messages.way_out import WayOut
 from routes.dashboard.blueprint import dashboard_bp, done
 from routes.service import current_database, current_service
 from utils.african_countries import AFRICAN_COUNTRIES, country_name
@@ -89,12 +90,23 @@ def begin_send() -> Response | tuple[str, int]:
 @dashboard_bp.post("/sends/measure")
 def measure_text() -> Response:
     """How long a text is, while it is typed."""
-    text = compose(request.form.get("text", ""))
+    try:
+        text = _as_sent(request.form.get("text", ""), request.form.get("sender_id"))
+    except InvalidInput as error:
+        return jsonify({"problem": error.message})
     found = measure(text)
     said: dict[str, Any] = {"encoding": found.encoding, "parts": found.parts, "characters": len(text)}
     if found.spill is not None:
         said |= {"character": found.spill, "alternative": gsm7_alternative(found.spill)}
     return jsonify(said)
+
+
+def _as_sent(text: str, sender_id: str | None) -> str:
+    """An answer in a conversation names no sender, and has no way out. Raises InvalidInput."""
+    if not text or sender_id is None:
+        return compose(text)
+    settings = current_service().settings
+    return WayOut.of(settings, sender_id or settings.at_sender_id).composed(text)
 
 
 def _read() -> Form:

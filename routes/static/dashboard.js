@@ -84,6 +84,7 @@ for (const field of document.querySelectorAll("[data-measure]")) {
     timer = setTimeout(() => measure(field), 250);
   };
   field.addEventListener("input", count);
+  field.form.elements.sender_id?.addEventListener("input", count);
   if (field.value) {
     count();
   }
@@ -94,11 +95,20 @@ async function measure(field) {
   const body = new FormData();
   body.set("csrf_token", field.form.elements.csrf_token.value);
   body.set("text", field.value);
+  // What a promotional sender adds counts too.
+  const sender = field.form.elements.sender_id;
+  if (sender) {
+    body.set("sender_id", sender.value);
+  }
   const answer = await fetch(field.dataset.measure, { method: "POST", body });
   if (!answer.ok) {
     return;
   }
   const found = await answer.json();
+  if (found.problem) {
+    place.textContent = found.problem;
+    return;
+  }
   const parts = found.parts === 1 ? "1 part" : `${found.parts} parts`;
   place.textContent = `${found.characters} characters, ${parts}.`;
   if (found.character) {

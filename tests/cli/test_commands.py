@@ -86,6 +86,8 @@ COMMANDS = [
     ("consents", "list"),
     ("consents", "add"),
     ("consents", "withdraw"),
+    ("consents", "export"),
+    ("consents", "import"),
     ("opt-outs",),
     ("opt-outs", "list"),
     ("opt-outs", "add"),
@@ -333,6 +335,20 @@ def test_a_consent_is_added_listed_and_withdrawn(sms: Sms, migrated: Database) -
     assert "Send me offers" in sms("consents", "list").stdout
     refused = error_of(sms("consents", "withdraw", ALICE))
     assert refused == f"Error: {ALICE} has agreed to nothing that could be withdrawn"
+
+
+def test_consents_are_imported_and_exported_by_command(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "consents.csv"
+    file.write_text(f"phone,wording,at\n{ALICE},Send me offers,2026-01-31T10:00Z\nnobody,,\n")
+    done = sms("consents", "import", str(file))
+    assert (done.exit_code, done.stdout.partition("\n")[0]) == (1, "1 added, 0 known, 1 refused.")
+    assert "invalid_phone" in done.stdout
+    exported = sms("consents", "export").stdout
+    assert exported.startswith("\ufeffid,at,phone")
+    file.write_text(exported, "utf-8")
+    again = sms("consents", "import", str(file), "--json")
+    assert (again.exit_code, parsed(again)["known"]) == (0, 1)
+    assert [one["wording"] for one in parsed(sms("consents", "export", "--json"))] == ["Send me offers"]
 
 
 def test_a_proof_shows_consents_opt_outs_and_messages_with_their_histories(

@@ -8,7 +8,7 @@ from utils.settings import Settings
 
 DEFAULT = Settings()
 LANGUAGES = tomllib.loads(WORDS_FILE.read_text(encoding="utf-8"))
-MEANINGS = ("stop", "start", "help")
+MEANINGS = ("stop", "start", "help", "join")
 
 
 def meaning_of(text: str, settings: Settings = DEFAULT) -> str:
@@ -66,6 +66,8 @@ def test_start_and_unstop_mean_start(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "join us",
+        "I want to join",
         "nonstop",
         "stopp",
         "",
@@ -154,6 +156,8 @@ def test_plain_letters_are_read_as_all_others_are() -> None:
         ("Duro", "stop", "yoruba"),
         ("kwụsị", "stop", "igbo"),
         ("Msaada", "help", "swahili"),
+        ("Jiunge!", "join", "swahili"),
+        ("S'abonner", "join", "french"),
         ("hagarika", "stop", "kinyarwanda"),
         # Of two languages: it tells none.
         ("misa", "stop", None),
@@ -177,6 +181,7 @@ def test_no_word_of_the_file_means_two_things() -> None:
 
 def test_every_reply_of_the_file_says_the_word_that_undoes_it() -> None:
     undone_by = {"stop_reply": ("START",), "start_reply": ("STOP",), "help_reply": ("STOP", "START")}
+    undone_by["join_reply"] = ("STOP",)
     for table in LANGUAGES.values():
         for name, words in undone_by.items():
             assert all(word in table.get(name, f"{words}") for word in words)

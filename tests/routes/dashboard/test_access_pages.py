@@ -638,3 +638,21 @@ def test_a_possible_wish_to_stop_asks_until_somebody_decided(visitor: Visitor, c
     visitor.post(path, f"{path}/read")
     assert not asks()
     assert visitor.client.get(path).text.count(">may be a wish to stop<") == 2
+
+
+def test_the_counter_counts_the_way_out_of_a_promotional_sender(make_app: MakeApp) -> None:
+    """An answer in a conversation, which names no sender, has none."""
+    classes = {"ACME": "promotional"}
+    about = {"dashboard_password": FIRST, "secret_key": "a-key-that-signs-cookies"}
+    visitor = Visitor(make_app(**about, at_sender_id="acme", sender_classes=classes))
+    visitor.log_in("admin", FIRST)
+    assert "adds “STOP to 20880”" in html.unescape(visitor.client.get("/sends/new").text)
+
+    def measured(**fields: str) -> Any:
+        return visitor.post("/sends/new", "/sends/measure", **fields).json
+
+    text = "x" * 150
+    assert measured(text=text, sender_id="ACME")["parts"] == measured(text=text, sender_id="")["parts"] == 2
+    assert measured(text=text)["parts"] == measured(text=text, sender_id="CLINIC")["parts"] == 1
+    assert measured(text="", sender_id="ACME")["characters"] == 0
+    assert "WAY_OUT_TEXT" in measured(text="x" * 1590, sender_id="ACME")["problem"]
