@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -26,10 +27,12 @@ SHORTCODE = "20880"
 SECRETS = ("AT_API_KEY", "API_KEYS", "WEBHOOK_TOKENS", "DASHBOARD_PASSWORD", "SECRET_KEY")
 
 
+# Below those that Linux gives to outgoing connections, one of which may take a port before its server starts.
+PORTS = range(20_000, 32_000)
+
+
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    return next(port for port in iter(lambda: secrets.choice(PORTS), None) if is_free(port))
 
 
 def is_free(port: int) -> bool:
