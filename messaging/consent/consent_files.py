@@ -92,6 +92,8 @@ def import_consents(
             with database.write(settled=True) as connection:
                 _record(database, connection, given, imported)
             progress()
+    # A withdrawal is found behind what the rows themselves say.
+    imported.refused.sort(key=lambda one: int(str(one["line"])))
     return imported
 
 

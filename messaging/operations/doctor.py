@@ -31,6 +31,7 @@ from messaging.storage.clocks import has_boot_clock, last_step
 from utils.errors import ProviderError, ServiceError
 from utils.json_shapes import rfc3339
 from utils.private_files import find_open
+from utils.sender_ids import promotional_senders, sender_key
 from utils.setting_types import is_loopback, sqlite_path
 from utils.settings import Settings
 
@@ -56,6 +57,7 @@ def examine(service: Service) -> Iterator[Finding]:
     yield _settings(service.settings)
     yield from _addresses(service.settings)
     yield _replies(service.settings)
+    yield from _way_out(service.settings)
     yield _files(service.settings)
     try:
         require_migrated(service.database)
@@ -90,6 +92,21 @@ def _replies(settings: Settings) -> Finding:
         return Finding("replies", True, settings.reply_notice)
     says = "what nothing else answers gets REPLY_TEMPLATE" if settings.reply_template else "off"
     return Finding("replies", True, says)
+
+
+def _way_out(settings: Settings) -> Iterator[Finding]:
+    """Whether who gets a promotional text can end such texts as it says. Nothing where nobody sends any."""
+    promotional = promotional_senders(settings.sender_classes)
+    if not promotional:
+        return
+    others = sorted(promotional - {sender_key(settings.at_shortcode)})
+    if not settings.way_out:
+        yield Finding("way out", False, "promotional texts do not say how to end them: set WAY_OUT_TEXT")
+    elif settings.stop_scope == "sender" and others:
+        says = f"a STOP to your number does not end texts from {', '.join(others)}: set STOP_SCOPE=all"
+        yield Finding("way out", False, says)
+    else:
+        yield Finding("way out", True, f"promotional texts say {settings.way_out!r}")
 
 
 def _files(settings: Settings) -> Finding:

@@ -170,10 +170,7 @@ class TriggerSender:
         deadline = time.monotonic() + DEADLINE_SECONDS
         unique = list(dict.fromkeys(recipients))
         self._validate(text, unique)
-        # Only what the caller gave is compared with an earlier call: the setting may have changed since.
-        mark = idempotency.fingerprint([compose(text), unique, sender_id])
-        whole = WayOut.of(self._settings, sender_id).composed(text, field="message")
-        accepted = self._accept(whole, unique, sender_id, idempotency_key, mark)
+        accepted = self._accept(compose(text), unique, sender_id, idempotency_key)
         if accepted.earlier is not None:
             return self._answer_again(accepted.earlier, accepted.barred)
         if accepted.claim is None:
@@ -197,13 +194,14 @@ class TriggerSender:
                 field="phone",
             )
 
-    def _accept(
-        self, text: str, recipients: list[str], sender_id: str | None, key: str | None, mark: bytes
-    ) -> _Accepted:
+    def _accept(self, given: str, recipients: list[str], sender_id: str | None, key: str | None) -> _Accepted:
+        text = WayOut.of(self._settings, sender_id).composed(given, field="message")
         with self._database.write() as connection:
             now = self._database.now(connection)
             identity = self._database.rollback.require(connection, now)
             if key is not None:
+                # What the caller gave: the way out may have been set anew since the first call.
+                mark = idempotency.fingerprint([given, recipients, sender_id])
                 earlier = idempotency.begin(connection, ROUTE, key, mark, now)
                 if earlier is not None and not _may_send_again(connection, earlier):
                     return _Accepted(None, _Barred(), earlier)

@@ -116,8 +116,9 @@ def test_a_file_that_cannot_be_trusted_is_refused_whole(
 def test_a_list_that_is_imported_again_does_not_text_who_has_withdrawn_since(database: Database) -> None:
     imported(database, HEAD, FULL, f"{OTHER_PHONE},,,,,,")
     consents.withdraw(database, PHONE, None, Terms("call"))
-    done = imported(database, HEAD, FULL, f"{OTHER_PHONE},,,,,,", f"{PHONE},,,,,,", f"{PHONE},OTHER,,,,,")
-    assert refused(done) == [(2, "withdrawn"), (4, "withdrawn")]
+    more = f"{PHONE},,,,,,", f"{PHONE},OTHER,,,,,", "nobody,,,,,,"
+    done = imported(database, HEAD, FULL, f"{OTHER_PHONE},,,,,,", *more)
+    assert refused(done) == [(2, "withdrawn"), (4, "withdrawn"), (6, "invalid_phone")]
     # The withdrawal was of ACME alone.
     assert {(one["phone"], one["sender_id"]) for one in in_force(database)} == {
         (OTHER_PHONE, None),

@@ -18,6 +18,7 @@ from messaging.conversations import threads
 from messaging.messages import accept as sends
 from messaging.messages.accept import Acceptance, SendRequest
 from messaging.messages.way_out import WayOut
+from messaging.operations import doctor
 from messaging.sending.triggers import TriggerSender
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -202,3 +203,20 @@ def test_a_repeated_call_is_answered_again_though_the_setting_has_changed(
     again = sends.accept(promotional(settings, way_out_text="y" * 90), database, replace(request), "key-1")
     assert again.is_replay
     assert again.body == first.body
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, None),
+        ({"sender_classes": {"ACME": "transactional"}, "way_out_text": ""}, None),
+        ({"sender_classes": ACME}, "say 'STOP to 20880'"),
+        ({"sender_classes": ACME, "way_out_text": ""}, "set WAY_OUT_TEXT"),
+        ({"sender_classes": ACME, "stop_scope": "sender"}, "from ACME: set STOP_SCOPE=all"),
+        ({"sender_classes": {"20880": "promotional"}, "stop_scope": "sender"}, "say 'STOP to 20880'"),
+    ],
+)
+def test_the_doctor_says_whether_the_way_out_leads_out(settings: dict[str, Any], says: str | None) -> None:
+    found = list(doctor._way_out(Settings(**settings)))
+    assert [one.is_well for one in found] == ([] if says is None else ["set " not in says])
+    assert all(says is not None and says in one.says for one in found)
