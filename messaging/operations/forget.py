@@ -325,6 +325,7 @@ _SEARCHED: dict[str, Callable[[Database, _Written, Progress], int]] = {
         tables.actions, tables.actions.c.subject, tables.actions.c.before, tables.actions.c.after
     ),
     "warnings": _forget_words(tables.batches, tables.batches.c.warnings),
+    "request_ids": _forget_words(tables.batches, tables.batches.c.request_id),
     "refused_rows": _forget_refused_rows,
     "answers_of_calls": _forget_answers,
 }
