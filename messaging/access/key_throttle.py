@@ -83,7 +83,8 @@ class KeyThrottle:
         except SQLAlchemyError:
             logger.warning("wrong keys stay uncounted for now", extra={"count": total})
             with self._lock:
-                self._unwritten += taken
+                # Each failed flush brings back what it took, and others have come meanwhile.
+                self._unwritten = Counter(dict((self._unwritten + taken).most_common(MOST_ADDRESSES)))
                 self._unwritten_total += total
                 self._is_away = True
             return

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import itertools
 import logging
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import Row, event, update
+from sqlalchemy.exc import OperationalError
 
 from messaging.access import key_throttle
 from messaging.access.key_throttle import FREE_TRIES, KeyThrottle, network_of
@@ -146,6 +148,27 @@ def test_without_its_database_it_counts_on_and_writes_later(
     throttle.flush()
     nowhere.close()
     assert (refused(database), [row.failures for row in rows(database)]) == (FREE_TRIES, [FREE_TRIES])
+
+
+def test_while_writes_fail_it_remembers_no_more_addresses_than_at_other_times(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_throttle, "MOST_ADDRESSES", 50)
+    throttle = KeyThrottle(database)
+    others = itertools.count()
+
+    def fail_while_others_come(*_: object) -> None:
+        monkeypatch.setattr(key_throttle, "FLUSH_INTERVAL_SECONDS", 3600.0)
+        for _ in range(40):
+            throttle.count(f"198.51.100.{next(others)}")
+        monkeypatch.setattr(key_throttle, "FLUSH_INTERVAL_SECONDS", 0.0)
+        raise OperationalError("INSERT", {}, Exception("disk full"))
+
+    monkeypatch.setattr(throttle, "_write", fail_while_others_come)
+    fail(throttle, 3)
+    assert len(throttle._unwritten) == 50
+    # Whoever tried most often is not forgotten, and all are counted.
+    assert (throttle._unwritten[HERE], throttle._unwritten_total) == (3, 3 + 3 * 40)
 
 
 def test_the_log_tells_once_who_has_to_wait(database: Database, caplog: pytest.LogCaptureFixture) -> None:
