@@ -185,6 +185,27 @@ def test_at_a_terminal_a_line_is_for_a_person(monkeypatch: pytest.MonkeyPatch) -
     assert told[-1] == "ValueError: invalid literal for int() with base 10: '…001 x'"
 
 
+def test_at_a_terminal_neither_a_noted_value_nor_a_traceback_is_obeyed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stderr", Terminal())
+    configure_logging("INFO")
+
+    def fail() -> None:
+        raise ValueError("bad\x1b[2J\rmore\x0bmore\x85end")
+
+    try:
+        fail()
+    except ValueError:
+        logger.exception("failed", extra={"path": "/a\n12:00:00\x1b[31m", "names": ["\x1b[0m"]})
+    written = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert [one for one in "\x1b\r\x0b\x85" if one in written] == []
+    told = written.removesuffix("\n").split("\n")
+    assert "path=/a\\u000a12:00:00\\u001b[31m" in told[0]
+    assert told[1].startswith("Traceback")
+    assert told[-1] == "ValueError: bad\\u001b[2J\\u000dmore\\u000bmore\\u0085end"
+
+
 @pytest.mark.parametrize(("form", "is_json"), [("json", True), ("text", False), ("auto", True)])
 def test_the_setting_decides_before_the_terminal(
     capsys: pytest.CaptureFixture[str], form: str, is_json: bool

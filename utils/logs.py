@@ -172,11 +172,15 @@ class PlainFormatter(JsonLinesFormatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).astimezone()
         level = "" if record.levelno == logging.INFO else f"{record.levelname} "
-        message = LINE_CONTROLS.sub(_escaped, str(self._clean(record.getMessage())))
         noted = [f"{name}={_shown(value)}" for name, value in self._noted(record).items()]
-        lines = ["  ".join([f"{at:%H:%M:%S} {level}{message}", *noted])]
-        lines += str(self._exception(record) or "").splitlines()
-        return "\n".join(CONTROLS.sub(_escaped, line) for line in lines)
+        lines = ["  ".join([f"{at:%H:%M:%S} {level}{self._clean(record.getMessage())}", *noted])]
+        # Not splitlines: it breaks at controls, too.
+        lines += str(self._exception(record) or "").rstrip("\n").split("\n")
+        return "\n".join(_harmless(line) for line in lines if line)
+
+
+def _harmless(line: str) -> str:
+    return CONTROLS.sub(_escaped, LINE_CONTROLS.sub(_escaped, line))
 
 
 def _shown(value: object) -> str:
