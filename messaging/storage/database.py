@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, NestedTransaction, Select, Table, create_engine, event, func, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from messaging.storage import tables
@@ -69,6 +69,8 @@ class Database:
         url = make_url(sqlalchemy_url)
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.wake: Callable[[], None] = _wake_nobody
+        # A full disk can be read from all the same.
+        self.last_write_failed = False
         # Whether facts are also written as events for the operator's own system.
         self.forwards = False
         self.clocks = Clocks(self._wall_clock)
@@ -132,11 +134,13 @@ class Database:
             self._open_recovery()
             raise
         except DBAPIError as error:
+            self.last_write_failed |= isinstance(error, OperationalError)
             # A server that refuses a commit says so on a connection that lives on.
             if token is None or not is_at_commit or not error.connection_invalidated:
                 raise
             if not was_committed(self.engine, token):
                 raise StorageUnavailable from error
+        self.last_write_failed = False
         if is_waking:
             self.wake()
         for act in acts:
