@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, func, literal_column, select
+from sqlalchemy import Connection, func, literal_column, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging.access import login_throttle
@@ -139,7 +139,5 @@ def _has_room(connection: Connection) -> bool:
 
 def _make_room(connection: Connection, now: datetime) -> bool:
     """Forgets who is not blocked: they have a few free tries more."""
-    connection.execute(
-        delete(tables.login_failures).where(_OURS, tables.login_failures.c.locked_until <= now)
-    )
+    login_throttle.delete_unlocked(connection, _OURS, tables.login_failures.c.locked_until <= now)
     return _has_room(connection)

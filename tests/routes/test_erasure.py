@@ -346,6 +346,23 @@ def test_the_words_of_who_was_forgotten_are_found_no_more(history: Caller, datab
         assert tables.SEARCH in vacuum
 
 
+def test_two_that_erase_take_their_locks_in_one_order(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep has the turn of the search first and then the rows; crosswise each would wait for the other."""
+    with database.write() as connection:
+        enqueue(database, connection, [NewMessage(ALICE, SECRET)])
+    asked: list[str] = []
+    monkeypatch.setattr(search, "lock_keys", lambda _connection, keys: asked.extend(keys))
+    event.listen(database.engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
+    forgetting._forget_messages(database, ALICE)
+    is_locking = [
+        one for one in asked if one == search.INDEXED or one.startswith("SELECT messages.id, messages.status")
+    ]
+    assert is_locking[0] == search.INDEXED
+    assert len(is_locking) > 1
+
+
 def test_while_a_text_is_being_sent_nothing_at_all_is_changed(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
