@@ -102,12 +102,11 @@ def bulk(
         request = _request(stream, fields)
         found = _look_before(service, stream, request, max_refused)
         lines = lines_of(service, found, request.text)
-        # With a key it may be the same call again, which is answered as the first one was.
-        if not idempotency_key:
-            lines += _sent_before(service, request, stream)
-        is_asked = require_consent(lines, is_agreed=yes, is_silent=as_json)
         about = request, stream, idempotency_key
-        may_repeat = again or is_asked
+        warning = _sent_before(service, *about)
+        is_asked = require_consent(lines + warning, is_agreed=yes, is_silent=as_json)
+        # A yes is one to what was shown: somebody else may have sent the file meanwhile.
+        may_repeat = again or (is_asked and bool(warning))
         answer = upload.receive(
             service.settings, service.database, *about, is_mine=True, may_repeat=may_repeat
         )
@@ -126,7 +125,12 @@ def bulk(
     sys.exit(1 if batch["status"] in failed or not batch["total"] else 0)
 
 
-def _sent_before(service: Service, request: upload.BatchRequest, stream: BinaryIO) -> list[str]:
+def _sent_before(
+    service: Service, request: upload.BatchRequest, stream: BinaryIO, idempotency_key: str | None
+) -> list[str]:
+    # The same call again is answered as the first one was, and sends nothing.
+    if idempotency_key and upload.is_answered(service.database, request, stream, idempotency_key):
+        return []
     earlier = upload.sent_before(service.database, request.text, stream, request.sheet)
     if earlier is None:
         return []

@@ -95,7 +95,21 @@ def test_lines_of_one_request_share_its_id(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize(
     ("offered", "is_kept"),
-    [("4f1c-77aa", True), ("short", False), ("a b\n" * 9, False), ("254711000001", False), ("x" * 65, False)],
+    [
+        ("4f1c-77aa", True),
+        ("order-20261129", True),
+        ("7468c9a251f9e9254712345678b2f756", True),
+        ("8f14e45f-ceea-467f-a8f6-123456789012", True),
+        ("short", False),
+        ("a b\n" * 9, False),
+        ("254711000001", False),
+        ("otp-254712345678", False),
+        ("order-0712345678", False),
+        ("user254712345678", False),
+        ("254-712-345-678", False),
+        ("2a5b4-7c1d2e3-f4g5h6", False),
+        ("x" * 65, False),
+    ],
 )
 def test_an_offered_request_id_is_kept_when_it_is_plain(offered: str, is_kept: bool) -> None:
     assert (choose_request_id(offered) == offered) is is_kept
@@ -119,6 +133,14 @@ def test_an_offered_request_id_is_kept_when_it_is_plain(offered: str, is_kept: b
         ("attempt 12345678 took 0.123456789 s", "attempt 12345678 took 0.123456789 s"),
         ("ATXid_7468c9a251f9e9efcc6b2f7ea756a56c", "ATXid_7468c9a251f9e9efcc6b2f7ea756a56c"),
         ("8f14e45f-ceea-467f-a8f6-123456789012", "8f14e45f-ceea-467f-a8f6-123456789012"),
+        ("evt_7468c9a2254712345678b2f7ea756a56", "evt_7468c9a2254712345678b2f7ea756a56"),
+        ("2026-11-29-c254712345678a0f.jsonl", "2026-11-29-c254712345678a0f.jsonl"),
+        ("at 2026-11-29T08:49:34.123456789Z", "at 2026-11-29T08:49:34.123456789Z"),
+        ("cell_254712345678", "cell_…678"),
+        ("user254712345678x", "user…678x"),
+        ("254712345678-1, 0712345678_2", "…678-1, …678_2"),
+        ("x.254712345678", "x.…678"),
+        ("otp-+254712345678", "otp-…678"),
     ],
 )
 def test_numbers_queries_and_passwords_are_masked_and_ids_are_not(text: str, masked: str) -> None:
@@ -161,6 +183,27 @@ def test_at_a_terminal_a_line_is_for_a_person(monkeypatch: pytest.MonkeyPatch) -
     assert "ERROR failed for …001" in told[1]
     assert told[2].startswith("Traceback")
     assert told[-1] == "ValueError: invalid literal for int() with base 10: '…001 x'"
+
+
+def test_at_a_terminal_neither_a_noted_value_nor_a_traceback_is_obeyed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stderr", Terminal())
+    configure_logging("INFO")
+
+    def fail() -> None:
+        raise ValueError("bad\x1b[2J\rmore\x0bmore\x85end")
+
+    try:
+        fail()
+    except ValueError:
+        logger.exception("failed", extra={"path": "/a\n12:00:00\x1b[31m", "names": ["\x1b[0m"]})
+    written = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert [one for one in "\x1b\r\x0b\x85" if one in written] == []
+    told = written.removesuffix("\n").split("\n")
+    assert "path=/a\\u000a12:00:00\\u001b[31m" in told[0]
+    assert told[1].startswith("Traceback")
+    assert told[-1] == "ValueError: bad\\u001b[2J\\u000dmore\\u000bmore\\u0085end"
 
 
 @pytest.mark.parametrize(("form", "is_json"), [("json", True), ("text", False), ("auto", True)])

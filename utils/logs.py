@@ -43,7 +43,13 @@ NUMBER_IN_PATH = re.compile(r"\+?\d(?:[^\w/]{0,3}\d){8,}")
 LONGEST_PATH = 300
 # What a terminal obeys, or shows in another order or not at all. JSON escapes only those below U+0020.
 CONTROLS = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-PHONE_NUMBER = re.compile(r"(?<![\w.-])(\+|%2[Bb])?\d{9,15}(?![\w-])")
+# Ids of ours, of AT and of callers are left whole: a hash or a random id often has nine digits in a row.
+_UUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+PHONE_NUMBER = re.compile(
+    rf"(?P<id>(?<![0-9A-Za-z])(?:{_UUID}|[0-9A-Fa-f]{{16,}})(?![0-9A-Za-z]))"
+    # The digits of a fraction are none.
+    r"|(?<!\d)(?<!\d\.)(?:\+|%2[Bb])?\d{9,15}(?!\d)"
+)
 QUERY_STRING = re.compile(r"\?[^\s\"'<>]*=[^\s\"'<>]*")
 URL_PASSWORD = re.compile(r"(?<=://)[^\s/@]+@")
 SQL_PARAMETERS = re.compile(r"\[parameters: .*", re.DOTALL)
@@ -54,6 +60,9 @@ SQL_DETAIL = re.compile(
 # What would begin a second line, or recolour the first.
 LINE_CONTROLS = re.compile("[\x00-\x1f]")
 ACCEPTABLE_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
+RANDOM_ID = re.compile(rf"{_UUID}|[0-9A-Fa-f]{{32}}")
+# A phone number has as many digits, whatever stands before and between them.
+NUMBERS_DIGITS = 9
 
 
 def configure_logging(level: str = "INFO", secrets: Iterable[str] = (), form: str = AUTO) -> None:
@@ -78,11 +87,17 @@ def _take_over(logger: logging.Logger) -> None:
 def choose_request_id(offered: str | None = None) -> str:
     """Sets the request id of this context: the caller's own where it is a plain one, else a new one."""
     # It is stored with the messages and outlives their numbers: none may come in by it.
-    is_plain = offered is not None and ACCEPTABLE_REQUEST_ID.fullmatch(offered) and mask(offered) == offered
+    is_plain = (
+        offered is not None and ACCEPTABLE_REQUEST_ID.fullmatch(offered) and not _may_be_number(offered)
+    )
     # Not uuid4: reading the system's random bytes releases the interpreter's lock in every request.
     chosen = offered if offered and is_plain else f"{random.getrandbits(128):032x}"
     request_id.set(chosen)
     return chosen
+
+
+def _may_be_number(offered: str) -> bool:
+    return not RANDOM_ID.fullmatch(offered) and sum(map(str.isdigit, offered)) >= NUMBERS_DIGITS
 
 
 def mask(text: str, secrets: Iterable[str] = ()) -> str:
@@ -94,7 +109,7 @@ def mask(text: str, secrets: Iterable[str] = ()) -> str:
     text = SQL_PARAMETERS.sub(f"[parameters: {MASKED}]", text)
     text = SQL_DETAIL.sub(f"\\1:  {MASKED}\n", text)
     text = WRITTEN_NUMBER.sub(_last_digits, text)
-    return PHONE_NUMBER.sub(_last_digits, text)
+    return PHONE_NUMBER.sub(lambda found: found["id"] or _last_digits(found), text)
 
 
 def mask_path(path: str) -> str:
@@ -157,11 +172,15 @@ class PlainFormatter(JsonLinesFormatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).astimezone()
         level = "" if record.levelno == logging.INFO else f"{record.levelname} "
-        message = LINE_CONTROLS.sub(_escaped, str(self._clean(record.getMessage())))
         noted = [f"{name}={_shown(value)}" for name, value in self._noted(record).items()]
-        lines = ["  ".join([f"{at:%H:%M:%S} {level}{message}", *noted])]
-        lines += str(self._exception(record) or "").splitlines()
-        return "\n".join(CONTROLS.sub(_escaped, line) for line in lines)
+        lines = ["  ".join([f"{at:%H:%M:%S} {level}{self._clean(record.getMessage())}", *noted])]
+        # Not splitlines: it breaks at controls, too.
+        lines += str(self._exception(record) or "").rstrip("\n").split("\n")
+        return "\n".join(_harmless(line) for line in lines if line)
+
+
+def _harmless(line: str) -> str:
+    return CONTROLS.sub(_escaped, LINE_CONTROLS.sub(_escaped, line))
 
 
 def _shown(value: object) -> str:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, func, literal_column, select
+from sqlalchemy import Connection, func, literal_column, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging.access import login_throttle
@@ -83,7 +83,8 @@ class KeyThrottle:
         except SQLAlchemyError:
             logger.warning("wrong keys stay uncounted for now", extra={"count": total})
             with self._lock:
-                self._unwritten += taken
+                # Each failed flush brings back what it took, and others have come meanwhile.
+                self._unwritten = Counter(dict((self._unwritten + taken).most_common(MOST_ADDRESSES)))
                 self._unwritten_total += total
                 self._is_away = True
             return
@@ -138,7 +139,5 @@ def _has_room(connection: Connection) -> bool:
 
 def _make_room(connection: Connection, now: datetime) -> bool:
     """Forgets who is not blocked: they have a few free tries more."""
-    connection.execute(
-        delete(tables.login_failures).where(_OURS, tables.login_failures.c.locked_until <= now)
-    )
+    login_throttle.delete_unlocked(connection, _OURS, tables.login_failures.c.locked_until <= now)
     return _has_room(connection)

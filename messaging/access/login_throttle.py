@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import ColumnElement, Connection, delete, select
 
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for
@@ -60,8 +60,14 @@ def forget(database: Database, name: str) -> None:
 
 def forget_old(connection: Connection, now: datetime) -> None:
     """`now`: in steady time."""
-    is_old = tables.login_failures.c.failed_at < now - FORGOTTEN_AFTER
-    connection.execute(delete(tables.login_failures).where(is_old))
+    delete_unlocked(connection, tables.login_failures.c.failed_at < now - FORGOTTEN_AFTER)
+
+
+def delete_unlocked(connection: Connection, *which: ColumnElement[bool]) -> None:
+    """But for rows that somebody is just counting in (`count`): whoever waits for nobody is in nobody's way."""
+    who = tables.login_failures.c.who
+    unlocked = select(who).where(*which).order_by(who).with_for_update(skip_locked=True)
+    connection.execute(delete(tables.login_failures).where(who.in_(unlocked)))
 
 
 def _counted(name: str | None, address: str | None) -> list[str]:

@@ -114,6 +114,14 @@ def sent_before(
     return _find_sent_before(database, digest)
 
 
+def is_answered(database: Database, request: BatchRequest, file: BinaryIO, idempotency_key: str) -> bool:
+    """Whether `receive` would only repeat its answer to this key. Raises KeyReused, InvalidInput."""
+    with as_csv(file, request.sheet) as plain:
+        mark = _mark(request, _digest(plain))
+    file.seek(0)
+    return _earlier(database, idempotency_key, mark) is not None
+
+
 def _find_sent_before(database: Database, content: str) -> dict[str, Any] | None:
     with database.read() as connection:
         return _sent_before(database, connection, content)
@@ -132,7 +140,7 @@ def _receive(
     max_cost = _validate(settings, request, file)
     file_digest = _digest(file)
     content = _content_digest(request.text, file_digest)
-    mark = idempotency.fingerprint([*request.as_json(), file_digest])
+    mark = _mark(request, file_digest)
     # Before it is stored for nothing; the write asks again, with a lock. And before the key: of a call that ends
     # meanwhile, with the same key, the answer is given again.
     sent = None if may_repeat else _find_sent_before(database, content)
@@ -235,6 +243,10 @@ def _digest(file: BinaryIO) -> str:
     for piece in check_encoding(_pieces(file)):
         digest.update(piece)
     return digest.hexdigest()
+
+
+def _mark(request: BatchRequest, file_digest: str) -> bytes:
+    return idempotency.fingerprint([*request.as_json(), file_digest])
 
 
 def _content_digest(text: str, file_digest: str) -> str:

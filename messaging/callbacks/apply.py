@@ -20,7 +20,7 @@ from messaging.consent import ledger
 from messaging.conversations.receive import FiledText, InboundText, receive_texts
 from messaging.reports.apply import apply_reports
 from messaging.reports.message_state import DeliveryReport, FiledReport, carries_block
-from messaging.storage.database import Database
+from messaging.storage.database import Database, savepoint
 from utils.errors import ServiceError
 from utils.settings import Settings
 
@@ -171,7 +171,7 @@ def apply_in_halves(
     if len(filed) < 2:
         return apply_each(settings, database, connection, filed)
     try:
-        with connection.begin_nested():
+        with savepoint(connection):
             return apply_together(settings, database, connection, filed)
     except CANNOT_APPLY as error:
         if _is_trouble_of_store(error):
@@ -184,7 +184,7 @@ def apply_in_halves(
 def attempt(connection: Connection, callback_id: int, apply: Callable[[], Result]) -> Result | None:
     """What `apply` returns; None where it raised: then it has changed nothing, and the journal says why."""
     try:
-        with connection.begin_nested():
+        with savepoint(connection):
             return apply()
     except CANNOT_APPLY as error:
         if _is_trouble_of_store(error):

@@ -102,11 +102,16 @@ def _indexed_up_to(connection: Connection) -> int:
     return connection.execute(statement).scalar() or 0
 
 
+def take_turn(connection: Connection) -> None:
+    """Whoever takes up words at this moment would else write down those that are just being erased. Before any lock on
+    a message: two that erase would else wait for each other."""
+    lock_keys(connection, [INDEXED])
+
+
 def remove(connection: Connection, ids: Sequence[int]) -> None:
     """Before the texts of these messages are erased, in the same transaction."""
     asked = {"ids": "[" + ",".join(map(str, ids)) + "]"}
-    # Whoever takes up words at this moment would else write down those that are just being erased.
-    lock_keys(connection, [INDEXED])
+    take_turn(connection)
     if connection.dialect.name == "sqlite":
         connection.execute(text(_REMOVE_FROM_SQLITE), asked | {"indexed": _indexed_up_to(connection)})
     else:

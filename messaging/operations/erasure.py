@@ -133,7 +133,7 @@ def erase_messages(connection: Connection, ids: Sequence[int]) -> None:
 _BLANK_MESSAGES = (
     update(tables.messages)
     .where(one_of(tables.messages.c.id, "ids"))
-    .values(recipient="", text="", reference=None, cells=None)
+    .values(recipient="", text="", reference=None, cells=None, request_id=None)
 )
 _BLANK_HISTORY = (
     update(tables.message_events).where(one_of(tables.message_events.c.message_id, "ids")).values(detail=None)
@@ -162,7 +162,9 @@ _KINDS: Final = (
     _Kind(
         tables.messages,
         tables.messages.c.created_at,
-        (tables.messages.c.recipient != "") & tables.messages.c.status.in_(_AT_REST),
+        # The id of its request is the caller's own word.
+        ((tables.messages.c.recipient != "") | tables.messages.c.request_id.is_not(None))
+        & tables.messages.c.status.in_(_AT_REST),
         erase_messages,
     ),
     _Kind(
@@ -193,8 +195,9 @@ _KINDS: Final = (
     _Kind(
         tables.batches,
         tables.batches.c.created_at,
-        tables.batches.c.template.is_not(None) & tables.batches.c.status.in_((FINISHED, CANCELLED)),
-        _setting(tables.batches, template=None),
+        (tables.batches.c.template.is_not(None) | tables.batches.c.request_id.is_not(None))
+        & tables.batches.c.status.in_((FINISHED, CANCELLED)),
+        _setting(tables.batches, template=None, request_id=None),
     ),
     _Kind(
         tables.actions,

@@ -122,7 +122,8 @@ def _forget_messages(database: Database, phone: str) -> int:
         with database.write(settled=True) as connection:
             now = database.now(connection)
             columns = tables.messages.c.id, tables.messages.c.status
-            # No lock on their keys: whoever takes up words for the search holds these, and waits for nobody's rows.
+            search.take_turn(connection)
+            # No lock on their keys: whoever writes what points to them holds these, and waits for nobody's rows.
             mine = select(*columns).where(theirs).limit(CHUNK).with_for_update(key_share=True)
             rows = connection.execute(mine).all()
             if any(row.status == statuses.SENDING for row in rows):
@@ -325,6 +326,7 @@ _SEARCHED: dict[str, Callable[[Database, _Written, Progress], int]] = {
         tables.actions, tables.actions.c.subject, tables.actions.c.before, tables.actions.c.after
     ),
     "warnings": _forget_words(tables.batches, tables.batches.c.warnings),
+    "request_ids": _forget_words(tables.batches, tables.batches.c.request_id),
     "refused_rows": _forget_refused_rows,
     "answers_of_calls": _forget_answers,
 }

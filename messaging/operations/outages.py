@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import psycopg
 import redis
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -90,12 +90,18 @@ class Outages(logging.Filter):
 
 
 def watch(database: Database) -> None:
-    """For a process without a heartbeat: whatever gets a connection that works says that the outage is over."""
+    """For a process without a heartbeat: whatever gets a connection that works says that the outage is over; where a
+    write failed, only once another one was committed."""
     outages = Outages((DATABASE,))
     for handler in logging.getLogger().handlers:
         if isinstance(handler, LogHandler):
             handler.addFilter(outages)
-    event.listen(database.engine, "begin", lambda _connection: outages.end(DATABASE))
+
+    def end(_connection: Connection) -> None:
+        if not database.last_write_failed:
+            outages.end(DATABASE)
+
+    event.listen(database.engine, "begin", end)
 
 
 def store_of(error: BaseException | None) -> str | None:

@@ -22,7 +22,7 @@ from messaging.sending.record_writes import RecordWrites
 from messaging.sending.start_post import Posting
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
-from messaging.storage.database import Database, lock_keys
+from messaging.storage.database import Database, lock_keys, savepoint
 from messaging.storage.retrying import REFUSALS, is_passing
 from utils.errors import ProviderError, StorageUnavailable
 from utils.provider_answers import RecipientAnswer, SendAnswer
@@ -101,9 +101,9 @@ def _can_record(
 
 def _is_recordable(connection: Connection, one: _Answered) -> bool:
     try:
-        with connection.begin_nested() as savepoint:
+        with savepoint(connection) as tried:
             _record_answers(connection, [one])
-            savepoint.rollback()
+            tried.rollback()
     except REFUSALS as error:
         if is_passing(error):
             raise

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, create_engine, event, func, select, text
+from sqlalchemy import Connection, NestedTransaction, Select, Table, create_engine, event, func, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from messaging.storage import tables
@@ -69,6 +69,8 @@ class Database:
         url = make_url(sqlalchemy_url)
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.wake: Callable[[], None] = _wake_nobody
+        # A full disk can be read from all the same.
+        self.last_write_failed = False
         # Whether facts are also written as events for the operator's own system.
         self.forwards = False
         self.clocks = Clocks(self._wall_clock)
@@ -120,9 +122,8 @@ class Database:
         is_waking = is_at_commit = False
         acts: list[Callable[[], None]] = []
         try:
-            with self.write_lock(), self._writer.begin() as connection:
+            with self.write_lock(), self._writer.begin() as connection, _noting(connection, acts):
                 connection.info.pop(WAKES_WORKER, None)
-                connection.info[AFTER_COMMIT] = acts
                 connection.info[FORWARDS] = self.forwards
                 if settled and not self.is_sqlite:
                     token = leave_token(connection)
@@ -133,11 +134,13 @@ class Database:
             self._open_recovery()
             raise
         except DBAPIError as error:
+            self.last_write_failed |= isinstance(error, OperationalError)
             # A server that refuses a commit says so on a connection that lives on.
             if token is None or not is_at_commit or not error.connection_invalidated:
                 raise
             if not was_committed(self.engine, token):
                 raise StorageUnavailable from error
+        self.last_write_failed = False
         if is_waking:
             self.wake()
         for act in acts:
@@ -207,8 +210,37 @@ def highest_id_name(table_name: str) -> str:
 
 
 def after_commit(connection: Connection, act: Callable[[], None]) -> None:
-    """For what shall be said only of what was done: `act` is called once this write transaction is committed."""
+    """For what shall be said only of what was done: `act` is called once this write transaction is committed, unless
+    its `savepoint` is rolled back."""
     connection.info[AFTER_COMMIT].append(act)
+
+
+@contextmanager
+def _noting(connection: Connection, acts: list[Callable[[], None]]) -> Iterator[None]:
+    # It belongs to the connection in the pool, and cannot be asked for once that one is lost.
+    info = connection.info
+    info[AFTER_COMMIT] = acts
+    try:
+        yield
+    finally:
+        # A later read on this connection has no commit to wait for.
+        info.pop(AFTER_COMMIT, None)
+
+
+@contextmanager
+def savepoint(connection: Connection) -> Iterator[NestedTransaction]:
+    """Of a write transaction. Where it is rolled back, what it asked for `after_commit` is left out."""
+    acts = connection.info[AFTER_COMMIT]
+    before = len(acts)
+    is_kept = False
+    try:
+        with connection.begin_nested() as nested:
+            yield nested
+            is_open = nested.is_active
+        is_kept = is_open
+    finally:
+        if not is_kept:
+            del acts[before:]
 
 
 def wake_after_commit(connection: Connection) -> None:

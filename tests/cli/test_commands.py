@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from app import create_app
 from cli import bulk_preview
 from messaging import statuses
-from messaging.batches import control, importer, progress
+from messaging.batches import control, importer, progress, upload
 from messaging.consent import ledger
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.operations import health
@@ -646,6 +646,8 @@ def test_bulk_asks_whoever_can_answer(
         ((), True, "y\n", 2),
         ((), True, "n\n", 1),
         (("--idempotency-key", "another"), False, "", 1),
+        (("--idempotency-key", "another"), True, "y\n", 2),
+        (("--idempotency-key", "another"), True, "n\n", 1),
     ],
 )
 def test_bulk_sends_the_same_file_twice_in_a_day_only_where_somebody_says_so(
@@ -671,6 +673,22 @@ def test_bulk_sends_the_same_file_twice_in_a_day_only_where_somebody_says_so(
     assert sms("bulk", str(file), "--text", "Another text", "--yes").exit_code == 0
 
 
+def test_a_yes_to_a_send_is_none_to_a_second_one_that_nobody_showed(
+    sms: Sms, migrated: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n")
+    assert sms("bulk", str(file), "--text", "Hello").exit_code == 0
+    monkeypatch.setattr(bulk_preview, "is_terminal", lambda: True)
+    # As if the first one had come while the question stood.
+    monkeypatch.setattr(upload, "sent_before", lambda *_: None)
+    for options in ((), ("--idempotency-key", "k")):
+        result = sms("bulk", str(file), "--text", "Hello", *options, typed="y\n")
+        assert (result.exit_code, "say that you mean it" in result.output) == (1, True)
+    with migrated.read() as connection:
+        assert len(connection.execute(select(tables.batches.c.id)).all()) == 1
+
+
 def test_bulk_sends_the_texts_that_a_file_brings(sms: Sms, migrated: Database, tmp_path: Path) -> None:
     file = tmp_path / "people.csv"
     file.write_text("phone;Message\n+254711000001;Come at nine\n")
@@ -680,11 +698,16 @@ def test_bulk_sends_the_texts_that_a_file_brings(sms: Sms, migrated: Database, t
         assert connection.execute(select(tables.messages.c.text)).scalar_one() == "Come at nine"
 
 
-def test_bulk_with_a_known_key_makes_no_second_batch(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+def test_bulk_with_a_known_key_makes_no_second_batch(
+    sms: Sms, migrated: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "people.csv"
     file.write_text("phone\n+254711000001\n")
+    monkeypatch.setattr(bulk_preview, "is_terminal", lambda: True)
     for said in ("Batch 1: 1 messages", "Batch 1 (it was there already): 1 messages"):
-        assert said in sms("bulk", str(file), "--text", "Hello", "--idempotency-key", "k").output
+        result = sms("bulk", str(file), "--text", "Hello", "--idempotency-key", "k", typed="y\n")
+        assert said in result.output
+        assert "would get it twice" not in result.output
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,12 @@ def history(app: OpenAPI, caller: Caller, database: Database) -> Caller:
         stop(database, phone, None, f"{phone} asked by phone", "api")
         terms = consents.Terms(phone, wording=f"I, {phone}, agree", evidence=f"form of {phone}")
         consents.give(database, phone, None, terms)
+    with database.write() as connection:
+        # As an earlier release took them from callers.
+        asked_in = f"otp-{ALICE[1:]}"
+        theirs = update(tables.messages).where(tables.messages.c.recipient == ALICE)
+        connection.execute(theirs.values(request_id=asked_in))
+        connection.execute(update(tables.batches).values(request_id=asked_in))
     return caller
 
 
@@ -338,6 +344,23 @@ def test_the_words_of_who_was_forgotten_are_found_no_more(history: Caller, datab
         # A dead row holds its words until then.
         (vacuum,) = [one for one in asked if one.startswith("VACUUM")]
         assert tables.SEARCH in vacuum
+
+
+def test_two_that_erase_take_their_locks_in_one_order(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep has the turn of the search first and then the rows; crosswise each would wait for the other."""
+    with database.write() as connection:
+        enqueue(database, connection, [NewMessage(ALICE, SECRET)])
+    asked: list[str] = []
+    monkeypatch.setattr(search, "lock_keys", lambda _connection, keys: asked.extend(keys))
+    event.listen(database.engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
+    forgetting._forget_messages(database, ALICE)
+    is_locking = [
+        one for one in asked if one == search.INDEXED or one.startswith("SELECT messages.id, messages.status")
+    ]
+    assert is_locking[0] == search.INDEXED
+    assert len(is_locking) > 1
 
 
 def test_while_a_text_is_being_sent_nothing_at_all_is_changed(

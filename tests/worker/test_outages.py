@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from messaging.operations import outages
 from messaging.operations.outages import DATABASE, QUEUE, QUIET_SECONDS, Outages
+from messaging.storage.database import Database
 from tests.support.databases import empty_database
 from tests.support.postgresql_proxy import PostgresqlProxy
 from tests.support.stack import Stack, eventually
+from utils.logs import configure_logging
 
 
 def record(error: Exception) -> logging.LogRecord:
@@ -61,6 +65,37 @@ def test_an_outage_ends_once_nothing_fails_any_more(caplog: pytest.LogCaptureFix
     assert [one.getMessage() for one in caplog.records] == [
         "the database can be used again: the outage is over"
     ]
+
+
+def test_where_writes_fail_a_read_ends_no_outage(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk: each read said that the outage is over, and each write began another one."""
+    monkeypatch.setattr(outages, "QUIET_SECONDS", 0.0)
+    configure_logging("INFO")
+    outages.watch(database)
+
+    def read() -> None:
+        with database.read() as connection:
+            connection.execute(select(1))
+
+    def write() -> None:
+        with database.write() as connection:
+            connection.execute(select(1))
+            raise OperationalError("INSERT", {}, Exception("disk is full"))
+
+    for _ in range(3):
+        try:
+            write()
+        except OperationalError:
+            logging.getLogger("web").exception("nothing was stored")
+        read()
+    assert capsys.readouterr().err.count("an outage begins") == 1
+    with database.write() as connection:
+        connection.execute(select(1))
+    assert capsys.readouterr().err == ""
+    read()
+    assert "the outage is over" in capsys.readouterr().err
 
 
 @pytest.mark.services

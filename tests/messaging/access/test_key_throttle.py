@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import itertools
 import logging
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import Row, event, update
+from sqlalchemy import Connection, Row, event, select, text, update
+from sqlalchemy.exc import OperationalError
 
-from messaging.access import key_throttle
+from messaging.access import key_throttle, login_throttle
 from messaging.access.key_throttle import FREE_TRIES, KeyThrottle, network_of
 from messaging.access.login_throttle import FIRST_WAIT, TooManyTries
 from messaging.storage import counters, tables
@@ -146,6 +149,45 @@ def test_without_its_database_it_counts_on_and_writes_later(
     throttle.flush()
     nowhere.close()
     assert (refused(database), [row.failures for row in rows(database)]) == (FREE_TRIES, [FREE_TRIES])
+
+
+def test_while_writes_fail_it_remembers_no_more_addresses_than_at_other_times(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_throttle, "MOST_ADDRESSES", 50)
+    throttle = KeyThrottle(database)
+    others = itertools.count()
+
+    def fail_while_others_come(*_: object) -> None:
+        monkeypatch.setattr(key_throttle, "FLUSH_INTERVAL_SECONDS", 3600.0)
+        for _ in range(40):
+            throttle.count(f"198.51.100.{next(others)}")
+        monkeypatch.setattr(key_throttle, "FLUSH_INTERVAL_SECONDS", 0.0)
+        raise OperationalError("INSERT", {}, Exception("disk full"))
+
+    monkeypatch.setattr(throttle, "_write", fail_while_others_come)
+    fail(throttle, 3)
+    assert len(throttle._unwritten) == 50
+    # Whoever tried most often is not forgotten, and all are counted.
+    assert (throttle._unwritten[HERE], throttle._unwritten_total) == (3, 3 + 3 * 40)
+
+
+@pytest.mark.parametrize("forget", [login_throttle.forget_old, key_throttle._make_room])
+def test_whoever_forgets_waits_for_nobody_who_counts(
+    database: Database, forget: Callable[[Connection, datetime], object]
+) -> None:
+    """Each would hold rows that the other one wants."""
+    throttle = KeyThrottle(database)
+    fail(throttle, 1)
+    fail(throttle, 1, THERE)
+    mine = tables.login_failures.c.who == f"key:{HERE}"
+    held = select(tables.login_failures).where(mine).with_for_update()
+    with database.engine.connect() as other, database.write() as connection:
+        if not database.is_sqlite:
+            other.execute(held)
+            connection.execute(text("SET LOCAL lock_timeout = '1s'"))
+        forget(connection, steady(connection, database.now(connection)) + timedelta(days=1))
+    assert [row.who for row in rows(database)] == [f"key:{HERE}"] * (not database.is_sqlite)
 
 
 def test_the_log_tells_once_who_has_to_wait(database: Database, caplog: pytest.LogCaptureFixture) -> None:

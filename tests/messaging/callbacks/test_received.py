@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from datetime import timedelta
 from typing import Any
@@ -110,8 +111,13 @@ def test_a_repeated_body_that_is_not_applied_yet_takes_effect_once(
 
 
 def test_a_body_that_cannot_be_applied_takes_no_neighbour_with_it(
-    database: Database, settings: Settings, inbox: CallbackReceiver, poison: Poison
+    database: Database,
+    settings: Settings,
+    inbox: CallbackReceiver,
+    poison: Poison,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     ids = [add_accepted(database, f"good-{number}") for number in range(20)]
     for number in range(20):
         if number in (0, 7, 8):
@@ -119,6 +125,9 @@ def test_a_body_that_cannot_be_applied_takes_no_neighbour_with_it(
         inbox.receive("report", report(f"good-{number}"))
     assert apply_received(database, settings) == 20
     assert {message(database, one).status for one in ids} == {"delivered"}
+    # Each once, however often its group was tried.
+    told = [one.__dict__["message_ids"] for one in caplog.records if "reports moved" in one.getMessage()]
+    assert sorted(itertools.chain(*told)) == sorted(ids)
     bad = [row for row in all_rows(database, tables.callbacks) if row.outcome == "unapplied"]
     assert [row.detail for row in bad] == [row.detail for row in bad if "poisoned" in row.detail]
     assert len(bad) == 3

@@ -9,15 +9,23 @@ import sys
 import threading
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from messaging.storage import tables
-from messaging.storage.database import Database, lock_keys, utc_now, wake_after_commit
+from messaging.storage.database import (
+    Database,
+    after_commit,
+    lock_keys,
+    savepoint,
+    utc_now,
+    wake_after_commit,
+)
 from tests.support.delivery import count, every, phones, queue
 from utils.logs import LogHandler
 
@@ -90,6 +98,45 @@ def test_a_rollback_wakes_nobody_then_or_later(database: Database) -> None:
         raise Interrupted
     add_counter(database, "a")
     assert woken == []
+
+
+def test_what_is_done_after_a_commit_is_left_out_where_its_savepoint_is_rolled_back(
+    database: Database,
+) -> None:
+    done: list[str] = []
+
+    def note(connection: Connection, *names: str) -> None:
+        for name in names:
+            after_commit(connection, partial(done.append, name))
+
+    with database.write() as connection:
+        note(connection, "before")
+        with suppress(Interrupted), savepoint(connection):
+            note(connection, "outer")
+            with savepoint(connection):
+                note(connection, "inner")
+            raise Interrupted
+        with savepoint(connection):
+            note(connection, "kept")
+            with savepoint(connection) as tried:
+                note(connection, "only tried")
+                tried.rollback()
+        note(connection, "after")
+        assert done == []
+    assert done == ["before", "kept", "after"]
+
+
+@pytest.mark.parametrize("error", [None, Interrupted])
+def test_a_read_has_no_commit_after_which_anything_could_be_done(
+    database: Database, error: type[Interrupted] | None
+) -> None:
+    """The pool gives it the connection of the write before."""
+    with suppress(Interrupted), database.write() as connection:
+        after_commit(connection, lambda: None)
+        if error:
+            raise error
+    with database.read() as connection, pytest.raises(KeyError):
+        after_commit(connection, lambda: None)
 
 
 def test_reserved_ids_follow_the_rows_that_are_there(database: Database) -> None:
