@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from messaging.access import keys
 from messaging.access.actor import Actor, acting
@@ -22,6 +23,7 @@ from messaging.operations.audit import audit
 from messaging.sending import start_post
 from messaging.sending.claim import Claim, ClaimLimits
 from messaging.sending.last_check import Released
+from messaging.sending.rate_limit import Rates
 from messaging.sending.sender import write_outcome
 from messaging.sending.start_post import Posting
 from messaging.sending.triggers import DailyLimitReached, TriggerSender
@@ -30,6 +32,7 @@ from messaging.storage.database import Database
 from tests.support import delivery
 from tests.support.delivery import LEASE, WORKER, Clock, phone, phones
 from tests.support.fake_provider import FakeProvider
+from utils.deadlines import boot_clock
 from utils.errors import Forbidden, OutcomeUnknown, ProviderUnreachable
 from utils.money import Money, parse_money
 from utils.provider_answers import RecipientAnswer, SendAnswer
@@ -267,6 +270,60 @@ def test_a_turn_whose_commit_was_lost_is_counted_once(priced: Database) -> None:
         assert isinstance(turn, Posting)
         assert leaving([turn]) == 3
     assert spent(priced) == 3
+
+
+def test_what_the_limits_made_too_late_is_asked_again_and_nothing_of_it_counts(
+    priced: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of a batch that is to be paused may be locked for long; a STOP may have come meanwhile."""
+    batch_id = delivery.queue_batch(priced, phones(4))
+    (one,) = claim(priced, of_account(3))
+    keep, waited = start_post.keep_within_limits, [0.0]
+
+    def keep_long(*asked: Any) -> Any:
+        kept = keep(*asked)
+        waited[0] += start_post.STALE_SECONDS + 1
+        return kept
+
+    slow = Rates(1, 1)
+    with monkeypatch.context() as late:
+        late.setattr(start_post, "keep_within_limits", keep_long)
+        late.setattr(start_post, "boot_clock", lambda: boot_clock() + waited[0])
+        assert delivery.begin(priced, one, slow) == start_post.Wait(0.0)
+    assert (spent(priced), reason_of(priced, batch_id)) == (0, ("sending", None))
+    assert delivery.statuses_of(priced) == ["sending"] * 4
+    delivery.opt_out(priced, phone(1))
+    # The one POST of this second: its tokens are still there.
+    turn = delivery.begin(priced, one, slow)
+    assert isinstance(turn, Posting)
+    assert list(turn.claim.recipients) == phones(3, first=2)
+    assert (spent(priced), reason_of(priced, batch_id)) == (3, ("sending", None))
+
+
+def test_batches_of_one_group_are_paused_in_the_order_in_which_claims_lock_them(priced: Database) -> None:
+    """Claim by claim, two machines could wait for each other: PostgreSQL ends one of them."""
+    ids = [
+        delivery.queue_batch(priced, phones(2, first=10 * number), f"Bulk {number}") for number in range(4)
+    ]
+    claims = claim(priced, of_account(0.5))
+    assert len(claims) == 4
+    paused: list[Any] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
+        if statement.startswith("UPDATE batches"):
+            values = parameters.values() if isinstance(parameters, dict) else parameters
+            paused.extend(one for one in values if one in ids)
+
+    event.listen(priced.engine, "before_cursor_execute", note)
+    try:
+        asked = [start_post._Asked(priced, one, delivery.UNHURRIED, LEASE) for one in reversed(claims)]
+        with priced.write() as connection:
+            turns = start_post._begin_postings(connection, asked)
+    finally:
+        event.remove(priced.engine, "before_cursor_execute", note)
+    assert all(isinstance(one, Released) for one in turns)
+    assert paused == ids
+    assert {reason_of(priced, one) for one in ids} == {("paused", "daily_limit")}
 
 
 def test_what_is_given_back_before_the_post_is_not_spent(priced: Database) -> None:
