@@ -16,9 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, union_all, update
+from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, select, union_all, update
 
 from messaging import statuses
 from messaging.costs.prices import LastPrices
@@ -168,6 +169,21 @@ def _charge(prices: LastPrices, row: ToSend, limits: tuple[Limit, ...], passes: 
     return Charge(price.micros_per_part * parts, price.currency, limits, row.batch_id, passes)
 
 
+@dataclass(slots=True)
+class _Here:
+    """What this process knows of a database from one last check to the next."""
+
+    # Scopes of which all that the counts by hour know is in the sums.
+    compared: set[str] = field(default_factory=set)
+
+
+_known_here: WeakKeyDictionary[Engine, _Here] = WeakKeyDictionary()
+
+
+def _here(connection: Connection) -> _Here:
+    return _known_here.setdefault(connection.engine, _Here())
+
+
 class Day:
     """The sums of today, for a last check that holds the rate limit's row: nobody else adds to them meanwhile."""
 
@@ -181,10 +197,10 @@ class Day:
         fold(connection)
         scopes = {limit.scope: limit for limit in limits}
         self._spent = _spent(connection, self.name, scopes)
-        known = {scope for scope, _ in self._spent}
+        known = {scope for scope, _ in self._spent} & _here(connection).compared
         new = [limit for scope, limit in sorted(scopes.items()) if scope not in known]
         if new:
-            self._spent.update(_begin(connection, today, zone, new))
+            self._spent.update(_begin(connection, today, zone, new, self._spent))
         self._counted: list[dict[str, Any]] = []
         self._added: Sums = Counter()
 
@@ -264,30 +280,39 @@ _SPENT = select(tables.daily_spend.c.scope, tables.daily_spend.c.currency, table
 )
 
 
-def _begin(connection: Connection, today: date, zone: ZoneInfo, limits: Sequence[Limit]) -> Sums:
-    """Of a limit that is newly set, what was spent before today counts too, as far as the counts by hour tell.
+def _begin(connection: Connection, today: date, zone: ZoneInfo, limits: Sequence[Limit], spent: Sums) -> Sums:
+    """What is to be added to `spent`, where it was not all counted: a limit is new, or was not set for a while.
 
-    One that counted yesterday begins at nothing: what left before midnight and was answered behind it is yesterday's.
+    As far as the counts by hour tell, which know no keys. Where nothing was counted today they are asked only for
+    what did not count yesterday either: what left before midnight and was answered behind it is yesterday's. A
+    process asks them once for each limit that it finds, for it was started with it.
     """
-    yesterday = (today - timedelta(days=1)).isoformat()
-    counted = {scope for scope, _ in _spent(connection, yesterday, [one.scope for one in limits])}
-    sums: Sums = Counter()
-    for limit in limits:
-        sums[limit.scope, limit.currency] = 0
-    if any(limit.scope not in counted for limit in limits):
-        midnight = datetime.combine(today, time(), zone)
-        for row in connection.execute(_ACCEPTED, {"since": midnight}):
-            for limit in limits:
-                if limit.scope not in counted and limit.scope in (
-                    ACCOUNT,
-                    SENDER + sender_key(row.sender_id),
-                ):
-                    sums[limit.scope, row.currency] += int(row.micros)
+    here = _here(connection)
+    yesterday = _spent(connection, (today - timedelta(days=1)).isoformat(), [one.scope for one in limits])
+    counted = {scope for scope, _ in [*yesterday, *spent]}
+    compared = [one for one in limits if one.scope not in here.compared & counted]
+    billed = _billed(connection, datetime.combine(today, time(), zone), compared)
+    missing: Sums = Counter(
+        {one: micros - spent[one] for one, micros in billed.items() if micros > spent[one]}
+    )
     day = today.isoformat()
-    _add(connection, {(day, *sum_of): micros for sum_of, micros in sums.items()})
+    begun = {(day, limit.scope, limit.currency): 0 for limit in limits}
+    _add(connection, begun | {(day, *sum_of): micros for sum_of, micros in missing.items()})
+    # Where something was missing the next last check compares again: this one may be rolled back.
+    here.compared.update({one.scope for one in compared} - {scope for scope, _ in missing})
     connection.execute(
         delete(tables.daily_spend).where(tables.daily_spend.c.day < (today - KEPT).isoformat())
     )
+    return missing
+
+
+def _billed(connection: Connection, since: datetime, limits: Sequence[Limit]) -> Sums:
+    sums: Sums = Counter()
+    scopes = {limit.scope for limit in limits}
+    if scopes:
+        for row in connection.execute(_ACCEPTED, {"since": since}):
+            for scope in scopes & {ACCOUNT, SENDER + sender_key(row.sender_id)}:
+                sums[scope, row.currency] += int(row.micros)
     return sums
 
 

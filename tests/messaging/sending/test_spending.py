@@ -362,6 +362,29 @@ def test_a_limit_that_is_newly_set_counts_what_was_spent_today(priced: Database)
     assert (spent(priced), spent(priced, "sender:NEWS")) == (8, 4)
 
 
+@pytest.mark.parametrize("days", [0, 1])
+def test_a_limit_that_was_not_set_for_a_while_counts_what_was_spent_meanwhile(
+    priced: Database, clock: Clock, days: int
+) -> None:
+    def start_and_send(daily: DailyLimits, recipients: list[str]) -> int:
+        # What a process knows ends with it.
+        daily_limits._known_here.clear()
+        delivery.queue(priced, *recipients)
+        postings = begin_all(priced, daily)
+        for posting in postings:
+            write_outcome(priced, posting, answer(posting))
+        return leaving(postings)
+
+    limited = DailyLimits(texts_worth(9))
+    assert start_and_send(limited, phones(2)) == 2
+    clock.step(days=days)
+    assert start_and_send(DailyLimits(), phones(4, first=20)) == 4
+    assert start_and_send(limited, phones(9, first=40)) == (5 if days else 3)
+    assert spent(priced) == 9
+    # Started again it finds all of it.
+    assert start_and_send(DailyLimits(texts_worth(10)), phones(2, first=60)) == 1
+
+
 def test_without_any_price_texts_go_until_an_answer_tells_one(database: Database) -> None:
     delivery.queue_batch(database, phones(4))
     (posting,) = begin_all(database, of_account(2))
