@@ -7,6 +7,7 @@ not at all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, update
@@ -46,7 +47,10 @@ def keep_within_limits(
     day = Day(connection, now, concerned[0][1].time_zone, limits)
     braked: dict[int, Limit] = {}
     for claim, charges in concerned:
-        theirs = {to: one for to, one in charges.by_recipient.items() if to in claim.recipients}
+        mine = {to: one for to, one in charges.by_recipient.items() if to in claim.recipients}
+        theirs = day.with_prices(claim.sender_id, claim.text, mine)
+        # The answer takes the place of what is counted here.
+        claim = replace(claim, charges=charges._replace(by_recipient=theirs))
         over = day.admit(claim.attempt_id, theirs, is_whole=claim.is_trigger)
         if not over:
             found[claim.attempt_id] = claim

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, insert
 
 from messaging.access import keys
 from messaging.access.actor import Actor, acting
@@ -394,6 +394,59 @@ def test_without_any_price_texts_go_until_an_answer_tells_one(database: Database
     (late,) = delivery.queue(database, phone(30))
     assert begin_all(database, of_account(2)) == []
     assert delivery.message(database, late).status == "held"
+
+
+def test_what_had_no_price_at_its_claim_counts_with_the_one_that_was_learnt_since(database: Database) -> None:
+    delivery.queue_batch(database, phones(5))
+    first, second, third = claim(database, of_account(4), recipients=2)
+    posting = begin(database, first)
+    assert isinstance(posting, Posting)
+    write_outcome(database, posting, answer(posting))
+    lost = begin(database, second)
+    assert isinstance(lost, Posting)
+    assert isinstance(begin(database, third), Released)
+    assert spent(database) == 4
+    write_outcome(database, lost, OutcomeUnknown(reason="timed_out"))
+    assert spent(database) == 4
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_fold_passes_by_what_was_folded_long_ago_and_misses_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a long transaction that is still in the table: a look at all for each POST would take ever longer."""
+    passed, looks = [0.0], []
+    monkeypatch.setattr(daily_limits, "monotonic", lambda: passed[0])
+
+    def change_and_fold(row_id: int, seconds: float = 0.0) -> None:
+        passed[0] += seconds
+        row = {"id": row_id, "day": "2026-01-01", "scope": ACCOUNT, "currency": "KES", "micros": 1}
+        delivery.in_write(
+            database, lambda connection, _now: connection.execute(insert(tables.spend_changes).values(row))
+        )
+        delivery.in_write(database, lambda connection, _now: daily_limits.fold(connection))
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
+        if statement.startswith("SELECT spend_changes"):
+            looks.append(parameters["after_id"])
+
+    def folded() -> int:
+        return sum(row.micros for row in delivery.every(database, tables.daily_spend))
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    later = daily_limits.FOLD_ALL_SECONDS + 1
+    change_and_fold(10)
+    change_and_fold(11)
+    change_and_fold(12, later)
+    change_and_fold(13, later)
+    change_and_fold(14)
+    assert (looks, folded()) == ([0, 0, 0, 0, 12], 5)
+    # Its transaction began long ago: it counts for who looks, and is folded by the next look at all.
+    change_and_fold(5)
+    assert (folded(), delivery.count(database, tables.spend_changes)) == (5, 1)
+    change_and_fold(15, later)
+    assert (folded(), delivery.count(database, tables.spend_changes)) == (7, 0)
+    event.remove(database.engine, "before_cursor_execute", note)
 
 
 def test_an_unknown_price_is_not_nothing_where_another_is_known(priced: Database) -> None:
