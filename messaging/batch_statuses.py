@@ -4,3 +4,5 @@ RECEIVING, SCHEDULED, SENDING = "receiving", "scheduled", "sending"
 PAUSED, CANCELLED, FINISHED = "paused", "cancelled", "finished"
 # A message of such a batch may leave: a scheduled one once it is due.
 MAY_SEND = (SENDING, SCHEDULED)
+# Why one that finished never sent anything.
+NO_VALID_ROWS = "no_valid_rows"

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, case, func, select
 
 from messaging.batches.progress import amounts, require_batch
-from messaging.costs.prices import PREFIX_LENGTH, PriceBook
+from messaging.costs.prices import PREFIX_LENGTH, LastPrices
 from messaging.storage import tables
 from messaging.storage.database import Database
 
@@ -57,12 +57,12 @@ def bill(database: Database, batch_id: int) -> dict[str, Any]:
 
 def _costs(connection: Connection, sender_id: str | None, groups: Sequence[Row[Any]]) -> dict[str, Any]:
     """By currency: what a quote would say today, and what was billed. A group has one prefix and one currency."""
-    book = PriceBook(connection, sender_id)
+    prices = LastPrices(connection)
     estimated: Counter[str | None] = Counter()
     billed: Counter[str | None] = Counter()
     unpriced = 0
     for group in groups:
-        price = book.price_for(group.example)
+        price = prices.price_near(sender_id, group.example)
         if price is None:
             unpriced += group.messages
         else:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from sqlalchemy import Connection, or_, select, update
 
 from messaging import statuses
-from messaging.batch_statuses import CANCELLED, PAUSED
+from messaging.batch_statuses import CANCELLED, NO_VALID_ROWS, PAUSED
 from messaging.batches import upload_store
 from messaging.batches.control import cancel_rest
 from messaging.batches.import_pace import import_pace
@@ -292,7 +292,7 @@ def _finish(database: Database, settings: Settings, batch: Any, done: int) -> No
         brake = find_brake(settings, connection, now, total, costs)
         values: dict[str, Any] = {"status": "scheduled" if is_later else "sending", "reason": None}
         if not total:
-            values = {"status": "finished", "reason": "no_valid_rows", "finished_at": now}
+            values = {"status": "finished", "reason": NO_VALID_ROWS, "finished_at": now}
         elif brake is not None:
             values = {"status": PAUSED, **brake._asdict()}
         connection.execute(update(tables.batches).where(tables.batches.c.id == batch.id).values(**values))

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, exists, func, or_, select
 
 from messaging import statuses
-from messaging.batch_statuses import RECEIVING
+from messaging.batch_statuses import FINISHED, NO_VALID_ROWS, RECEIVING
 from messaging.messages.accept import MOST_URGENT
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.messages.warnings import read_stored
@@ -174,8 +174,8 @@ def _shape(batch: Row[Any], sums: Sequence[Row[Any]]) -> dict[str, Any]:
         "id": batch.id,
         "name": batch.name,
         "status": batch.status,
-        "reason": batch.reason,
-        **reasons.in_json(batch.reason, detail=batch.detail),
+        "reason": (reason := _reason(batch)),
+        **reasons.in_json(reason, detail=batch.detail),
         "total": batch.total,
         "refused": batch.refused,
         "duplicates": batch.duplicates,
@@ -194,6 +194,11 @@ def _shape(batch: Row[Any], sums: Sequence[Row[Any]]) -> dict[str, Any]:
         "finished_at": rfc3339(batch.finished_at),
     }
     return {name: value for name, value in shape.items() if value is not None or name not in _OPTIONAL}
+
+
+def _reason(batch: Row[Any]) -> str | None:
+    """One that finished while it was paused keeps why, for a text that may come back: it explains no end."""
+    return None if batch.status == FINISHED and batch.reason != NO_VALID_ROWS else batch.reason
 
 
 _OPTIONAL = frozenset({"reason", "explanation", "remedy", "costs", "max_cost", "send_at", "expires_at"})
@@ -269,7 +274,7 @@ def watch(database: Database, batch_id: int) -> Iterator[Speed]:
 def _speed(batch: Row[Any], settled: int, since_start: int, seconds: float, is_waiting: bool) -> Speed:
     per_second = since_start / seconds if since_start > 0 and seconds > 0 else None
     left = None if per_second is None else (batch.total - settled) / per_second
-    return Speed(batch.status, batch.reason, batch.total, settled, per_second, left, is_waiting)
+    return Speed(batch.status, _reason(batch), batch.total, settled, per_second, left, is_waiting)
 
 
 def _open_messages(connection: Connection, batch_id: int) -> int:

@@ -15,7 +15,7 @@ from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow, is_ne
 from messaging.consent import ledger
 from messaging.consent.consents import ConsentRule
 from messaging.costs import brakes
-from messaging.costs.prices import PriceBook, prefix_of
+from messaging.costs.prices import prefix_of
 from messaging.messages.accept import MOST_RECIPIENTS, validate_text
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
 from messaging.messages.way_out import WayOut
@@ -191,6 +191,10 @@ class _Tally:
         if segments.parts > 1 and len(self.spills) < MOST_SPILLS:
             self.spills.append(_spill(row, segments))
 
+    def going(self) -> Iterator[brakes.Going]:
+        for prefix, example in self.examples.items():
+            yield brakes.Going(example, self.texts_by_prefix[prefix], self.parts_by_prefix[prefix])
+
 
 def _quote(
     settings: Settings, database: Database, sender_id: str | None, chunks: Iterable[Chunk]
@@ -204,8 +208,8 @@ def _quote(
         tally.add(chunk, opted_out, lacking)
         time.sleep(PAUSE_SECONDS)
     with database.read() as connection:
-        book = PriceBook(connection, sender_id)
-    return _in_json(tally, book)
+        costs = brakes.estimate(connection, sender_id, tally.going())
+    return _in_json(tally, costs)
 
 
 def _typed(to: Sequence[str], text: str, default_region: str | None, warnings: Warnings) -> Iterator[Chunk]:
@@ -247,9 +251,9 @@ def _parts_of(septets: int) -> int:
     return 1 if septets <= 160 else -(-septets // 153)
 
 
-def _in_json(tally: _Tally, book: PriceBook) -> dict[str, Any]:
-    costs, unpriced = _costs(tally, book)
-    is_known = len(costs) == 1 and not unpriced
+def _in_json(tally: _Tally, estimate: brakes.Estimate) -> dict[str, Any]:
+    costs = [booked_money(micros, currency) for currency, micros in sorted(estimate.micros.items())]
+    is_known = len(costs) == 1 and not estimate.unpriced
     return {
         "recipients": tally.recipients,
         "refused": [_row_in_json(one) for one in tally.refused],
@@ -264,22 +268,9 @@ def _in_json(tally: _Tally, book: PriceBook) -> dict[str, Any]:
         "samples": tally.samples,
         "estimated_cost": costs[0] if is_known else UNKNOWN,
         "estimated_costs": costs,
-        "unpriced": unpriced,
+        "unpriced": estimate.unpriced,
     }
 
 
 def _row_in_json(row: RefusedRow) -> dict[str, Any]:
     return {"line": row.line, "to": row.value, "code": row.code, "message": row.reason}
-
-
-def _costs(tally: _Tally, book: PriceBook) -> tuple[list[dict[str, str | None]], int]:
-    """An amount for each currency; and how many texts go where no price was ever seen."""
-    totals: Counter[str] = Counter()
-    unpriced = 0
-    for prefix, example in tally.examples.items():
-        price = book.price_for(example)
-        if price is None:
-            unpriced += tally.texts_by_prefix[prefix]
-        else:
-            totals[price.currency] += price.micros_per_part * tally.parts_by_prefix[prefix]
-    return [booked_money(micros, currency) for currency, micros in sorted(totals.items())], unpriced

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, not_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, not_, null, select, update
 
 from messaging import statuses
 from messaging.batch_statuses import CANCELLED, FINISHED, PAUSED, RECEIVING, SCHEDULED, SENDING
-from messaging.batches.control import cancel_rest
+from messaging.batches.control import BY_HAND, cancel_rest
 from messaging.forwarding import events
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
@@ -69,9 +69,17 @@ _REOPEN = (
     update(tables.batches)
     .where(one_of(tables.batches.c.id, "ids"), tables.batches.c.finished_at.is_not(None))
     .values(
-        status=case((tables.batches.c.status == FINISHED, SENDING), else_=tables.batches.c.status),
+        status=case(
+            (tables.batches.c.status != FINISHED, tables.batches.c.status),
+            (tables.batches.c.reason.is_not(None), PAUSED),
+            else_=SENDING,
+        ),
         finished_at=None,
     )
+)
+# What was paused at its end keeps its reason, which nobody is shown: a text that comes back waits as before.
+_PAUSE_OR_NONE = case(
+    (tables.batches.c.status == PAUSED, func.coalesce(tables.batches.c.reason, BY_HAND)), else_=null()
 )
 _BEGIN = (
     update(tables.batches)
@@ -128,7 +136,7 @@ def _write(connection: Connection, begun: list[int], done: list[int], now: datet
     connection.execute(_BEGIN, {"ids": begun})
     connection.execute(_LOCK, {"ids": done})
     sent = tables.batches.c.status.in_((SENDING, SCHEDULED, PAUSED))
-    finished = _FINISH.where(sent).values(status=FINISHED, reason=None, finished_at=now)
+    finished = _FINISH.where(sent).values(status=FINISHED, reason=_PAUSE_OR_NONE, finished_at=now)
     ended = _FINISH.where(tables.batches.c.status == CANCELLED).values(finished_at=now)
     ids: list[int] = []
     for statement in (finished, ended):

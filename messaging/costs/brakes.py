@@ -46,7 +46,11 @@ class Going(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a batch comes to, by currency, at the last known prices. `unpriced`: texts without any."""
+    """What a batch comes to, by currency, at the last known prices.
+
+    `unpriced`: texts to networks and countries that nobody has texted. What another country costs says nothing here:
+    a batch of unknown cost is to wait.
+    """
 
     micros: Mapping[str, int]
     unpriced: int
@@ -57,7 +61,7 @@ def estimate(connection: Connection, sender_id: str | None, going: Iterable[Goin
     micros: Counter[str] = Counter()
     unpriced = 0
     for one in going:
-        price = prices.price_for(sender_id, one.example)
+        price = prices.price_near(sender_id, one.example)
         if price is None:
             unpriced += one.texts
         else:

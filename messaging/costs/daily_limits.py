@@ -11,17 +11,20 @@ to `spend_changes`, so that no record of an answer waits for another; the next l
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
+from time import monotonic
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, union_all, update
+from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, select, union_all, update
 
 from messaging import statuses
-from messaging.costs.prices import LastPrices
+from messaging.costs.prices import LastPrices, Price
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
 from utils.money import Money
@@ -42,6 +45,9 @@ _KEY_LIMITS = select(
 _BATCHES = select(tables.batches.c.id, tables.batches.c.created_by, tables.batches.c.passes_limits).where(
     one_of(tables.batches.c.id, "ids")
 )
+# An answer is recorded within this time of its first write.
+FOLD_ALL_SECONDS = 30.0
+FOLDED_AT_ONCE = 1000
 # Scope and currency.
 Sums = Counter[tuple[str, str]]
 
@@ -161,11 +167,43 @@ def _limit(scope: str, money: Money) -> Limit:
 
 
 def _charge(prices: LastPrices, row: ToSend, limits: tuple[Limit, ...], passes: bool) -> Charge:
+    unpriced = Charge(0, None, limits, row.batch_id, passes)
     price = prices.price_for(row.sender_id, row.recipient)
+    return _with_price(unpriced, price, row.estimated_parts or measure(row.text).parts)
+
+
+def _with_price(charge: Charge, price: Price | None, parts: int) -> Charge:
     if price is None:
-        return Charge(0, None, limits, row.batch_id, passes)
-    parts = row.estimated_parts or measure(row.text).parts
-    return Charge(price.micros_per_part * parts, price.currency, limits, row.batch_id, passes)
+        return charge
+    return charge._replace(micros=price.micros_per_part * parts, currency=price.currency)
+
+
+@dataclass(slots=True)
+class _Here:
+    """What this process knows of a database from one last check to the next."""
+
+    # Scopes of which all that the counts by hour know is in the sums.
+    compared: set[str] = field(default_factory=set)
+    # Up to this id nothing was left to fold when it looked at all changes, and how long ago that was. SQLite, which
+    # gives ids again, keeps nothing that was deleted: there each look is one at all.
+    folded_to: int = 0
+    looked_at: float = -math.inf
+    # The last id that was folded, and the one when it looked at all.
+    last_id: int = 0
+    last_id_then: int = 0
+
+    def note_look(self, found: Iterable[int]) -> None:
+        """Only a look that found nothing there moves the mark: a fold may be rolled back."""
+        if all(one > self.last_id_then for one in found):
+            self.folded_to = self.last_id_then
+            self.last_id_then, self.looked_at = max([self.last_id, *found]), monotonic()
+
+
+_known_here: WeakKeyDictionary[Engine, _Here] = WeakKeyDictionary()
+
+
+def _here(connection: Connection) -> _Here:
+    return _known_here.setdefault(connection.engine, _Here())
 
 
 class Day:
@@ -181,12 +219,27 @@ class Day:
         fold(connection)
         scopes = {limit.scope: limit for limit in limits}
         self._spent = _spent(connection, self.name, scopes)
-        known = {scope for scope, _ in self._spent}
+        known = {scope for scope, _ in self._spent} & _here(connection).compared
         new = [limit for scope, limit in sorted(scopes.items()) if scope not in known]
         if new:
-            self._spent.update(_begin(connection, today, zone, new))
+            self._spent.update(_begin(connection, today, zone, new, self._spent))
         self._counted: list[dict[str, Any]] = []
         self._added: Sums = Counter()
+        self._prices: LastPrices | None = None
+
+    def with_prices(
+        self, sender_id: str | None, text: str, charges: Mapping[str, Charge]
+    ) -> Mapping[str, Charge]:
+        """Those of a POST: of what had no price at its claim an answer may have told one since."""
+        if all(one.currency is not None for one in charges.values()):
+            return charges
+        if self._prices is None:
+            self._prices = LastPrices(self._connection)
+        prices, parts = self._prices, measure(text).parts
+        return {
+            to: _with_price(one, prices.price_for(sender_id, to), parts) if one.currency is None else one
+            for to, one in charges.items()
+        }
 
     def admit(self, attempt_id: int, charges: Mapping[str, Charge], *, is_whole: bool) -> dict[str, Limit]:
         """Counts those that fit, and says which do not, by recipient, and what they would pass.
@@ -232,14 +285,44 @@ _COUNTED = (
 
 
 def fold(connection: Connection) -> None:
-    """Adds what answers have changed; in a last check only."""
-    taken = delete(tables.spend_changes).returning(
-        *(tables.spend_changes.c[name] for name in ("day", "scope", "currency", "micros"))
-    )
+    """Adds what answers have changed; in a last check only.
+
+    What is folded stays in PostgreSQL's table and index as long as somebody's long transaction runs, and there may be
+    a hundred thousand of them. So it looks behind those that were folded long ago. A change whose id is older and that
+    was committed only now is found by the next look at all, `FOLD_ALL_SECONDS` later at the most.
+    """
+    here = _here(connection)
+    is_of_all = connection.dialect.name == "sqlite" or monotonic() - here.looked_at > FOLD_ALL_SECONDS
+    rows = _take_changes(connection, 0 if is_of_all else here.folded_to)
     sums: Counter[tuple[str, str, str]] = Counter()
-    for day, scope, currency, micros in connection.execute(taken):
-        sums[day, scope, currency] += micros
+    for row in rows:
+        sums[row.day, row.scope, row.currency] += row.micros
     _add(connection, sums)
+    if is_of_all:
+        here.note_look([row.id for row in rows])
+    here.last_id = max([here.last_id, *(row.id for row in rows)])
+
+
+def _take_changes(connection: Connection, after_id: int) -> list[Row[Any]]:
+    taken: list[Row[Any]] = []
+    while True:
+        rows = connection.execute(_CHANGES, {"after_id": after_id}).all()
+        if rows:
+            connection.execute(_FOLDED, {"ids": [row.id for row in rows]})
+        taken += rows
+        if len(rows) < FOLDED_AT_ONCE:
+            return taken
+        after_id = rows[-1].id
+
+
+# Ordered and limited, so that PostgreSQL takes the index whatever it believes of the table.
+_CHANGES = (
+    select(tables.spend_changes)
+    .where(tables.spend_changes.c.id > bindparam("after_id"))
+    .order_by(tables.spend_changes.c.id)
+    .limit(FOLDED_AT_ONCE)
+)
+_FOLDED = delete(tables.spend_changes).where(one_of(tables.spend_changes.c.id, "ids"))
 
 
 def _add(connection: Connection, sums: Mapping[tuple[str, str, str], int]) -> None:
@@ -264,30 +347,39 @@ _SPENT = select(tables.daily_spend.c.scope, tables.daily_spend.c.currency, table
 )
 
 
-def _begin(connection: Connection, today: date, zone: ZoneInfo, limits: Sequence[Limit]) -> Sums:
-    """Of a limit that is newly set, what was spent before today counts too, as far as the counts by hour tell.
+def _begin(connection: Connection, today: date, zone: ZoneInfo, limits: Sequence[Limit], spent: Sums) -> Sums:
+    """What is to be added to `spent`, where it was not all counted: a limit is new, or was not set for a while.
 
-    One that counted yesterday begins at nothing: what left before midnight and was answered behind it is yesterday's.
+    As far as the counts by hour tell, which know no keys. Where nothing was counted today they are asked only for
+    what did not count yesterday either: what left before midnight and was answered behind it is yesterday's. A
+    process asks them once for each limit that it finds, for it was started with it.
     """
-    yesterday = (today - timedelta(days=1)).isoformat()
-    counted = {scope for scope, _ in _spent(connection, yesterday, [one.scope for one in limits])}
-    sums: Sums = Counter()
-    for limit in limits:
-        sums[limit.scope, limit.currency] = 0
-    if any(limit.scope not in counted for limit in limits):
-        midnight = datetime.combine(today, time(), zone)
-        for row in connection.execute(_ACCEPTED, {"since": midnight}):
-            for limit in limits:
-                if limit.scope not in counted and limit.scope in (
-                    ACCOUNT,
-                    SENDER + sender_key(row.sender_id),
-                ):
-                    sums[limit.scope, row.currency] += int(row.micros)
+    here = _here(connection)
+    yesterday = _spent(connection, (today - timedelta(days=1)).isoformat(), [one.scope for one in limits])
+    counted = {scope for scope, _ in [*yesterday, *spent]}
+    compared = [one for one in limits if one.scope not in here.compared & counted]
+    billed = _billed(connection, datetime.combine(today, time(), zone), compared)
+    missing: Sums = Counter(
+        {one: micros - spent[one] for one, micros in billed.items() if micros > spent[one]}
+    )
     day = today.isoformat()
-    _add(connection, {(day, *sum_of): micros for sum_of, micros in sums.items()})
+    begun = {(day, limit.scope, limit.currency): 0 for limit in limits}
+    _add(connection, begun | {(day, *sum_of): micros for sum_of, micros in missing.items()})
+    # Where something was missing the next last check compares again: this one may be rolled back.
+    here.compared.update({one.scope for one in compared} - {scope for scope, _ in missing})
     connection.execute(
         delete(tables.daily_spend).where(tables.daily_spend.c.day < (today - KEPT).isoformat())
     )
+    return missing
+
+
+def _billed(connection: Connection, since: datetime, limits: Sequence[Limit]) -> Sums:
+    sums: Sums = Counter()
+    scopes = {limit.scope for limit in limits}
+    if scopes:
+        for row in connection.execute(_ACCEPTED, {"since": since}):
+            for scope in scopes & {ACCOUNT, SENDER + sender_key(row.sender_id)}:
+                sums[scope, row.currency] += int(row.micros)
     return sums
 
 

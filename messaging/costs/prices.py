@@ -56,15 +56,16 @@ class PriceBook:
 
 
 class LastPrices:
-    """The prices of all senders, for a limit: an unknown price is not nothing.
+    """The prices of all senders.
 
-    For a sender that never texted a network it is what another sender paid there, then the country's latest, then the
-    latest of all.
+    For a sender that never texted a network it is what another sender paid there, then the country's latest; and for
+    a limit, to which an unknown price is not nothing, the latest of all.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._by_sender: dict[tuple[str, str], Price] = {}
         self._by_place: dict[str, Price] = {}
+        self._near: dict[tuple[str, str], Price | None] = {}
         self._latest: Price | None = None
         for row in connection.execute(select(tables.prices).order_by(tables.prices.c.seen_at)):
             self._latest = price = Price(row.micros_per_part, row.currency)
@@ -73,20 +74,26 @@ class LastPrices:
                     self._by_sender[row.sender_id, place] = self._by_place[place] = price
 
     def price_for(self, sender_id: str | None, e164: str) -> Price | None:
-        sender, prefix = sender_key(sender_id), prefix_of(e164)
+        return self.price_near(sender_id, e164) or self._latest
+
+    def price_near(self, sender_id: str | None, e164: str) -> Price | None:
+        """None where nobody has texted that network or its country."""
+        asked = sender_key(sender_id), prefix_of(e164)
+        # Numbers of one prefix come by the thousand, and their country is looked up once.
+        if asked not in self._near:
+            self._near[asked] = self._look(*asked, e164)
+        return self._near[asked]
+
+    def _look(self, sender: str, prefix: str, e164: str) -> Price | None:
         known = self._by_sender.get((sender, prefix))
         if known is not None or self._latest is None:
             return known
         country = region_of(e164) or ""
-        found = (
+        return (
             self._by_sender.get((sender, country))
             or self._by_place.get(prefix)
             or self._by_place.get(country)
-            or self._latest
         )
-        # Numbers of one prefix come by the thousand, and their country is looked up once.
-        self._by_sender[sender, prefix] = found
-        return found
 
 
 def prefix_of(e164: str) -> str:

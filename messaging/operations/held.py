@@ -49,6 +49,7 @@ _BATCHES = select(
     tables.batches.c.total,
     tables.batches.c.template,
     tables.batches.c.expires_at,
+    tables.batches.c.created_by,
 ).where(tables.PAUSED_BATCH, func.coalesce(tables.batches.c.reason, control.BY_HAND) != control.BY_HAND)
 _REPLIES = select(
     tables.inbound_messages.c.id,
@@ -280,6 +281,7 @@ def _show_batches(_connection: Connection, rows: list[Row[Any]]) -> list[dict[st
             texts=[] if row.template is None else [row.template],
             messages=row.total,
             expires_at=rfc3339(row.expires_at),
+            created_by=row.created_by,
         )
         for row in rows
     ]
@@ -321,6 +323,7 @@ _ABSENT: dict[str, Any] = {
     "batch_id": None,
     "held_at": None,
     "expires_at": None,
+    "created_by": None,
 }
 _SOURCES = {
     BATCH: _Source(_BATCHES, tables.batches.c.id, _show_batches),

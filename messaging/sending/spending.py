@@ -6,7 +6,8 @@ not at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, update
@@ -44,8 +45,12 @@ def keep_within_limits(
         return found
     limits = {limit for _, charges in concerned for limit in charges.limits}
     day = Day(connection, now, concerned[0][1].time_zone, limits)
+    braked: dict[int, Limit] = {}
     for claim, charges in concerned:
-        theirs = {to: one for to, one in charges.by_recipient.items() if to in claim.recipients}
+        mine = {to: one for to, one in charges.by_recipient.items() if to in claim.recipients}
+        theirs = day.with_prices(claim.sender_id, claim.text, mine)
+        # The answer takes the place of what is counted here.
+        claim = replace(claim, charges=charges._replace(by_recipient=theirs))
         over = day.admit(claim.attempt_id, theirs, is_whole=claim.is_trigger)
         if not over:
             found[claim.attempt_id] = claim
@@ -53,24 +58,34 @@ def keep_within_limits(
             found[claim.attempt_id] = Released(DAILY_LIMIT)
         else:
             left = leave_out(connection, claim, over.keys())
-            _brake(connection, claim, over, now)
+            _hold_singles(connection, claim, over, now)
+            for batch_id, limit in _batches(claim, over):
+                braked.setdefault(batch_id, limit)
             found[claim.attempt_id] = left or Released(DAILY_LIMIT)
     day.write()
+    # Of all claims together: a claim of a batch with a max_cost locks several rows of batches too, in this order.
+    for batch_id, limit in sorted(braked.items()):
+        connection.execute(_PAUSE, {"batch_id": batch_id, "new_detail": str(limit)})
     return found
 
 
-def _brake(connection: Connection, claim: Claim, over: Mapping[str, Limit], now: datetime) -> None:
+def _hold_singles(connection: Connection, claim: Claim, over: Mapping[str, Limit], now: datetime) -> None:
     """They are queued again already."""
-    batches: dict[int, Limit] = {}
     singles: dict[Limit, list[int]] = {}
     for recipient, limit in over.items():
-        batch_id = None if claim.charges is None else claim.charges.by_recipient[recipient].batch_id
-        if claim.urgent or batch_id is None:
+        if _batch_of(claim, recipient) is None:
             singles.setdefault(limit, []).append(claim.recipients[recipient])
-        else:
-            batches.setdefault(batch_id, limit)
     for limit, ids in singles.items():
         held.hold(connection, ids, DAILY_LIMIT, now, detail=f"{DAILY_LIMIT}: {limit}")
-    # In one order, for two machines may have the same ones.
-    for batch_id, limit in sorted(batches.items()):
-        connection.execute(_PAUSE, {"batch_id": batch_id, "new_detail": str(limit)})
+
+
+def _batches(claim: Claim, over: Mapping[str, Limit]) -> Iterator[tuple[int, Limit]]:
+    for recipient, limit in over.items():
+        batch_id = _batch_of(claim, recipient)
+        if batch_id is not None:
+            yield batch_id, limit
+
+
+def _batch_of(claim: Claim, recipient: str) -> int | None:
+    """None: a text of its own."""
+    return None if claim.urgent or claim.charges is None else claim.charges.by_recipient[recipient].batch_id

@@ -109,15 +109,14 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
         is_half_open=circuit_breaker.is_half_open(connection, now),
         now=now,
     )
-    turns: list[Turn] = []
-    posted: list[tuple[timedelta, Posting]] = []
     allowed = [allow(connection, claim, look) for claim in wanted]
-    if boot_clock() - began_at > STALE_SECONDS:
+    admitted = None if _is_stale(began_at) else _admit(connection, buckets, asked, allowed, now, began_at)
+    if admitted is None:
         # It waited for rows that another session held: what was asked before is asked again.
         return [one if isinstance(one, Released) else Wait(0.0) for one in allowed]
-    waits = _take_tokens(connection, buckets, asked, allowed, now)
-    allowed = _keep_within_limits(connection, allowed, waits, now)
-    for one, claim_or_no, wait in zip(asked, allowed, waits, strict=True):
+    turns: list[Turn] = []
+    posted: list[tuple[timedelta, Posting]] = []
+    for one, (claim_or_no, wait) in zip(asked, admitted, strict=True):
         if isinstance(claim_or_no, Released):
             turns.append(claim_or_no)
         elif wait > 0:
@@ -128,6 +127,31 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
             posted.append((one.lease, posting))
     _mark(connection, posted, now)
     return turns
+
+
+def _is_stale(began_at: float) -> bool:
+    return boot_clock() - began_at > STALE_SECONDS
+
+
+def _admit(
+    connection: Connection,
+    buckets: rate_limit.Buckets,
+    asked: list[_Asked],
+    allowed: list[Claim | Released],
+    now: datetime,
+    began_at: float,
+) -> list[tuple[Claim | Released, float]] | None:
+    """Each with the seconds that it waits for the rate limit. None, and nothing is counted: it took too long."""
+    if not any(isinstance(one, Claim) and one.charges is not None for one in allowed):
+        return list(zip(allowed, _take_tokens(connection, buckets, asked, allowed, now), strict=True))
+    # What a limit pauses may be locked, by a claim or by a person who pauses it: a STOP may come meanwhile.
+    with connection.begin_nested() as savepoint:
+        waits = _take_tokens(connection, buckets, asked, allowed, now)
+        kept = _keep_within_limits(connection, allowed, waits, now)
+        if not _is_stale(began_at):
+            return list(zip(kept, waits, strict=True))
+        savepoint.rollback()
+    return None
 
 
 def _keep_within_limits(

@@ -45,6 +45,7 @@ class HeldItem(BaseModel):
     batch_id: int | None = Field(description="Of a message that belongs to one")
     held_at: Moment | None = Field(description="Null where unknown")
     expires_at: Moment | None = Field(description="Then it expires by itself")
+    created_by: str | None = Field(description="Of a batch: who asked for it; null where unknown")
 
 
 class HeldPage(BaseModel):

@@ -165,7 +165,7 @@ class QuoteAnswer(Warned):
     spills: list[Spill] = Field(description="The first 100 texts of more than one part")
     samples: list[Sample] = Field(description="The first twenty texts")
     estimated_cost: Money | Literal["unknown"] = Field(
-        description="From the last price seen for each network; `unknown` where one was never seen,"
+        description="From the last price seen for each network or its country; `unknown` where one was never seen,"
         " or where currencies differ"
     )
     estimated_costs: list[Money] = Field(description="By currency, as far as prices are known")

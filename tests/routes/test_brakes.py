@@ -100,6 +100,10 @@ def test_an_operator_does_not_approve_an_own_send_and_is_told_so(
     ann.post("/sends/new", **form)
     import_next(database, app.extensions["sms"].settings, lambda: False)
     assert "Another person has to approve it" in ann.client.get("/sends/1").text
+    held = ann.client.get("/held").text
+    assert "Release batch:1" not in held
+    assert "Another person has to approve it" in held
+    assert "Release batch:1" in bob.client.get("/held").text
     assert ann.post("/sends", page.format(1)).status_code == 403
     assert status_of(database, 1) == "paused"
     shown = bob.client.get("/sends").text

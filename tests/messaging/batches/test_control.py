@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, select, update
 
 from messaging import statuses
 from messaging.batches import control, progress
@@ -36,6 +37,25 @@ def test_nothing_of_a_paused_batch_is_claimed(database: Database) -> None:
     batch_id = delivery.queue_batch(database, delivery.phones(3))
     assert control.pause(database, batch_id)["status"] == "paused"
     assert delivery.claim(database) == []
+
+
+@pytest.mark.parametrize("status", ["sending", "paused"])
+def test_a_batch_is_summed_up_after_its_row_is_free_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    """The sums of a million rows take a second; a last check that has to pause it would wait so long."""
+    batch_id = delivery.queue_batch(database, delivery.phones(2))
+    if status == "paused":
+        control.pause(database, batch_id)
+    change = control.pause if status == "sending" else control.resume
+    free = select(tables.batches.c.id).where(tables.batches.c.id == batch_id).with_for_update(nowait=True)
+
+    def lock_and_sum(connection: Connection, batch: Any) -> Any:
+        assert delivery.in_write(database, lambda other, _now: other.execute(free).scalar_one()) == batch_id
+        return progress.batch_in_json(connection, batch)
+
+    monkeypatch.setattr(control, "batch_in_json", lock_and_sum)
+    assert change(database, batch_id)["counts"] == {"queued": 2}
 
 
 def test_nothing_of_a_paused_batch_of_urgent_texts_is_claimed(database: Database) -> None:

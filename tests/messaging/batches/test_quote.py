@@ -20,10 +20,17 @@ from utils.settings import Settings
 ALICE, BOB, CHIDI = "+254711000001", "+254711000002", "+2348031234567"
 
 
-def learn(database: Database, number: str, cost: str, text: str = "Hello", **fields: Any) -> None:
+def learn(
+    database: Database,
+    number: str,
+    cost: str,
+    text: str = "Hello",
+    sender_id: str | None = None,
+    **fields: Any,
+) -> None:
     answer = RecipientAnswer(number, "accepted", cost=parse_money(cost), **fields)
     with database.write() as connection:
-        prices.learn(database, connection, fields.get("sender_id"), text, [answer], utc_now())
+        prices.learn(database, connection, sender_id, text, [answer], utc_now())
 
 
 def quote(database: Database, settings: Settings, to: list[str], text: str = "Hello", **fields: Any) -> Any:
@@ -144,9 +151,13 @@ def test_what_was_free_or_refused_tells_no_price(database: Database, settings: S
     assert cost_of(quote(database, settings, [ALICE])) == "unknown"
 
 
-def test_a_price_belongs_to_its_sender(database: Database, settings: Settings) -> None:
+def test_a_senders_own_price_comes_before_what_another_paid(database: Database, settings: Settings) -> None:
+    """As the brake counts: what the page says of an approval is what then happens."""
     learn(database, ALICE, "KES 0.8000")
-    assert cost_of(quote(database, settings, [ALICE], sender_id="ACME")) == "unknown"
+    assert cost_of(quote(database, settings, [ALICE], sender_id="ACME"))["amount"] == "0.8000"
+    learn(database, ALICE, "KES 1.1000", sender_id="ACME")
+    learn(database, ALICE, "KES 0.9000")
+    assert cost_of(quote(database, settings, [ALICE], sender_id="ACME"))["amount"] == "1.1000"
 
 
 def test_who_opted_out_is_counted_and_not_billed(database: Database, settings: Settings) -> None:

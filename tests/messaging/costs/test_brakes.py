@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import insert
 
 from messaging.access.actor import Actor, acting
-from messaging.batches import control, importer, upload
+from messaging.batches import control, importer, quote, upload
 from messaging.batches.progress import get_batch
 from messaging.costs.brakes import usual_day
 from messaging.messages import accept
@@ -52,11 +52,18 @@ def by_file(settings: Settings, database: Database, texts: int) -> int:
     return int(body["id"])
 
 
-def know_price(database: Database, sender: str = "AFRICASTKNG", currency: str = "KES") -> None:
+def know_price(
+    database: Database,
+    sender: str = "AFRICASTKNG",
+    currency: str = "KES",
+    *,
+    prefix: str = "+254711",
+    country: str = "KE",
+) -> None:
     row = {
         "sender_id": sender,
-        "prefix": "+254711",
-        "country": "KE",
+        "prefix": prefix,
+        "country": country,
         "currency": currency,
         "micros_per_part": 800_000,
     }
@@ -112,6 +119,32 @@ def test_a_batch_above_so_much_money_waits(
     batch_id = send(settings.model_copy(update={"approval_above": money("KES 15")}), database, texts)
     explanation = get_batch(database, batch_id).get("explanation") or ""
     assert explanation.partition(": ")[2] == (expected or "")
+
+
+@pytest.mark.parametrize("send", [by_call, by_file])
+@pytest.mark.parametrize(("texts", "held"), [(10, False), (11, True)])
+def test_a_batch_to_a_country_of_unknown_price_waits_though_others_are_known(
+    database: Database, settings: Settings, send: Send, texts: int, held: bool
+) -> None:
+    """Uganda's may be ten times what Kenya's texts cost."""
+    know_price(database, prefix="+256772", country="UG")
+    above = settings.model_copy(update={"approval_above": money("KES 1000")})
+    found = quote.quote_messages(above, database, delivery.phones(texts), "Hello")
+    assert found["unpriced"] == texts
+    expected = f"{texts} texts, and not all of their prices in KES are known" if held else ""
+    assert (quote.find_brakes(above, database, found)["approval"] or "") == expected
+    explanation = get_batch(database, send(above, database, texts)).get("explanation") or ""
+    assert explanation.partition(": ")[2] == expected
+
+
+@pytest.mark.parametrize("sender", ["AFRICASTKNG", "ANOTHER"])
+def test_the_page_says_of_money_what_the_brake_says(
+    database: Database, settings: Settings, sender: str
+) -> None:
+    know_price(database, sender)
+    above = settings.model_copy(update={"approval_above": money("KES 15")})
+    found = quote.quote_messages(above, database, delivery.phones(20), "Hello")
+    assert quote.find_brakes(above, database, found)["approval"] == "about KES 16.00, above KES 15"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Row, insert
 
 from messaging import statuses
+from messaging.batches.progress import get_batch
 from messaging.batches.upkeep import BatchUpkeep
 from messaging.consent import ledger
 from messaging.messages import report_effects, unknown_outcomes
@@ -742,6 +743,34 @@ def test_words_of_a_whole_answer_that_cannot_be_stored_are_left_out(database: Da
     assert statuses_of(database) == ["accepted"] * 2
     told = attempt(database, posting.claim.attempt_id).provider_message
     assert told == ("a\0b" if database.is_sqlite else "")
+
+
+@pytest.mark.parametrize(("reason", "detail"), [("daily_limit", "KES 6.32 a day"), ("by_hand", None)])
+def test_a_text_that_comes_back_waits_where_its_batch_was_paused_at_its_end(
+    database: Database, clock: Clock, reason: str, detail: str | None
+) -> None:
+    """What waited came too late meanwhile."""
+    batch_id = queue_batch(database, [phone(1)])
+    posting = begin_posting(database, claim_one(database))
+    change(database, tables.batches, batch_id, status="paused", reason=reason, detail=detail)
+    clock.step(minutes=10)
+    sweep_leases(database)
+    BatchUpkeep(database).look()
+    finished = get_batch(database, batch_id)
+    assert (finished["status"], finished.get("reason"), finished.get("explanation")) == (
+        "finished",
+        None,
+        None,
+    )
+
+    write_outcome(database, posting, ProviderUnreachable(reason="timed_out"))
+
+    BatchUpkeep(database).look()
+    batch = get_batch(database, batch_id)
+    assert (batch["status"], batch["reason"], batch["finished_at"]) == ("paused", reason, None)
+    assert detail is None or detail in batch["explanation"]
+    clock.step(minutes=10)
+    assert (statuses_of(database), claim(database)) == (["queued"], [])
 
 
 @pytest.mark.parametrize(("ended", "now"), [("sending", "queued"), ("cancelled", "cancelled")])

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy import event, insert
 
 from messaging.access import keys
 from messaging.access.actor import Actor, acting
@@ -22,6 +23,7 @@ from messaging.operations.audit import audit
 from messaging.sending import start_post
 from messaging.sending.claim import Claim, ClaimLimits
 from messaging.sending.last_check import Released
+from messaging.sending.rate_limit import Rates
 from messaging.sending.sender import write_outcome
 from messaging.sending.start_post import Posting
 from messaging.sending.triggers import DailyLimitReached, TriggerSender
@@ -30,6 +32,7 @@ from messaging.storage.database import Database
 from tests.support import delivery
 from tests.support.delivery import LEASE, WORKER, Clock, phone, phones
 from tests.support.fake_provider import FakeProvider
+from utils.deadlines import boot_clock
 from utils.errors import Forbidden, OutcomeUnknown, ProviderUnreachable
 from utils.money import Money, parse_money
 from utils.provider_answers import RecipientAnswer, SendAnswer
@@ -269,6 +272,60 @@ def test_a_turn_whose_commit_was_lost_is_counted_once(priced: Database) -> None:
     assert spent(priced) == 3
 
 
+def test_what_the_limits_made_too_late_is_asked_again_and_nothing_of_it_counts(
+    priced: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of a batch that is to be paused may be locked for long; a STOP may have come meanwhile."""
+    batch_id = delivery.queue_batch(priced, phones(4))
+    (one,) = claim(priced, of_account(3))
+    keep, waited = start_post.keep_within_limits, [0.0]
+
+    def keep_long(*asked: Any) -> Any:
+        kept = keep(*asked)
+        waited[0] += start_post.STALE_SECONDS + 1
+        return kept
+
+    slow = Rates(1, 1)
+    with monkeypatch.context() as late:
+        late.setattr(start_post, "keep_within_limits", keep_long)
+        late.setattr(start_post, "boot_clock", lambda: boot_clock() + waited[0])
+        assert delivery.begin(priced, one, slow) == start_post.Wait(0.0)
+    assert (spent(priced), reason_of(priced, batch_id)) == (0, ("sending", None))
+    assert delivery.statuses_of(priced) == ["sending"] * 4
+    delivery.opt_out(priced, phone(1))
+    # The one POST of this second: its tokens are still there.
+    turn = delivery.begin(priced, one, slow)
+    assert isinstance(turn, Posting)
+    assert list(turn.claim.recipients) == phones(3, first=2)
+    assert (spent(priced), reason_of(priced, batch_id)) == (3, ("sending", None))
+
+
+def test_batches_of_one_group_are_paused_in_the_order_in_which_claims_lock_them(priced: Database) -> None:
+    """Claim by claim, two machines could wait for each other: PostgreSQL ends one of them."""
+    ids = [
+        delivery.queue_batch(priced, phones(2, first=10 * number), f"Bulk {number}") for number in range(4)
+    ]
+    claims = claim(priced, of_account(0.5))
+    assert len(claims) == 4
+    paused: list[Any] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
+        if statement.startswith("UPDATE batches"):
+            values = parameters.values() if isinstance(parameters, dict) else parameters
+            paused.extend(one for one in values if one in ids)
+
+    event.listen(priced.engine, "before_cursor_execute", note)
+    try:
+        asked = [start_post._Asked(priced, one, delivery.UNHURRIED, LEASE) for one in reversed(claims)]
+        with priced.write() as connection:
+            turns = start_post._begin_postings(connection, asked)
+    finally:
+        event.remove(priced.engine, "before_cursor_execute", note)
+    assert all(isinstance(one, Released) for one in turns)
+    assert paused == ids
+    assert {reason_of(priced, one) for one in ids} == {("paused", "daily_limit")}
+
+
 def test_what_is_given_back_before_the_post_is_not_spent(priced: Database) -> None:
     delivery.queue_batch(priced, phones(3))
     (posting,) = begin_all(priced, of_account(3))
@@ -305,6 +362,29 @@ def test_a_limit_that_is_newly_set_counts_what_was_spent_today(priced: Database)
     assert (spent(priced), spent(priced, "sender:NEWS")) == (8, 4)
 
 
+@pytest.mark.parametrize("days", [0, 1])
+def test_a_limit_that_was_not_set_for_a_while_counts_what_was_spent_meanwhile(
+    priced: Database, clock: Clock, days: int
+) -> None:
+    def start_and_send(daily: DailyLimits, recipients: list[str]) -> int:
+        # What a process knows ends with it.
+        daily_limits._known_here.clear()
+        delivery.queue(priced, *recipients)
+        postings = begin_all(priced, daily)
+        for posting in postings:
+            write_outcome(priced, posting, answer(posting))
+        return leaving(postings)
+
+    limited = DailyLimits(texts_worth(9))
+    assert start_and_send(limited, phones(2)) == 2
+    clock.step(days=days)
+    assert start_and_send(DailyLimits(), phones(4, first=20)) == 4
+    assert start_and_send(limited, phones(9, first=40)) == (5 if days else 3)
+    assert spent(priced) == 9
+    # Started again it finds all of it.
+    assert start_and_send(DailyLimits(texts_worth(10)), phones(2, first=60)) == 1
+
+
 def test_without_any_price_texts_go_until_an_answer_tells_one(database: Database) -> None:
     delivery.queue_batch(database, phones(4))
     (posting,) = begin_all(database, of_account(2))
@@ -314,6 +394,59 @@ def test_without_any_price_texts_go_until_an_answer_tells_one(database: Database
     (late,) = delivery.queue(database, phone(30))
     assert begin_all(database, of_account(2)) == []
     assert delivery.message(database, late).status == "held"
+
+
+def test_what_had_no_price_at_its_claim_counts_with_the_one_that_was_learnt_since(database: Database) -> None:
+    delivery.queue_batch(database, phones(5))
+    first, second, third = claim(database, of_account(4), recipients=2)
+    posting = begin(database, first)
+    assert isinstance(posting, Posting)
+    write_outcome(database, posting, answer(posting))
+    lost = begin(database, second)
+    assert isinstance(lost, Posting)
+    assert isinstance(begin(database, third), Released)
+    assert spent(database) == 4
+    write_outcome(database, lost, OutcomeUnknown(reason="timed_out"))
+    assert spent(database) == 4
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_fold_passes_by_what_was_folded_long_ago_and_misses_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a long transaction that is still in the table: a look at all for each POST would take ever longer."""
+    passed, looks = [0.0], []
+    monkeypatch.setattr(daily_limits, "monotonic", lambda: passed[0])
+
+    def change_and_fold(row_id: int, seconds: float = 0.0) -> None:
+        passed[0] += seconds
+        row = {"id": row_id, "day": "2026-01-01", "scope": ACCOUNT, "currency": "KES", "micros": 1}
+        delivery.in_write(
+            database, lambda connection, _now: connection.execute(insert(tables.spend_changes).values(row))
+        )
+        delivery.in_write(database, lambda connection, _now: daily_limits.fold(connection))
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
+        if statement.startswith("SELECT spend_changes"):
+            looks.append(parameters["after_id"])
+
+    def folded() -> int:
+        return sum(row.micros for row in delivery.every(database, tables.daily_spend))
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    later = daily_limits.FOLD_ALL_SECONDS + 1
+    change_and_fold(10)
+    change_and_fold(11)
+    change_and_fold(12, later)
+    change_and_fold(13, later)
+    change_and_fold(14)
+    assert (looks, folded()) == ([0, 0, 0, 0, 12], 5)
+    # Its transaction began long ago: it counts for who looks, and is folded by the next look at all.
+    change_and_fold(5)
+    assert (folded(), delivery.count(database, tables.spend_changes)) == (5, 1)
+    change_and_fold(15, later)
+    assert (folded(), delivery.count(database, tables.spend_changes)) == (7, 0)
+    event.remove(database.engine, "before_cursor_execute", note)
 
 
 def test_an_unknown_price_is_not_nothing_where_another_is_known(priced: Database) -> None:
