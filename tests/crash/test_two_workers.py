@@ -28,6 +28,8 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def text(stage: Scene, request: pytest.FixtureRequest) -> Iterator[str]:
     yield f"Told in {request.node.name}"
     stage.end_workers()
+    # The worker of the next test would post it in place of its own.
+    assert stage.count_by_status()["queued"] == 0
     stage.stack.control("reset", {})
 
 
@@ -75,6 +77,7 @@ def test_a_worker_told_to_stop_in_mid_post_finishes_and_records_it(
     stage.stack.start("worker")
     eventually(lambda: stage.statuses_of(text) == ["delivered"], "the next worker applies it")
     assert stage.received(text) == [phone]
+    eventually(lambda: stage.statuses_of(f"{text}, later") == ["delivered"], "and sends what waited")
 
 
 @pytest.mark.parametrize("is_swept_first", [True, False], ids=["swept first", "continued first"])
