@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import FrameType
 
 from huey import crontab
 from huey.consumer import Consumer
@@ -48,6 +46,7 @@ from utils.errors import Recovering, ServiceError, WitnessUnwritable
 from utils.logs import configure_logging
 from utils.settings import load_settings
 from worker.lanes import Lanes
+from worker.stop_signals import StopSignals
 
 TICK_SECONDS = 0.5
 # The engine asks for a sweep each minute; a worker that got none for longer does not wait for it.
@@ -245,12 +244,12 @@ class Worker:
         if settings.reply_notice:
             logger.warning(settings.reply_notice)
         self._consumer.start()
-        for signal_number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signal_number, self._stop)
+        signals = StopSignals()
         self.keep_alive()
-        while not self._stopping.wait(HEALTH_CHECK_SECONDS):
+        while not signals.wait(HEALTH_CHECK_SECONDS):
             self._consumer.check_worker_health()
             self.keep_alive()
+        self.stop()
         logger.info("the worker stops: what is under way ends first")
         lanes = [self._threads[self._lane_name(number)] for number in range(self._lanes.count)]
         self._await_posts([*lanes, *(thread for _, thread in self._consumer.worker_threads)])
@@ -280,9 +279,6 @@ class Worker:
 
     def stop(self) -> None:
         self._stopping.set()
-
-    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
-        self.stop()
 
 
 def _log_the_end(ended: threading.ExceptHookArgs) -> None:
