@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Of its own environment, which uv makes and keeps: it needs more packages than the service.
 TOOL = "pip-audit==2.10.1"
 FILES = ("requirements.txt", "requirements-dev.txt")
-SECONDS = 300
+SECONDS = 90
 
 
 def ask() -> tuple[str, str]:
