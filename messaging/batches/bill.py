@@ -9,13 +9,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, case, func, select
 
 from messaging.batches.progress import amounts, require_batch
-from messaging.costs.prices import PREFIX_LENGTH, LastPrices
+from messaging.costs.prices import PREFIX, Going, estimate
 from messaging.storage import tables
 from messaging.storage.database import Database
 
 MOST_EXAMPLES = 20
 _DIFFERS = tables.messages.c.parts != tables.messages.c.estimated_parts
-_PREFIX = func.substr(tables.messages.c.recipient, 1, PREFIX_LENGTH)
 
 
 def bill(database: Database, batch_id: int) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def bill(database: Database, batch_id: int) -> dict[str, Any]:
             func.coalesce(func.sum(tables.messages.c.cost_micros), 0).label("micros"),
         )
         .where(*counted)
-        .group_by(_PREFIX, tables.messages.c.cost_currency)
+        .group_by(PREFIX, tables.messages.c.cost_currency)
     )
     examples = select(tables.messages.c.id, tables.messages.c.estimated_parts, tables.messages.c.parts).where(
         *counted, _DIFFERS
@@ -57,15 +56,13 @@ def bill(database: Database, batch_id: int) -> dict[str, Any]:
 
 def _costs(connection: Connection, sender_id: str | None, groups: Sequence[Row[Any]]) -> dict[str, Any]:
     """By currency: what a quote would say today, and what was billed. A group has one prefix and one currency."""
-    prices = LastPrices(connection)
-    estimated: Counter[str | None] = Counter()
+    going = (Going(group.example, group.messages, int(group.estimated_parts)) for group in groups)
+    today = estimate(connection, sender_id, going)
     billed: Counter[str | None] = Counter()
-    unpriced = 0
     for group in groups:
-        price = prices.price_near(sender_id, group.example)
-        if price is None:
-            unpriced += group.messages
-        else:
-            estimated[price.currency] += price.micros_per_part * int(group.estimated_parts)
         billed[group.cost_currency] += int(group.micros)
-    return {"estimated_costs": amounts(estimated), "billed_costs": amounts(billed), "unpriced": unpriced}
+    return {
+        "estimated_costs": amounts(today.micros),
+        "billed_costs": amounts(billed),
+        "unpriced": today.unpriced,
+    }

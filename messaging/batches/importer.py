@@ -25,7 +25,8 @@ from messaging.batches.control import cancel_rest
 from messaging.batches.import_pace import import_pace
 from messaging.batches.rows import BatchRows, Chunk
 from messaging.batches.text_groups import TextGroups
-from messaging.costs.brakes import Estimate, asks_for_money, estimate, find_brake, going_of_batch
+from messaging.costs.brakes import asks_for_money, find_brake, going_of_batch
+from messaging.costs.prices import Estimate, estimate
 from messaging.forwarding import events
 from messaging.messages import lost_texts
 from messaging.messages.queue import BATCH_PRIORITY

@@ -213,7 +213,7 @@ def _costs(sums: Any) -> list[dict[str, str | None]]:
     return amounts(totals)
 
 
-def amounts(micros_by_currency: Mapping[str | None, int]) -> list[dict[str, str | None]]:
+def amounts(micros_by_currency: Mapping[str, int] | Mapping[str | None, int]) -> list[dict[str, str | None]]:
     """Money in the API's shape, an entry for each currency of which there is any."""
     totals = sorted(micros_by_currency.items(), key=str)
     return [booked_money(micros, currency) for currency, micros in totals if micros]

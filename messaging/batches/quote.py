@@ -15,7 +15,7 @@ from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow, is_ne
 from messaging.consent import ledger
 from messaging.consent.consents import ConsentRule
 from messaging.costs import brakes
-from messaging.costs.prices import prefix_of
+from messaging.costs.prices import Estimate, Going, estimate, prefix_of
 from messaging.messages.accept import MOST_RECIPIENTS, validate_text
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
 from messaging.messages.way_out import WayOut
@@ -126,7 +126,7 @@ def find_brakes(settings: Settings, database: Database, found: dict[str, Any]) -
     """What of a quote a brake would hold: `approval`, the figures or None, and `unusual`, a sentence or None."""
     texts = found["recipients"]
     micros = {one["currency"]: int(Decimal(one["amount"]).scaleb(6)) for one in found["estimated_costs"]}
-    costs = brakes.Estimate(micros, found["unpriced"]) if brakes.asks_for_money(settings) else None
+    costs = Estimate(micros, found["unpriced"]) if brakes.asks_for_money(settings) else None
     approval = brakes.needs_approval(settings.approval_above, texts, costs)
     with database.read() as connection:
         unusual = brakes.warn(settings, connection, database.now(connection), texts)
@@ -191,9 +191,9 @@ class _Tally:
         if segments.parts > 1 and len(self.spills) < MOST_SPILLS:
             self.spills.append(_spill(row, segments))
 
-    def going(self) -> Iterator[brakes.Going]:
+    def going(self) -> Iterator[Going]:
         for prefix, example in self.examples.items():
-            yield brakes.Going(example, self.texts_by_prefix[prefix], self.parts_by_prefix[prefix])
+            yield Going(example, self.texts_by_prefix[prefix], self.parts_by_prefix[prefix])
 
 
 def _quote(
@@ -208,7 +208,7 @@ def _quote(
         tally.add(chunk, opted_out, lacking)
         time.sleep(PAUSE_SECONDS)
     with database.read() as connection:
-        costs = brakes.estimate(connection, sender_id, tally.going())
+        costs = estimate(connection, sender_id, tally.going())
     return _in_json(tally, costs)
 
 
@@ -251,9 +251,9 @@ def _parts_of(septets: int) -> int:
     return 1 if septets <= 160 else -(-septets // 153)
 
 
-def _in_json(tally: _Tally, estimate: brakes.Estimate) -> dict[str, Any]:
-    costs = [booked_money(micros, currency) for currency, micros in sorted(estimate.micros.items())]
-    is_known = len(costs) == 1 and not estimate.unpriced
+def _in_json(tally: _Tally, estimated: Estimate) -> dict[str, Any]:
+    costs = [booked_money(micros, currency) for currency, micros in sorted(estimated.micros.items())]
+    is_known = len(costs) == 1 and not estimated.unpriced
     return {
         "recipients": tally.recipients,
         "refused": [_row_in_json(one) for one in tally.refused],
@@ -268,7 +268,7 @@ def _in_json(tally: _Tally, estimate: brakes.Estimate) -> dict[str, Any]:
         "samples": tally.samples,
         "estimated_cost": costs[0] if is_known else UNKNOWN,
         "estimated_costs": costs,
-        "unpriced": estimate.unpriced,
+        "unpriced": estimated.unpriced,
     }
 
 

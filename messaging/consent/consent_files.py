@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, insert, select
 
 from messaging.access import actions
-from messaging.consent.consents import GIVE, WITHDRAW, Terms, lock_phones, terms_of
+from messaging.consent.consents import GIVE, WITHDRAW, Terms, lock_phones, put_in_force, terms_of
 from messaging.consent.ledger import EVERYTHING
 from messaging.consent.ledger_files import (
     ACTION,
@@ -33,7 +33,7 @@ from messaging.consent.ledger_files import (
     rows_of,
 )
 from messaging.storage import tables
-from messaging.storage.bulk import insert_for, one_of
+from messaging.storage.bulk import one_of
 from messaging.storage.database import Database
 from utils.csv_files import Header, InvalidFile, fold
 from utils.errors import InvalidInput
@@ -217,14 +217,5 @@ def _write(database: Database, connection: Connection, new: Sequence[_Given], no
         for entry_id, one in zip(ids, new, strict=True)
     ]
     connection.execute(insert(_LEDGER), entries)
-    standing = insert_for(connection, tables.consents_in_force)
-    connection.execute(
-        standing.on_conflict_do_update(
-            index_elements=[tables.consents_in_force.c.phone, tables.consents_in_force.c.sender_id],
-            set_={"consent_id": standing.excluded.consent_id},
-        ),
-        [
-            {"phone": one.phone, "sender_id": one.sender_id, "consent_id": entry_id}
-            for entry_id, one in zip(ids, new, strict=True)
-        ],
-    )
+    given = [(one.phone, one.sender_id, entry_id) for entry_id, one in zip(ids, new, strict=True)]
+    put_in_force(connection, given)

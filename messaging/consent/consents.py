@@ -100,7 +100,7 @@ def give(database: Database, phone: str, sender_id: str | None, terms: Terms) ->
         standing = next((row for row in before if row.sender_id == key), None)
         is_new = standing is None or terms_of(standing) != terms
         if is_new:
-            _put_in_force(connection, phone, key, _add(database, connection, phone, GIVE, key, terms))
+            put_in_force(connection, [(phone, key, _add(database, connection, phone, GIVE, key, terms))])
         after = _in_force(connection, phone)
         if is_new:
             _note(database, connection, "consent.give", phone, before, after)
@@ -114,7 +114,7 @@ def join(database: Database, connection: Connection, phone: str, sender_id: str 
     standing = next((row for row in _in_force(connection, phone) if row.sender_id == key), None)
     if standing is not None and replace(terms_of(standing), evidence=terms.evidence) == terms:
         return False
-    _put_in_force(connection, phone, key, _add(database, connection, phone, GIVE, key, terms))
+    put_in_force(connection, [(phone, key, _add(database, connection, phone, GIVE, key, terms))])
     return True
 
 
@@ -211,12 +211,15 @@ def _add(
     return entry_id
 
 
-def _put_in_force(connection: Connection, phone: str, sender_id: str, consent_id: int) -> None:
-    standing = insert_for(connection, tables.consents_in_force).values(
-        phone=phone, sender_id=sender_id, consent_id=consent_id
+def put_in_force(connection: Connection, entries: Sequence[tuple[str, str, int]]) -> None:
+    """Each a phone, a key of a sender and the id of the ledger's entry that counts from now on."""
+    standing = tables.consents_in_force
+    new = insert_for(connection, standing)
+    replaced = new.on_conflict_do_update(
+        index_elements=[standing.c.phone, standing.c.sender_id], set_={"consent_id": new.excluded.consent_id}
     )
-    key = [tables.consents_in_force.c.phone, tables.consents_in_force.c.sender_id]
-    connection.execute(standing.on_conflict_do_update(index_elements=key, set_={"consent_id": consent_id}))
+    names = ("phone", "sender_id", "consent_id")
+    connection.execute(replaced, [dict(zip(names, one, strict=True)) for one in entries])
 
 
 def _end(phone: str, sender_id: str) -> Any:

@@ -6,8 +6,6 @@ Asked in the transaction that would let its texts go, so that there is no moment
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from statistics import median
 from typing import NamedTuple
@@ -16,7 +14,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, func, literal_column, select, union_all
 
 from messaging import statuses
-from messaging.costs.prices import PREFIX_LENGTH, LastPrices
+from messaging.costs.prices import PREFIX, Estimate, Going
 from messaging.storage import tables
 from utils.money import Money
 from utils.reasons import NEEDS_APPROVAL, UNUSUAL_VOLUME
@@ -36,42 +34,6 @@ class Brake(NamedTuple):
     detail: str
 
 
-class Going(NamedTuple):
-    """Texts of one batch to numbers of one prefix, of which `example` is one."""
-
-    example: str
-    texts: int
-    parts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a batch comes to, by currency, at the last known prices.
-
-    `unpriced`: texts to networks and countries that nobody has texted. What another country costs says nothing here:
-    a batch of unknown cost is to wait.
-    """
-
-    micros: Mapping[str, int]
-    unpriced: int
-
-
-def estimate(connection: Connection, sender_id: str | None, going: Iterable[Going]) -> Estimate:
-    prices = LastPrices(connection)
-    micros: Counter[str] = Counter()
-    unpriced = 0
-    for one in going:
-        price = prices.price_near(sender_id, one.example)
-        if price is None:
-            unpriced += one.texts
-        else:
-            micros[price.currency] += price.micros_per_part * one.parts
-    return Estimate(micros, unpriced)
-
-
-_PREFIX = func.substr(tables.messages.c.recipient, 1, PREFIX_LENGTH)
-
-
 def going_of_batch(connection: Connection, batch_id: int) -> list[Going]:
     """Reads all of its rows: asked only where `APPROVAL_ABOVE` is money."""
     statement = (
@@ -81,7 +43,7 @@ def going_of_batch(connection: Connection, batch_id: int) -> list[Going]:
             func.sum(func.coalesce(tables.messages.c.estimated_parts, 1)),
         )
         .where(tables.messages.c.batch_id == batch_id)
-        .group_by(_PREFIX)
+        .group_by(PREFIX)
     )
     return [Going(example, texts, int(parts)) for example, texts, parts in connection.execute(statement)]
 

@@ -7,13 +7,14 @@ that was never texted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy import text as text_clause
 
 from messaging.storage import tables
@@ -25,6 +26,8 @@ from utils.segments import measure
 from utils.sender_ids import sender_key
 
 PREFIX_LENGTH = 7
+# Of a message, for sums by it.
+PREFIX = func.substr(tables.messages.c.recipient, 1, PREFIX_LENGTH)
 KNOWN_FOR = timedelta(minutes=5)
 _TRY_LOCK = text_clause("SELECT pg_try_advisory_xact_lock(hashtextextended('prices', 0))")
 _KNOWN = select(tables.prices.c.prefix, tables.prices.c.currency, tables.prices.c.micros_per_part).where(
@@ -94,6 +97,39 @@ class LastPrices:
             or self._by_place.get(prefix)
             or self._by_place.get(country)
         )
+
+
+class Going(NamedTuple):
+    """Texts of one batch to numbers of one prefix, of which `example` is one."""
+
+    example: str
+    texts: int
+    parts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a batch comes to, by currency, at the last known prices.
+
+    `unpriced`: texts to networks and countries that nobody has texted. What another country costs says nothing here:
+    a batch of unknown cost is to wait.
+    """
+
+    micros: Mapping[str, int]
+    unpriced: int
+
+
+def estimate(connection: Connection, sender_id: str | None, going: Iterable[Going]) -> Estimate:
+    prices = LastPrices(connection)
+    micros: Counter[str] = Counter()
+    unpriced = 0
+    for one in going:
+        price = prices.price_near(sender_id, one.example)
+        if price is None:
+            unpriced += one.texts
+        else:
+            micros[price.currency] += price.micros_per_part * one.parts
+    return Estimate(micros, unpriced)
 
 
 def prefix_of(e164: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, insert
 
 from messaging.access.actor import acting_name
-from messaging.costs.brakes import Brake, Going, asks_for_money, estimate, find_brake
+from messaging.costs.brakes import Brake, asks_for_money, find_brake
+from messaging.costs.prices import Going, estimate
 from messaging.messages import idempotency
 from messaging.messages.lost_texts import digest_of_call
 from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY, NewMessage, enqueue

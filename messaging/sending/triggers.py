@@ -26,6 +26,7 @@ from messaging.consent import ledger
 from messaging.consent.consents import ConsentRule
 from messaging.costs import brakes
 from messaging.costs.daily_limits import DailyLimits
+from messaging.costs.prices import Going, estimate
 from messaging.messages import idempotency, status_events
 from messaging.messages.accept import validate_text
 from messaging.messages.lost_texts import digest_of_call
@@ -231,8 +232,8 @@ class TriggerSender:
         costs = None
         if brakes.asks_for_money(self._settings):
             parts = measure(text).parts
-            going = (brakes.Going(one, 1, parts) for one in recipients)
-            costs = brakes.estimate(connection, sender_id, going)
+            going = (Going(one, 1, parts) for one in recipients)
+            costs = estimate(connection, sender_id, going)
         brake = brakes.find_brake(self._settings, connection, now, len(recipients), costs)
         if brake is not None:
             said = reasons.in_json(brake.reason, detail=brake.detail)["explanation"]
