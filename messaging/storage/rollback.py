@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from messaging.storage import tables
 from messaging.storage.bulk import as_array
 from messaging.storage.identity import ROW_ID, Identity, require_identity
+from messaging.storage.retrying import is_passing
 from utils.errors import Recovering
 
 POST_MISSING = "post_missing"
@@ -217,10 +218,13 @@ class RollbackCheck:
 
 
 def _works(connection: Connection, statement: str) -> bool:
+    """Raises DBAPIError where the database went away meanwhile: that says nothing about the statement."""
     try:
         with connection.begin_nested():
             connection.execute(text(statement))
-    except DBAPIError:
+    except DBAPIError as error:
+        if is_passing(error):
+            raise
         return False
     return True
 

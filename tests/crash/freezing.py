@@ -12,8 +12,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,10 +29,13 @@ from messaging.messages import accept, idempotency
 from messaging.operations import health, sweep
 from messaging.sending import claim, pauses, record, start_post
 from messaging.sending.record_writes import RecordWrites
+from messaging.storage.database import Database
 from utils.sms_utils import ProviderClient
 from worker import process
 
 SETTLE_SECONDS = 0.5
+# Held by the thread that writes, if one does, and by the one that stops the process.
+WRITING = threading.RLock()
 
 
 class Point(NamedTuple):
@@ -81,9 +86,26 @@ def _stop_once(marker: Path) -> None:
             reached.write(str(os.getpid()))
     except FileExistsError:
         return
-    os.kill(os.getpid(), signal.SIGSTOP)
-    # The stop may reach another thread first, and then this one a moment later.
-    time.sleep(SETTLE_SECONDS)
+    with WRITING:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        # The stop may reach another thread first, and then this one a moment later.
+        time.sleep(SETTLE_SECONDS)
+
+
+def stop_between_writes() -> None:
+    """SQLite has one writer for all processes: one that stops must not hold the books in another of its threads."""
+    original = Database.write_lock
+
+    @contextmanager
+    def noted(database: Database) -> Iterator[None]:
+        if not database.is_sqlite:
+            with original(database):
+                yield
+            return
+        with WRITING, original(database):
+            yield
+
+    setattr(Database, "write_lock", noted)  # noqa: B010
 
 
 def only_send() -> None:
@@ -93,6 +115,7 @@ def only_send() -> None:
 
 
 def create_app(point: str, marker: str) -> Flask:
+    stop_between_writes()
     freeze_at(point, Path(marker))
     return app.create_app()
 
@@ -106,5 +129,6 @@ def import_slowly() -> None:
 if __name__ == "__main__":
     only_send()
     import_slowly()
+    stop_between_writes()
     freeze_at(sys.argv[1], Path(sys.argv[2]))
     sys.exit(process.main())
