@@ -1,7 +1,7 @@
 """Which database this is, and a random token for each attempt.
 
 Revision ID: 8c41d7e2a9f0
-Revises: c3e81a5b0f92
+Revises: 5687b105ed98
 """
 
 from __future__ import annotations

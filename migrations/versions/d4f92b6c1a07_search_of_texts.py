@@ -1,7 +1,7 @@
 """A table of the words of texts, for each store its own.
 
 Revision ID: d4f92b6c1a07
-Revises: c3e81a5b0f92
+Revises: e07a0bef9ef6
 """
 
 from __future__ import annotations
