@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Row, Select, bindparam, func, select
 
 from messaging import statuses
 from messaging.batches.progress import require_batch
-from messaging.batches.rows import DUPLICATE
+from messaging.batches.rows import DUPLICATE, RefusedRow
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils import reasons
@@ -112,7 +112,11 @@ def _titles(batch: Row[Any]) -> list[str]:
 def _kept_titles(batch: Row[Any]) -> list[str]:
     """Of a file of numbers alone no cells are kept with its messages: `messaging.batches.rows`."""
     titles = _titles(batch)
-    return titles if len(titles) > 1 else []
+    return _beside_the_phone(titles)
+
+
+def _beside_the_phone(titles: Sequence[str]) -> list[str]:
+    return list(titles) if len(titles) > 1 else []
 
 
 def _ours(names: Sequence[str], prefix: str, titles: Sequence[str]) -> list[str]:
@@ -124,6 +128,13 @@ def _ours(names: Sequence[str], prefix: str, titles: Sequence[str]) -> list[str]
 def refused_csv(database: Database, batch_id: int) -> Iterator[str]:
     """By line of the file, with the file's own columns: so it can be mended and sent again. Raises NotFound at once."""
     return _not_taken(database, batch_id, tables.refused_rows.c.code != DUPLICATE)
+
+
+def refused_csv_of(titles: Sequence[str], rows: Sequence[RefusedRow]) -> Iterator[str]:
+    """As `refused_csv`, of a file that is not sent yet. `titles`: of its columns."""
+    titles = _beside_the_phone(titles)
+    cells = [[*row[:-1], *(json.loads(row.cells) if row.cells else ())] for row in rows]
+    return _lines([*_ours(REFUSED_COLUMNS, "refused", titles), *titles], [cells])
 
 
 def duplicates_csv(database: Database, batch_id: int) -> Iterator[str]:

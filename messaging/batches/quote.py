@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from messaging.batches import local_numbers
 from messaging.batches.rows import BatchRows, Chunk, RefusedRow, TakenRow, is_new, number_key
+from messaging.batches.upload import BatchRequest
 from messaging.consent import ledger
 from messaging.consent.consents import ConsentRule
 from messaging.costs import brakes
@@ -91,6 +92,27 @@ def quote_file(
         chunks = reader.chunks(read_rows(plain, header), ROWS_AT_ONCE)
         quoted = _quote(settings, database, sender_id, chunks)
     return _with_regions(quoted, region) | reader.warnings.in_json()
+
+
+class RefusedRows(NamedTuple):
+    """`titles`: of the file's columns. `rows`: the first `MOST_REFUSED`, by line."""
+
+    titles: Sequence[str]
+    rows: list[RefusedRow]
+
+
+def refused_rows(settings: Settings, plain: BinaryIO, asked: BatchRequest) -> RefusedRows:
+    """Of a CSV file, before it is sent. Raises InvalidInput, InvalidFile for the file as a whole."""
+    validate_text(asked.text)
+    region = read_region(asked.default_region) or settings.default_region
+    header = header_of(plain, asked.phone_column)
+    reader = BatchRows(
+        asked.text, header, region, WayOut.of(settings, asked.sender_id or settings.at_sender_id)
+    )
+    refused: list[RefusedRow] = []
+    for chunk in reader.chunks(read_rows(plain, header), ROWS_AT_ONCE):
+        refused += chunk.refused[: MOST_REFUSED - len(refused)]
+    return RefusedRows(header.titles, refused)
 
 
 def _with_regions(quoted: dict[str, Any], region: str | None) -> dict[str, Any]:

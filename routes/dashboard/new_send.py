@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from flask import jsonify, render_template, request
 from werkzeug.wrappers import Response
 
-from messaging.batches import quote, upload
+from messaging.batches import exports, quote, upload
 from messaging.batches.upload import AlreadySent, BatchRequest
 from messaging.messages.way_out import WayOut
 from routes.dashboard.blueprint import dashboard_bp, done
@@ -71,6 +71,18 @@ def check_send() -> str | tuple[str, int]:
     except InvalidInput as error:
         return _page(request.form, **_problem(error)), 400
     return _page(request.form, **found)
+
+
+@dashboard_bp.post("/sends/refused.csv")
+def download_unsent_refused() -> Response | tuple[str, int]:
+    """The rows that would be refused, to be mended before anything is sent."""
+    try:
+        lines = _refused_lines(_read())
+    except InvalidInput as error:
+        return _page(request.form, **_problem(error)), 400
+    found = Response("".join(lines), mimetype="text/csv")
+    found.headers.set("Content-Disposition", "attachment", filename="refused.csv")
+    return found
 
 
 @dashboard_bp.post("/sends/new")
@@ -163,6 +175,14 @@ def _check(form: Form) -> dict[str, Any]:
     chosen = header.titles[header.phone]
     columns = {"columns": _columns(header.titles), "column": chosen, "is_pasted": form.is_pasted}
     return _told(found, asked.text) | columns | {"earlier": earlier}
+
+
+def _refused_lines(form: Form) -> Iterator[str]:
+    with as_csv(form.stream) as plain:
+        titles, rows = quote.refused_rows(current_service().settings, plain, form.asked)
+    # A line was put above what was pasted.
+    rows = [row._replace(line=row.line - form.is_pasted) for row in rows]
+    return exports.refused_csv_of(titles, rows)
 
 
 def _told(found: dict[str, Any], text: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from messaging.access.operators import ADMIN, APPROVER, SENDER, VIEWER
 # Without a login.
 PUBLIC: Final = frozenset({"show_login", "log_in", "show_choose_password", "choose_password"})
 # A file comes with these: it is not read before its sender is known and there is room.
-UPLOADS: Final = frozenset({"check_send", "begin_send"})
+UPLOADS: Final = frozenset({"check_send", "download_unsent_refused", "begin_send"})
 NEEDED: Final = {
     "log_out": VIEWER,
     "show_conversations": SENDER,
@@ -19,6 +19,7 @@ NEEDED: Final = {
     "reply": SENDER,
     "show_new_send": SENDER,
     "check_send": SENDER,
+    "download_unsent_refused": SENDER,
     "begin_send": SENDER,
     "measure_text": SENDER,
     "resend_message": SENDER,

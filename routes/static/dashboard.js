@@ -136,6 +136,9 @@ function replacer(field, found) {
 const send = document.querySelector("[data-send]");
 send?.addEventListener("submit", async (event) => {
   const button = event.submitter;
+  if (button?.hasAttribute("data-download")) {
+    return;
+  }
   if (!button?.hasAttribute("data-check")) {
     // A second press would be the same send; it need not be made at all.
     setTimeout(() => button?.setAttribute("disabled", ""), 0);

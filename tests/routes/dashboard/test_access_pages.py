@@ -52,6 +52,7 @@ SENDERS = {
     *(
         "show_new_send",
         "check_send",
+        "download_unsent_refused",
         "begin_send",
         "measure_text",
         "pause_send",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from typing import Any
@@ -54,6 +55,17 @@ def test_a_check_tells_the_line_of_each_row_that_is_left_out(visitor: Visitor) -
     assert rows_of(page, "Duplicates")[0][:2] == ["4", "+254711000001"]
     # Of four rows one is more than a fifth.
     assert "More than a fifth" in page
+
+
+def test_the_refused_rows_can_be_had_before_anything_is_sent(visitor: Visitor) -> None:
+    answer = send(visitor, PEOPLE, "/sends/refused.csv", default_region="KE")
+    assert answer.headers["Content-Disposition"] == "attachment; filename=refused.csv"
+    title, *rows = csv.reader(io.StringIO(answer.text.removeprefix("\ufeff")))
+    assert title == ["line", "value", "code", "reason", "phone", "name"]
+    assert [(row[:2], row[4:]) for row in rows] == [(["5", "12"], ["12", "Nobody"])]
+    pasted = send(visitor, None, "/sends/refused.csv", numbers="+254711000001\n12", text="Hello")
+    assert pasted.text.splitlines()[1].startswith("2,12,")
+    assert send(visitor, None, "/sends/refused.csv").status_code == 400
 
 
 def test_of_pasted_numbers_the_place_is_told(visitor: Visitor) -> None:
