@@ -116,6 +116,13 @@ def test_a_file_of_two_thousand_is_sent_from_choosing_it_to_delivered(
     left_out = page.get_by_role("region", name="Refused rows, table")
     assert faults_of(page, "checked send") == []
     expect(left_out.locator("tr").nth(1)).to_contain_text(re.compile(rf"{len(rows) - 1:,}.*12345"))
+    with page.expect_download() as early:
+        page.get_by_role("button", name="Download the refused rows").click()
+    assert [one.split(",")[-2:] for one in Path(early.value.path()).read_text("utf-8-sig").splitlines()] == [
+        ["mobile", "name"],
+        ["12345", "Baraka"],
+        ["NULL", "Mutua"],
+    ]
     page.get_by_role("button", name=re.compile(rf"^Send {found['Texts']:,} texts")).click()
     page.wait_for_url(re.compile(r"/sends/\d+$"))
     page.locator("[data-finished]").wait_for(timeout=60_000)
