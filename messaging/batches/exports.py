@@ -112,11 +112,7 @@ def _titles(batch: Row[Any]) -> list[str]:
 def _kept_titles(batch: Row[Any]) -> list[str]:
     """Of a file of numbers alone no cells are kept with its messages: `messaging.batches.rows`."""
     titles = _titles(batch)
-    return _beside_the_phone(titles)
-
-
-def _beside_the_phone(titles: Sequence[str]) -> list[str]:
-    return list(titles) if len(titles) > 1 else []
+    return titles if len(titles) > 1 else []
 
 
 def _ours(names: Sequence[str], prefix: str, titles: Sequence[str]) -> list[str]:
@@ -132,9 +128,7 @@ def refused_csv(database: Database, batch_id: int) -> Iterator[str]:
 
 def refused_csv_of(titles: Sequence[str], rows: Sequence[RefusedRow]) -> Iterator[str]:
     """As `refused_csv`, of a file that is not sent yet. `titles`: of its columns."""
-    titles = _beside_the_phone(titles)
-    cells = [[*row[:-1], *(json.loads(row.cells) if row.cells else ())] for row in rows]
-    return _lines([*_ours(REFUSED_COLUMNS, "refused", titles), *titles], [cells])
+    return _refused_lines(titles, [[_refused_cells(row) for row in rows]])
 
 
 def duplicates_csv(database: Database, batch_id: int) -> Iterator[str]:
@@ -145,8 +139,16 @@ def duplicates_csv(database: Database, batch_id: int) -> Iterator[str]:
 def _not_taken(database: Database, batch_id: int, which: ColumnElement[bool]) -> Iterator[str]:
     with database.read() as connection:
         titles = _titles(require_batch(connection, batch_id))
-    ours = _ours(REFUSED_COLUMNS, "refused", titles)
-    return _lines([*ours, *titles], _refused_windows(database, batch_id, which))
+    return _refused_lines(titles, _refused_windows(database, batch_id, which))
+
+
+def _refused_lines(titles: Sequence[str], windows: Iterable[list[list[Any]]]) -> Iterator[str]:
+    return _lines([*_ours(REFUSED_COLUMNS, "refused", titles), *titles], windows)
+
+
+def _refused_cells(row: Row[Any] | RefusedRow) -> list[Any]:
+    """The columns of `REFUSED_COLUMNS`, and the file's own."""
+    return [*row[:-1], *(json.loads(row.cells) if row.cells else ())]
 
 
 def _message_windows(
@@ -178,7 +180,7 @@ def _refused_windows(
         )
         with database.read() as connection:
             rows = connection.execute(statement).all()
-        yield [[*row[:-1], *(json.loads(row.cells) if row.cells else ())] for row in rows]
+        yield [_refused_cells(row) for row in rows]
         if len(rows) < WINDOW:
             return
         line = rows[-1].line

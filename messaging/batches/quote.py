@@ -21,7 +21,7 @@ from messaging.messages.accept import MOST_RECIPIENTS, validate_text
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
 from messaging.messages.way_out import WayOut
 from messaging.storage.database import Database
-from utils.csv_files import header_of, read_rows
+from utils.csv_files import Header, header_of, read_rows
 from utils.errors import InvalidInput, InvalidPhone, NoRecipients
 from utils.json_shapes import booked_money
 from utils.phone_numbers import read_phone, read_region
@@ -89,8 +89,7 @@ def quote_file(
     with as_csv(file, sheet) as plain:
         header = header_of(plain, phone_column)
         reader = BatchRows(text, header, region, WayOut.of(settings, sender_id))
-        chunks = reader.chunks(read_rows(plain, header), ROWS_AT_ONCE)
-        quoted = _quote(settings, database, sender_id, chunks)
+        quoted = _quote(settings, database, sender_id, _chunks(reader, plain, header))
     return _with_regions(quoted, region) | reader.warnings.in_json()
 
 
@@ -106,13 +105,18 @@ def refused_rows(settings: Settings, plain: BinaryIO, asked: BatchRequest) -> Re
     validate_text(asked.text)
     region = read_region(asked.default_region) or settings.default_region
     header = header_of(plain, asked.phone_column)
-    reader = BatchRows(
-        asked.text, header, region, WayOut.of(settings, asked.sender_id or settings.at_sender_id)
-    )
+    way_out = WayOut.of(settings, asked.sender_id or settings.at_sender_id)
     refused: list[RefusedRow] = []
-    for chunk in reader.chunks(read_rows(plain, header), ROWS_AT_ONCE):
+    for chunk in _chunks(BatchRows(asked.text, header, region, way_out), plain, header):
         refused += chunk.refused[: MOST_REFUSED - len(refused)]
     return RefusedRows(header.titles, refused)
+
+
+def _chunks(reader: BatchRows, plain: BinaryIO, header: Header) -> Iterator[Chunk]:
+    """Of a whole file, with a pause after each."""
+    for chunk in reader.chunks(read_rows(plain, header), ROWS_AT_ONCE):
+        yield chunk
+        time.sleep(PAUSE_SECONDS)
 
 
 def _with_regions(quoted: dict[str, Any], region: str | None) -> dict[str, Any]:
@@ -228,7 +232,6 @@ def _quote(
             opted_out = ledger.suppressed(connection, phones, sender_id)
             lacking = rule.lacking(connection, phones, sender_id) - opted_out
         tally.add(chunk, opted_out, lacking)
-        time.sleep(PAUSE_SECONDS)
     with database.read() as connection:
         costs = estimate(connection, sender_id, tally.going())
     return _in_json(tally, costs)
@@ -252,6 +255,7 @@ def _typed(to: Sequence[str], text: str, default_region: str | None, warnings: W
             else:
                 chunk.duplicates += 1
         yield chunk
+        time.sleep(PAUSE_SECONDS)
 
 
 def _spill(row: TakenRow, segments: Segments) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,11 +98,7 @@ def stop_between_writes() -> None:
 
     @contextmanager
     def noted(database: Database) -> Iterator[None]:
-        if not database.is_sqlite:
-            with original(database):
-                yield
-            return
-        with WRITING, original(database):
+        with WRITING if database.is_sqlite else nullcontext(), original(database):
             yield
 
     setattr(Database, "write_lock", noted)  # noqa: B010

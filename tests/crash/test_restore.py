@@ -49,7 +49,11 @@ def stop(stage: Scene) -> None:
 
 
 def start_until_it_sends(stage: Scene) -> None:
-    """Until then a text that is asked for is refused."""
+    """Until then a text that is asked for is refused.
+
+    A copy made in the midst of a POST has it open, and its lease lasts longer than the wait for rest.
+    """
+    stage.expire_leases()
     for name in ("web", "worker"):
         stage.stack.start(name)
     stage.wait_for_web()
