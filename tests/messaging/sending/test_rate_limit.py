@@ -143,7 +143,8 @@ def test_a_clock_stepped_back_neither_stops_the_rate_limit_nor_lifts_it(
 def test_the_rate_limit_is_one_over_two_processes(database: Database, at_settings: Settings) -> None:
     rates = Rates(40, 100_000)
     moments = list(chain.from_iterable(in_processes(take_tokens, [(at_settings, rates, 1, 2.0)] * 2)))
-    assert 40 <= len(moments) <= 2 * 40 + 6
+    # The two start one after the other, so together they take a little longer than each.
+    assert 40 <= len(moments) <= 40 * (max(moments) - min(moments)) + 6
     assert most_within_a_second(sorted(moments)) <= 40 + 6
 
 

@@ -55,8 +55,11 @@ def of_account(count: float) -> DailyLimits:
 
 
 @pytest.fixture
-def priced(database: Database) -> Database:
-    """With a known price of KES 0.80."""
+def priced(database: Database, clock: Clock) -> Database:
+    """With a known price of KES 0.80, at noon: what a test spends minutes later is spent on the same day."""
+    with database.read() as connection:
+        now = database.now(connection)
+    clock.step(hours=(12 - now.hour) % 24)
     delivery.know_price(database, PRICE)
     return database
 
