@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import requests
 from sqlalchemy import Row, func, select, text, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from messaging.storage import tables
 from messaging.storage.database import Database
@@ -104,6 +105,18 @@ class Scene:
 
     def describe(self) -> str:
         """For a test that failed: the newest rows, who waits for whom, and the ends of the logs."""
+        try:
+            rows = self._describe_rows()
+        except SQLAlchemyError as error:
+            # A test may have stopped its server; an error from here would end the whole run.
+            rows = [f"no rows: {error}"]
+        running = [f"{name}: exit code {process.poll()}" for name, process in self.stack.processes.items()]
+        logs = [
+            f"{path.name}: …{path.read_text()[-2000:]}" for path in sorted(self.stack.folder.glob("*.log"))
+        ]
+        return "\n".join([*rows, *running, *logs])
+
+    def _describe_rows(self) -> list[str]:
         newest = [
             select(table).order_by(table.c.id.desc()).limit(4) for table in (tables.attempts, tables.messages)
         ]
@@ -111,11 +124,7 @@ class Scene:
             rows = [str(row) for statement in newest for row in connection.execute(statement)]
             if not self.database.is_sqlite:
                 rows += [str(row) for row in connection.execute(SESSIONS)]
-        running = [f"{name}: exit code {process.poll()}" for name, process in self.stack.processes.items()]
-        logs = [
-            f"{path.name}: …{path.read_text()[-2000:]}" for path in sorted(self.stack.folder.glob("*.log"))
-        ]
-        return "\n".join([*rows, *running, *logs])
+        return rows
 
     def statuses_of(self, text: str) -> list[str]:
         return [one["status"] for one in self._messages(text)]
