@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.processes, needs_linux]
 
 TIMEOUT_SECONDS = 900
 # One point of so many; the commit's hash says which.
-SHARES = {"sqlite": 2, "postgresql": 3}
+SHARES = {"sqlite": 4, "postgresql": 6}
 # So that two cores have something to do to the end.
 PARTS = 4
 QUICKLY_FOUND = "opt-outs are not asked again at the last check"
