@@ -68,7 +68,9 @@ commands = AppGroup()
 @click.option("--max-cost", metavar="MONEY", help="Pause before passing it, like 'KES 5000'.")
 @click.option("--on-unknown", type=click.Choice(ON_UNKNOWN), default="hold", show_default=True)
 @click.option("--idempotency-key", help="The same key and file within a day is one batch.")
-@click.option("--wait", is_flag=True, help="Stay until every message has been sent, or waits for a clock.")
+@click.option(
+    "--wait", is_flag=True, help="Stay until every message has been sent, or waits for a clock or a person."
+)
 @click.option(
     "--max-refused",
     type=click.FloatRange(0, 1),
@@ -120,9 +122,13 @@ def bulk(
     show(batch, as_json, _sentence(batch, answer.is_replay) + waiting_sentence(batch))
     if not as_json:
         show_warnings(batch)
-    # Whoever waits for the end has not got it from a batch that is held.
-    failed = ("cancelled", "paused") if wait else ("cancelled",)
-    sys.exit(1 if batch["status"] in failed or not batch["total"] else 0)
+    sys.exit(1 if _has_failed(batch, wait) or not batch["total"] else 0)
+
+
+def _has_failed(batch: dict[str, Any], wait: bool) -> bool:
+    """Whoever waits for the end has not got it from a batch that is held, nor where sending is paused."""
+    is_held = batch["status"] == "paused" or any(one["pause"] for one in batch["waiting"])
+    return batch["status"] == "cancelled" or (wait and is_held)
 
 
 def _sent_before(

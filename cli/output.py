@@ -86,6 +86,8 @@ def waiting_sentence(batch: dict[str, Any]) -> str:
 
 def _waits(one: dict[str, Any]) -> str:
     why = f" ({one['reason']})" if one["reason"] else ""
+    if one["pause"] is not None:
+        return f"{one['count']} wait because sending is paused{why}, see sms resume"
     if one["until"] is None:
         return f"{one['count']} wait for a person, see sms held{why}"
     return f"{one['count']} wait until {show_local_time(one['until'], time_zone())}{why}"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, func, or_, select
+from sqlalchemy import Connection, Row, func, select
 
 from messaging import statuses
 from messaging.batch_statuses import FINISHED, NO_VALID_ROWS, RECEIVING
-from messaging.messages.accept import MOST_URGENT
-from messaging.messages.queue import BATCH_PRIORITY
+from messaging.batches import waiting
 from messaging.messages.warnings import read_stored
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
@@ -85,60 +83,8 @@ def get_batch(database: Database, batch_id: int) -> dict[str, Any]:
     with database.read() as connection:
         batch = require_batch(connection, batch_id)
         found = batch_in_json(connection, batch)
-        is_sending = batch.status == "sending"
-        waiting = _waiting(connection, batch, database.now(connection)) if is_sending else []
-    return found | {"waiting": waiting}
-
-
-def _waiting(connection: Connection, batch: Row[Any], now: datetime) -> list[dict[str, Any]]:
-    """What waits for a clock or a person, by reason, the largest first. Without reason: a time of its own."""
-    asked = {"batch_id": batch.id, "now": now}
-    rows = sorted(connection.execute(_WAITING, asked).all(), key=lambda row: -row.messages)
-    return [
-        {
-            "reason": row.reason or (statuses.HELD if row.status == statuses.HELD else None),
-            "count": row.messages,
-            "until": None if row.status == statuses.HELD else rfc3339(row.until),
-        }
-        for row in rows
-    ]
-
-
-_WAITING = (
-    select(
-        tables.messages.c.status,
-        tables.messages.c.reason,
-        func.count().label("messages"),
-        func.min(tables.messages.c.due_at).label("until"),
-    )
-    .where(tables.WAITS, tables.messages.c.batch_id == bindparam("batch_id"))
-    .where(
-        or_(
-            tables.messages.c.status == statuses.HELD,
-            tables.messages.c.due_at > bindparam("now", type_=tables.messages.c.due_at.type),
-        )
-    )
-    .group_by(tables.messages.c.status, tables.messages.c.reason)
-)
-
-
-def _is_waiting(connection: Connection, batch: Row[Any], now: datetime) -> bool:
-    """Whether all that is left waits. By the row that is due first: where even that waits, all do."""
-    of_batch = [tables.messages.c.batch_id == batch.id]
-    if batch.total > MOST_URGENT:
-        of_batch.append(tables.messages.c.priority == BATCH_PRIORITY)
-    first = connection.execute(
-        select(tables.messages.c.due_at, tables.messages.c.due_by_wall)
-        .where(tables.messages.c.status == statuses.QUEUED, *of_batch)
-        .order_by(tables.messages.c.due_at)
-        .limit(1)
-    ).one_or_none()
-    if first is not None and (not first.due_by_wall or first.due_at <= now):
-        return False
-    is_leaving = select(exists().where(tables.messages.c.status == statuses.SENDING, *of_batch))
-    if connection.execute(is_leaving).scalar_one():
-        return False
-    return first is not None or _open_messages(connection, batch.id) > 0
+        waits = waiting.waiting(connection, batch, database.now(connection))
+    return found | {"waiting": waits}
 
 
 def require_batch(connection: Connection, batch_id: int, *, lock: bool = False) -> Row[Any]:
@@ -242,7 +188,7 @@ class Speed:
     settled: int
     per_second: float | None
     seconds_left: float | None
-    # All that is left waits for a clock or a person.
+    # All that is left waits for a clock, a pause or a person.
     is_waiting: bool = False
 
     @property
@@ -261,8 +207,7 @@ def watch(database: Database, batch_id: int) -> Iterator[Speed]:
             batch = require_batch(connection, batch_id)
             # Never below 0: rows may have come in between the two looks.
             settled = max(0, batch.total - _open_messages(connection, batch_id))
-            is_sending = batch.status == "sending"
-            is_waiting = is_sending and _is_waiting(connection, batch, database.now(connection))
+            is_waiting = waiting.is_waiting(connection, batch, database.now(connection))
         if settled_at_start is None:
             settled_at_start = settled
         speed = _speed(batch, settled, settled - settled_at_start, monotonic() - began_at, is_waiting)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from messaging.consent import ledger
 from messaging.costs import prices
+from messaging.messages import pause_names
 from messaging.sending import circuit_breaker, pauses, retry_policy
 from messaging.sending.claim import Claim
 from messaging.sending.start_post import Posting
@@ -32,8 +33,8 @@ def from_answer(
     _suppress(database, connection, claim, [one for one, answer in answers.items() if answer.suppresses])
     is_fit = any(one.outcome == "accepted" for one in answers.values()) and not paused
     if claim.is_trigger and is_fit:
-        pauses.resume(connection, pauses.ACCOUNT)
-        pauses.resume(connection, pauses.sender_name(claim.sender_id))
+        pauses.resume(connection, pause_names.ACCOUNT)
+        pauses.resume(connection, pause_names.sender_name(claim.sender_id))
     prices.learn(database, connection, claim.sender_id, claim.text, answers.values(), now)
 
 
@@ -70,4 +71,4 @@ def from_failure(connection: Connection, posting: Posting, error: ProviderError,
 
 
 def _pause_name(what: str, claim: Claim) -> str:
-    return pauses.ACCOUNT if what == "account" else pauses.sender_name(claim.sender_id)
+    return pause_names.ACCOUNT if what == "account" else pause_names.sender_name(claim.sender_id)

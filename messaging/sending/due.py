@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 
 from messaging.batch_statuses import MAY_SEND
+from messaging.messages import pause_names
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.sending import order, pauses
 from messaging.storage import tables
@@ -298,9 +299,9 @@ def _without_rest(rows: list[DueRow], recipients_per_post: int) -> list[DueRow]:
 def _take(
     connection: Connection, statement: Select[Any], paused: pauses.Pauses, most: int, asked: Mapping[str, Any]
 ) -> list[DueRow]:
-    held = [name.removeprefix(pauses.SENDER_PREFIX) for name in sorted(paused.names)]
+    held = [name.removeprefix(pause_names.SENDER_PREFIX) for name in sorted(paused.names)]
     if held:
-        # As `pauses.sender_name` spells it; what is claimed here and released there would spin.
+        # As `pause_names.sender_name` spells it; what is claimed here and released there would spin.
         sender = func.upper(func.coalesce(tables.messages.c.sender_id, ""))
         statement = statement.where(sender.not_in(held))
     locking = statement.with_for_update(skip_locked=True, of=tables.messages)

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, delete, or_, select, update
 
 from messaging.access import actions
 from messaging.costs.balance import keep, write_down
+from messaging.messages.pause_names import ACCOUNT, sender_name
 from messaging.sending import circuit_breaker
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
@@ -22,8 +23,6 @@ from messaging.storage.database import Database, wake_after_commit
 from utils.errors import ProviderError
 from utils.sms_utils import ProviderClient
 
-ACCOUNT = "account"
-SENDER_PREFIX = "sender:"
 # With the looks of the workers (`worker.process.PROBE_LOOK_SECONDS`) added, under a minute.
 PROBE_INTERVAL = timedelta(seconds=45)
 PROBE_DEADLINE_SECONDS = 10.0
@@ -43,10 +42,6 @@ class Pauses:
 
     def holds(self, sender_id: str | None) -> bool:
         return self.account or sender_name(sender_id) in self.names
-
-
-def sender_name(sender_id: str | None) -> str:
-    return SENDER_PREFIX + (sender_id or "").upper()
 
 
 def current(connection: Connection) -> Pauses:

@@ -17,6 +17,10 @@ class WaitingMessages(BaseModel):
     )
     count: int
     until: Moment | None = Field(description="The next time; null: a person decides")
+    pause: str | None = Field(
+        description="`account` or `sender:` and its name, where that is paused"
+        " (`POST /v1/sending/resume`); else null"
+    )
 
 
 class Batch(Warned):
@@ -44,7 +48,7 @@ class Batch(Warned):
     progress: float = Field(description="Share that is no longer queued, sending or held", ge=0, le=1)
     waiting: list[WaitingMessages] | None = Field(
         None,
-        description="What waits for a clock or a person, by reason, while it is `sending`; absent in lists",
+        description="What waits for a clock, a pause or a person, by reason, while it is `sending`; absent in lists",
     )
     max_cost: Money | None = Field(None, description="The batch is paused before it would pass this")
     send_at: Moment | None = None

@@ -24,12 +24,13 @@ from messaging.consent import ledger
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.operations import health
 from messaging.operations.account_check import claim_identity
-from messaging.sending import due
+from messaging.sending import due, pauses
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.cli.conftest import Sms, error_of, parsed
 from tests.support.callback_rows import move_time
 from tests.support.commands import command_in, names_in, sms_commands
+from tests.support.delivery import in_write
 from tests.support.fake_provider import FakeProvider
 from tests.support.workbooks import workbook
 from utils.settings import Settings
@@ -764,6 +765,29 @@ def test_bulk_that_waits_fails_where_its_batch_is_held(
     result = sms("bulk", str(file), "--text", "Hello", "--wait")
     assert result.exit_code == 1
     assert "paused, by_hand" in result.stdout
+
+
+def test_bulk_that_waits_fails_where_its_sender_is_paused(
+    sms: Sms, migrated: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n")
+    refused = "invalid_sender_id"
+    in_write(migrated, lambda connection, now: pauses.pause(connection, "sender:ACME", refused, None, now))
+    result = sms("bulk", str(file), "--text", "Hello", "--sender-id", "Acme", "--wait")
+    assert result.exit_code == 1
+    assert "1 wait because sending is paused (invalid_sender_id), see sms resume." in result.stdout
+
+
+def test_bulk_that_waits_ends_where_its_batch_is_scheduled(
+    sms: Sms, migrated: Database, tmp_path: Path
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("phone\n+254711000001\n")
+    later = (datetime.now(UTC) + timedelta(days=20)).isoformat(timespec="seconds")
+    result = sms("bulk", str(file), "--text", "Hello", "--send-at", later, "--wait")
+    assert result.exit_code == 0
+    assert "scheduled for " in result.stdout
 
 
 def test_a_batch_is_held_and_ended_from_a_shell(sms: Sms, migrated: Database, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from messaging import statuses
 from messaging.batches import control, progress
 from messaging.batches.progress import get_batch, watch
 from messaging.batches.upkeep import BatchUpkeep
-from messaging.messages import held
+from messaging.messages import held, pause_names
+from messaging.sending import pauses
 from messaging.sending.last_check import Released
 from messaging.sending.start_post import Posting
 from messaging.storage import tables
@@ -229,7 +230,7 @@ def test_a_batch_of_which_all_that_is_left_waits_for_a_clock_says_until_when(dat
     batch_id = delivery.new_batch(database, 2)
     delivery.queue(database, delivery.phone(1), batch_id=batch_id, priority=5)
     delivery.queue(database, delivery.phone(2), batch_id=batch_id, priority=5, due_at=later)
-    assert get_batch(database, batch_id)["waiting"] == [{"reason": None, "count": 1, "until": rfc3339(later)}]
+    assert get_batch(database, batch_id)["waiting"] == [waits(None, 1, until=rfc3339(later))]
     assert not next(watch(database, batch_id)).is_waiting
 
     delivery.claim_one(database)
@@ -244,8 +245,48 @@ def test_a_batch_of_which_all_that_is_left_waits_for_a_clock_says_until_when(dat
             .values(reason="do_not_disturb")
         )
     waiting = get_batch(database, batch_id)["waiting"]
-    assert waiting == [{"reason": "do_not_disturb", "count": 1, "until": rfc3339(later)}]
+    assert waiting == [waits("do_not_disturb", 1, until=rfc3339(later))]
     assert next(watch(database, batch_id)).is_waiting
+
+
+def waits(
+    reason: str | None, count: int, *, until: str | None = None, pause: str | None = None
+) -> dict[str, Any]:
+    return {"reason": reason, "count": count, "until": until, "pause": pause}
+
+
+def pause(database: Database, name: str, reason: str = "why") -> None:
+    delivery.in_write(database, lambda connection, now: pauses.pause(connection, name, reason, None, now))
+
+
+def test_a_batch_whose_sender_is_paused_says_why_it_does_not_move(database: Database) -> None:
+    batch_id = delivery.new_batch(database, 3, sender_id="Acme")
+    delivery.queue(database, *delivery.phones(2), batch_id=batch_id, priority=5)
+    pause(database, pause_names.sender_name("OTHER"))
+    assert get_batch(database, batch_id)["waiting"] == []
+    assert not next(watch(database, batch_id)).is_waiting
+
+    pause(database, pause_names.sender_name("Acme"), "invalid_sender_id")
+    held_up = waits("invalid_sender_id", 2, pause="sender:ACME")
+    assert get_batch(database, batch_id)["waiting"] == [held_up]
+    assert next(watch(database, batch_id)).is_waiting
+    pause(database, pause_names.ACCOUNT, "insufficient_balance")
+    held_up = waits("insufficient_balance", 2, pause="account")
+    assert get_batch(database, batch_id)["waiting"] == [held_up]
+
+    delivery.change(database, tables.messages, 1, status=statuses.SENDING)
+    assert not next(watch(database, batch_id)).is_waiting  # one is on its way
+
+
+def test_a_batch_that_is_scheduled_waits_for_its_time(database: Database) -> None:
+    now = delivery.in_write(database, lambda _connection, now: now)
+    batch_id = delivery.new_batch(database, 1)
+    delivery.queue(database, delivery.phone(1), batch_id=batch_id, priority=5)
+    later = {"status": "scheduled", "send_at": now + timedelta(days=20)}
+    delivery.change(database, tables.batches, batch_id, **later)
+    assert next(watch(database, batch_id)).is_waiting
+    delivery.change(database, tables.batches, batch_id, send_at=now - timedelta(seconds=1))
+    assert not next(watch(database, batch_id)).is_waiting
 
 
 def test_what_waits_is_told_by_reason_with_the_next_time(database: Database) -> None:
@@ -258,8 +299,8 @@ def test_what_waits_is_told_by_reason_with_the_next_time(database: Database) -> 
     delivery.queue(database, *delivery.phones(3, first=4), batch_id=batch_id, priority=5)
     delivery.in_write(database, lambda connection, now: held.hold(connection, [4, 5], "daily_limit", now))
     assert get_batch(database, batch_id)["waiting"] == [
-        {"reason": "sending_window", "count": 3, "until": rfc3339(now + timedelta(hours=1))},
-        {"reason": "daily_limit", "count": 2, "until": None},
+        waits("sending_window", 3, until=rfc3339(now + timedelta(hours=1))),
+        waits("daily_limit", 2),
     ]
 
 

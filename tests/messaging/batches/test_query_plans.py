@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import bindparam, event, text, update
 
-from messaging.batches import control, exports, progress
+from messaging.batches import control, exports, progress, waiting
 from messaging.batches.upkeep import BatchUpkeep
 from messaging.messages import held
 from messaging.messages.views import MessageFilters, list_messages
@@ -137,9 +137,15 @@ def test_a_claim_reads_no_more_of_a_batch_than_it_takes(large: Database) -> None
 def test_what_waits_of_a_batch_is_read_from_its_own_index(large: Database) -> None:
     with plans(large) as found, large.read() as connection:
         asked = {"batch_id": SENDING, "now": large.now(connection)}
-        connection.execute(progress._WAITING, asked).all()
+        connection.execute(waiting._WAITING, asked).all()
     assert len(found) == 1
     assert "ix_messages_waits" in found[0]
+
+
+def test_what_a_pause_holds_of_a_batch_is_counted_from_its_index(large: Database) -> None:
+    with plans(large) as found, large.read() as connection:
+        connection.execute(waiting._QUEUED, {"batch_id": SENDING}).scalar_one()
+    assert any("ix_messages_batch" in line for line in found), found
 
 
 def test_a_reference_is_looked_up_by_its_index(large: Database) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from messaging.messages import pause_names
 from messaging.sending import circuit_breaker, due, pauses
 from messaging.sending import claim as claims
 from messaging.sending.claim import Claim, ClaimLimits
@@ -197,7 +198,7 @@ def test_rows_that_found_no_place_in_a_claim_stay_queued(database: Database) -> 
 
 def test_a_paused_account_claims_nothing(database: Database) -> None:
     queue(database, phone(1))
-    pause(database, pauses.ACCOUNT)
+    pause(database, pause_names.ACCOUNT)
     assert claim(database) == []
     assert statuses_of(database) == ["queued"]
 
@@ -207,7 +208,7 @@ def test_a_paused_sender_claims_nothing_however_it_is_spelt(database: Database, 
     queue(database, phone(1), sender_id=spelt)
     queue(database, phone(2), sender_id="OTHER")
     queue(database, phone(3))
-    pause(database, pauses.sender_name("Acme"))
+    pause(database, pause_names.sender_name("Acme"))
     assert [one.sender_id for one in claim(database)] == ["OTHER", None]
     assert message_to(database, phone(1)).status == "queued"
 
@@ -215,14 +216,14 @@ def test_a_paused_sender_claims_nothing_however_it_is_spelt(database: Database, 
 def test_a_pause_of_the_default_sender_holds_only_texts_without_a_sender(database: Database) -> None:
     queue(database, phone(1))
     queue(database, phone(2), sender_id="ACME")
-    pause(database, pauses.sender_name(None))
+    pause(database, pause_names.sender_name(None))
     assert [one.sender_id for one in claim(database)] == ["ACME"]
 
 
 def test_a_batch_of_a_paused_sender_is_not_walked_over(database: Database) -> None:
     queue_batch(database, phones(3), sender_id="Acme")
     queue_batch(database, phones(2, first=1000), sender_id="OTHER", text="goes")
-    pause(database, pauses.sender_name("ACME"))
+    pause(database, pause_names.sender_name("ACME"))
     with statements(database) as asked:
         assert [one.text for one in claim(database)] == ["goes"]
     assert len([statement for statement, _ in asked if "messages.batch_id = " in statement]) == 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from messaging.messages import pause_names
 from messaging.sending import pauses
 from messaging.sending.pauses import Pauses
 from messaging.sending.sender import MessageSender
@@ -43,14 +44,14 @@ def test_nothing_is_paused_at_first(database: Database) -> None:
 
 
 def test_a_paused_account_holds_every_sender(database: Database) -> None:
-    pause(database, pauses.ACCOUNT)
+    pause(database, pause_names.ACCOUNT)
     assert current(database).account
     assert current(database).holds(None)
     assert current(database).holds("ACME")
 
 
 def test_a_paused_sender_holds_only_itself_in_any_case_of_letters(database: Database) -> None:
-    pause(database, pauses.sender_name("Acme"))
+    pause(database, pause_names.sender_name("Acme"))
     assert not current(database).account
     assert current(database).holds("ACME")
     assert current(database).holds("acme")
@@ -59,18 +60,18 @@ def test_a_paused_sender_holds_only_itself_in_any_case_of_letters(database: Data
 
 
 def test_the_first_reason_is_kept_for_it_began_the_pause(database: Database) -> None:
-    pause(database, pauses.ACCOUNT, "insufficient_balance")
-    pause(database, pauses.ACCOUNT, "credentials_refused")
+    pause(database, pause_names.ACCOUNT, "insufficient_balance")
+    pause(database, pause_names.ACCOUNT, "credentials_refused")
     (row,) = every(database, tables.pauses)
     assert (row.reason, row.detail) == ("insufficient_balance", "detail")
 
 
 @pytest.mark.parametrize(
-    ("name", "lifted", "left"), [(pauses.ACCOUNT, 1, 1), (None, 2, 0), ("sender:X", 0, 2)]
+    ("name", "lifted", "left"), [(pause_names.ACCOUNT, 1, 1), (None, 2, 0), ("sender:X", 0, 2)]
 )
 def test_one_pause_is_lifted_or_all(database: Database, name: str | None, lifted: int, left: int) -> None:
-    pause(database, pauses.ACCOUNT)
-    pause(database, pauses.sender_name("ACME"))
+    pause(database, pause_names.ACCOUNT)
+    pause(database, pause_names.sender_name("ACME"))
     woken: list[None] = []
     database.wake = lambda: woken.append(None)
     with database.write() as connection:
@@ -86,13 +87,13 @@ def test_nobody_probes_while_nothing_is_paused(database: Database) -> None:
 def test_a_paused_sender_is_not_probed_for_the_balance_says_nothing_of_it(
     database: Database, clock: Clock
 ) -> None:
-    pause(database, pauses.sender_name("ACME"))
+    pause(database, pause_names.sender_name("ACME"))
     clock.step(hours=1)
     assert not pauses.take_probe(database)
 
 
 def test_one_probe_an_interval_whoever_asks(database: Database, clock: Clock) -> None:
-    pause(database, pauses.ACCOUNT)
+    pause(database, pause_names.ACCOUNT)
     clock.step(seconds=44)
     assert not pauses.take_probe(database)
     clock.step(seconds=2)
@@ -107,7 +108,7 @@ def test_nobody_waits_for_the_write_lock_to_learn_that_nothing_is_paused(databas
 
 
 def test_a_clock_that_was_stepped_back_does_not_stop_the_probes(database: Database, clock: Clock) -> None:
-    pause(database, pauses.ACCOUNT)
+    pause(database, pause_names.ACCOUNT)
     clock.set_wall(hours=-5)
     clock.step(seconds=61)
     assert pauses.take_probe(database)
@@ -117,13 +118,15 @@ def test_a_clock_that_was_stepped_back_does_not_stop_the_probes(database: Databa
 @pytest.fixture
 def paused(database: Database, clock: Clock) -> Database:
     """With an account that has been paused for longer than a minute."""
-    in_write(database, lambda connection, now: pauses.pause(connection, pauses.ACCOUNT, "why", None, now))
+    in_write(
+        database, lambda connection, now: pauses.pause(connection, pause_names.ACCOUNT, "why", None, now)
+    )
     clock.step(seconds=61)
     return database
 
 
 def is_paused(database: Database) -> bool:
-    return count(database, tables.pauses, tables.pauses.c.name == pauses.ACCOUNT) == 1
+    return count(database, tables.pauses, tables.pauses.c.name == pause_names.ACCOUNT) == 1
 
 
 def test_an_account_that_is_fit_again_is_resumed_and_its_queue_woken(

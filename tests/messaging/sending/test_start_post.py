@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 from sqlalchemy import Connection
 
+from messaging.messages import pause_names
 from messaging.sending import circuit_breaker, last_check, pauses, start_post
 from messaging.sending import claim as claims
 from messaging.sending.claim import Claim, ClaimLimits
@@ -144,7 +145,7 @@ def test_when_nobody_is_left_nothing_is_posted_and_nothing_returns_to_the_queue(
     assert attempt(database, one.attempt_id).state == "released"
 
 
-@pytest.mark.parametrize("name", [pauses.ACCOUNT, pauses.sender_name("acme")])
+@pytest.mark.parametrize("name", [pause_names.ACCOUNT, pause_names.sender_name("acme")])
 def test_a_pause_since_the_claim_gives_the_rows_back(database: Database, name: str) -> None:
     ids = queue(database, *phones(3), sender_id="ACME")
     one = claim_one(database)
@@ -158,7 +159,7 @@ def test_a_pause_since_the_claim_gives_the_rows_back(database: Database, name: s
 def test_a_pause_of_another_sender_holds_nothing(database: Database) -> None:
     queue(database, phone(1), sender_id="ACME")
     one = claim_one(database)
-    pause(database, pauses.sender_name("OTHER"))
+    pause(database, pause_names.sender_name("OTHER"))
     begin_posting(database, one)
 
 
@@ -367,7 +368,7 @@ def claim_due(database: Database) -> list[Claim]:
 
 def test_nothing_is_claimed_or_marked_while_the_account_is_paused(database: Database) -> None:
     queue(database, phone(1))
-    pause(database, pauses.ACCOUNT)
+    pause(database, pause_names.ACCOUNT)
     assert claim_due(database) == []
     assert (statuses_of(database), every(database, tables.attempts)) == (["queued"], [])
 

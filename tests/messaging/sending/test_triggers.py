@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from messaging.messages import idempotency
+from messaging.messages import idempotency, pause_names
 from messaging.operations import sweep
 from messaging.sending import pauses, start_post, triggers
 from messaging.sending.claim import ClaimLimits
@@ -292,7 +292,7 @@ def test_recipients_that_at_left_out_are_unknown_when_none_was_accepted(
 def test_a_trigger_tries_though_the_account_is_paused_and_its_success_lifts_the_pause(
     database: Database, sender: TriggerSender
 ) -> None:
-    in_write(database, lambda connection, now: pauses.pause(connection, pauses.ACCOUNT, "w", None, now))
+    in_write(database, lambda connection, now: pauses.pause(connection, pause_names.ACCOUNT, "w", None, now))
     sender.send_now("Hello", phones(1), None)
     assert every(database, tables.pauses) == []
 

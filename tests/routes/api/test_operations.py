@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from flask_openapi.openapi import OpenAPI
 
+from messaging.messages import pause_names
 from messaging.sending import pauses
 from messaging.storage.database import Database
 from tests.support.web import API_KEY
@@ -15,7 +16,7 @@ HEADERS = {"Authorization": f"Bearer {API_KEY}"}
 @pytest.fixture
 def paused(database: Database) -> None:
     with database.write() as connection:
-        for name in (pauses.ACCOUNT, pauses.sender_name("Clinic")):
+        for name in (pause_names.ACCOUNT, pause_names.sender_name("Clinic")):
             pauses.pause(connection, name, "invalid_sender_id", None, database.now(connection))
 
 
