@@ -24,13 +24,14 @@ KEY_COLUMNS = (
 OPERATOR_COLUMNS = ("name", "role", "state", "created_at", "created_by")
 SESSION_COLUMNS = ("id", "operator", "address", "agent", "created_at", "seen_at")
 ACTION_COLUMNS = ("id", "at", "actor", "address", "action", "subject", "before", "after")
+NO_LIMIT = "none"
 
 commands = AppGroup()
 
 
 @commands.group(name="keys")
 def keys_group() -> None:
-    """API keys: made, listed, revoked. Those in API_KEYS are valid beside them, with all scopes."""
+    """API keys: made, listed, limited, revoked. Those in API_KEYS are valid beside them, with all scopes."""
 
 
 @keys_group.command(name="create")
@@ -71,6 +72,21 @@ def list_keys(as_json: bool) -> None:
             for one in found
         )
         print_table(KEY_COLUMNS, ([one[name] for name in KEY_COLUMNS] for one in shown))
+
+
+@keys_group.command(name="limit")
+@click.argument("name")
+@click.argument("money")
+@as_json_option
+def limit_key(name: str, money: str, as_json: bool) -> None:
+    """Change what the sends of the key NAME may cost in a day, to MONEY like 'KES 9000', or to none.
+
+    It counts at the next text that leaves. What is counted of today stays.
+    """
+    changed = keys.change_limit(current_database(), name, None if money == NO_LIMIT else money)
+    said = in_words(changed["daily_limit"])
+    told = f"may spend {said} in a day" if said else "has no limit of its own"
+    show(changed, as_json, f"The key {name} {told}.")
 
 
 @keys_group.command(name="revoke")

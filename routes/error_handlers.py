@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from werkzeug.exceptions import HTTPException
 
 from messaging.access.login_throttle import TooManyTries
+from messaging.access.send_throttle import RateLimited
 from messaging.messages.idempotency import KeyReused
 from messaging.operations.health import STORAGE_ERRORS
 from messaging.operations.outages import store_of
@@ -35,7 +36,7 @@ HTTP_STATUSES: tuple[tuple[type[ServiceError], int], ...] = (
     (errors.Forbidden, 403),
     (errors.NotFound, 404),
     (errors.Conflict, 409),
-    (TooManyTries, 429),
+    (RateLimited, 429),
     (errors.Busy, 503),
     (errors.StorageUnavailable, 503),
     (errors.WitnessUnwritable, 503),

@@ -11,12 +11,13 @@ from typing import Any, ParamSpec, TypeVar
 
 from flask import Flask, current_app, request
 
-from messaging.access.actor import Actor, acting
+from messaging.access.actor import Actor, acting, acting_name
 from messaging.access.key_throttle import KeyThrottle
 from messaging.access.keys import ADMIN, METRICS, SEND, KeyRing
+from messaging.access.send_throttle import SendThrottle
 from messaging.callbacks.refused import RefusedCallbacks
 from messaging.service import Service
-from routes.scopes import scope_of
+from routes.scopes import LIMITED, scope_of
 from routes.service import current_service
 from utils.errors import Busy, Forbidden, InvalidInput, Unauthorised
 from utils.settings import Settings
@@ -24,6 +25,7 @@ from utils.tokens import digest_of
 
 KEY_RING = "sms_key_ring"
 KEY_THROTTLE = "sms_key_throttle"
+SEND_THROTTLE = "sms_send_throttle"
 TRIGGER_SLOTS = "sms_trigger_slots"
 REFUSED_CALLBACKS = "sms_refused_callbacks"
 # A browser or a link preview that fetches ahead of a click would send a text that nobody asked for.
@@ -38,6 +40,7 @@ def prepare_guards(app: Flask, service: Service, refused: RefusedCallbacks) -> N
     settings = service.settings
     app.extensions[KEY_RING] = KeyRing(service.database, settings.api_keys)
     app.extensions[KEY_THROTTLE] = KeyThrottle(service.database)
+    app.extensions[SEND_THROTTLE] = SendThrottle(service.database, settings.sends_per_minute)
     app.extensions[TRIGGER_SLOTS] = threading.BoundedSemaphore(max(1, settings.web_threads // 2))
     app.extensions[REFUSED_CALLBACKS] = refused
 
@@ -48,8 +51,20 @@ def begin_anonymously() -> None:
 
 
 def check_api_key() -> None:
-    """For `before_request` of `/v1`. Raises Unauthorised, TooManyTries, Forbidden."""
+    """For `before_request` of `/v1`. Raises Unauthorised, TooManyTries, Forbidden, RateLimited."""
     _require(_bearer_key(), scope_of(request.endpoint or "", request.method))
+    if request.endpoint in LIMITED:
+        limit_sends()
+
+
+def limit_sends() -> None:
+    """One call that asks for texts, of whoever acts. Offline, where nobody needs a key, nobody is counted.
+
+    Raises RateLimited, before a body is read.
+    """
+    name = acting_name()
+    if name is not None:
+        current_app.extensions[SEND_THROTTLE].count(name)
 
 
 def requires_metrics_key(view: Callable[P, R]) -> Callable[P, R]:
@@ -67,6 +82,7 @@ def requires_trigger_key(view: Callable[P, R]) -> Callable[P, R]:
     @wraps(view)
     def guarded(*arguments: P.args, **named: P.kwargs) -> R:
         _require(_bearer_key() or request.args.get("api_key"), SEND)
+        limit_sends()
         return view(*arguments, **named)
 
     return guarded

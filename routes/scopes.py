@@ -22,6 +22,15 @@ SENDS: Final = frozenset(
         "consents.withdraw_consent",
     }
 )
+# Each call asks for texts: SENDS_PER_MINUTE. The triggers do too (routes.guards).
+LIMITED: Final = frozenset(
+    {
+        "messages.send_messages",
+        "uploads.upload_batch",
+        "conversations.say_in_conversation",
+        "operations.resend_message",
+    }
+)
 # Who reads these reads about the persons who work here.
 READ_BY_ADMINS: Final = frozenset({"access.show_actions"})
 

@@ -268,6 +268,7 @@ Reply = Annotated[str, AfterValidator(_check_reply)]
 ShortWords = Annotated[str, AfterValidator(_check_short_words)]
 RepositoryPath = Annotated[str, AfterValidator(_check_path)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+CountOrOff = Annotated[int, Field(ge=0, le=1_000_000)]
 # Two at least: GET triggers may hold half of them.
 WebThreads = Annotated[int, Field(ge=2, le=1_000)]
 # Equal texts are counted among the latest two hundred to a number.

@@ -96,6 +96,7 @@ class Settings(BaseModel):
     sender_daily_limits: types.SenderAmounts = Field(default_factory=dict)
     approval_above: types.Threshold | None = None
     unusual_factor: types.Factor | None = None
+    sends_per_minute: types.CountOrOff = 60_000
     # `auto`: STOP to the shortcode.
     way_out_text: types.ShortWords = AUTO
 

@@ -70,8 +70,7 @@ def create(
             "prefix": key[:SHOWN_CHARACTERS],
             "digest": digest_of(key),
             "scopes": ",".join(one for one in SCOPES if one in scopes),
-            "daily_limit_micros": None if limit is None else limit.micros,
-            "daily_limit_currency": None if limit is None else limit.currency,
+            **_limit_columns(limit),
             "expires_at": expires_at,
             "created_at": now,
             "created_by": acting_name(),
@@ -103,6 +102,25 @@ def revoke(database: Database, name: str) -> dict[str, Any]:
             connection.execute(update(tables.api_keys).where(ours).values(revoked_at=now))
             actions.note(database, connection, "key.revoke", f"key:{name}", before=_in_json(row))
         return _in_json(connection.execute(select(tables.api_keys).where(ours)).one())
+
+
+def change_limit(database: Database, name: str, daily_limit: str | None) -> dict[str, Any]:
+    """What its sends may cost in a day from now on; None: no limit of its own. Harmless to repeat.
+
+    What is counted of today stays. A key that had no limit begins at nothing. Raises InvalidInput, NotFound.
+    """
+    limit = None if daily_limit is None else _read_limit(daily_limit)
+    ours = tables.api_keys.c.name == name
+    with database.write(settled=True) as connection:
+        row = connection.execute(select(tables.api_keys).where(ours).with_for_update()).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no key {name!r}", field="name")
+        changed = update(tables.api_keys).where(ours).values(**_limit_columns(limit))
+        now_is = _in_json(connection.execute(changed.returning(tables.api_keys)).one())
+        before, after = ({"daily_limit": one["daily_limit"]} for one in (_in_json(row), now_is))
+        if after != before:
+            actions.note(database, connection, "key.limit", f"key:{name}", before, after)
+        return now_is
 
 
 class KeyRing:
@@ -179,6 +197,13 @@ def _read_limit(text: str) -> Money:
             field="daily_limit",
         )
     return found
+
+
+def _limit_columns(limit: Money | None) -> dict[str, Any]:
+    return {
+        "daily_limit_micros": None if limit is None else limit.micros,
+        "daily_limit_currency": None if limit is None else limit.currency,
+    }
 
 
 def _in_json(row: Row[Any]) -> dict[str, Any]:

@@ -32,6 +32,11 @@ def is_current(connection: Connection) -> bool:
     return found == newest
 
 
+def newest() -> str:
+    """The revision of this release."""
+    return _known()[1]
+
+
 def _revision_of(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None

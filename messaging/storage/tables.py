@@ -754,6 +754,15 @@ login_failures = Table(
     Column("locked_until", UtcDateTime, nullable=False),
 )
 
+# How many sends a key or an operator was granted in a minute (steady time). messaging.access.send_throttle.
+send_buckets = Table(
+    "send_buckets",
+    metadata,
+    Column("who", String(80), primary_key=True),
+    Column("minute_at", UtcDateTime, nullable=False),
+    Column("taken", Integer, nullable=False),
+)
+
 # What persons and keys changed; rows are added and never changed. messaging.access.actions.
 actions = Table(
     "actions",

@@ -22,8 +22,9 @@ from messaging.access import operators, sessions
 from messaging.access.actor import Actor, acting
 from messaging.access.operators import ADMIN, APPROVER, VIEWER, Operator
 from messaging.operations.health import STORAGE_ERRORS
-from routes.dashboard.roles import NEEDED, PUBLIC, UPLOADS
+from routes.dashboard.roles import LIMITED, NEEDED, PUBLIC, UPLOADS
 from routes.error_handlers import explain_outage, status_of
+from routes.guards import limit_sends
 from routes.open_mode import refuse_strangers
 from routes.scopes import READING
 from routes.service import current_service
@@ -78,6 +79,8 @@ def require_operator() -> Response | None:
     if request.method not in READING:
         csrf.protect()
     _refuse_nul()
+    if endpoint in LIMITED:
+        limit_sends()
     return None
 
 

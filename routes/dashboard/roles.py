@@ -10,6 +10,8 @@ from messaging.access.operators import ADMIN, APPROVER, SENDER, VIEWER
 PUBLIC: Final = frozenset({"show_login", "log_in", "show_choose_password", "choose_password"})
 # A file comes with these: it is not read before its sender is known and there is room.
 UPLOADS: Final = frozenset({"check_send", "download_unsent_refused", "begin_send"})
+# Each of them asks for texts: SENDS_PER_MINUTE.
+LIMITED: Final = frozenset({"begin_send", "reply", "resend_message"})
 NEEDED: Final = {
     "log_out": VIEWER,
     "show_conversations": SENDER,

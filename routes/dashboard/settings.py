@@ -90,6 +90,13 @@ def create_key() -> str:
     return _keys_page(name, key)
 
 
+@dashboard_bp.post("/settings/keys/<name>/limit")
+def limit_key(name: str) -> Response:
+    """Changes what the sends of a key may cost in a day; an empty field: as much as they do."""
+    keys.change_limit(current_database(), name, request.form.get("daily_limit", "").strip() or None)
+    return done(f"The limit of the key {name} is changed. What is counted of today stays.", "show_keys")
+
+
 @dashboard_bp.post("/settings/keys/<name>/revoke")
 def revoke_key(name: str) -> Response:
     """Ends a key."""

@@ -30,6 +30,21 @@ def test_a_revoked_key_is_listed_as_such_and_the_action_too(sms: Sms, migrated: 
     assert made["key"] not in sms("actions", "--json").stdout
 
 
+def test_the_limit_of_a_key_is_changed_and_taken_away(sms: Sms, migrated: Database) -> None:
+    sms("keys", "create", "--name", "billing", "--scope", "send", "--daily-limit", "KES 5000")
+    assert (
+        sms("keys", "limit", "billing", "KES 9000").stdout
+        == "The key billing may spend KES 9000.0000 in a day.\n"
+    )
+    assert "KES 9000" in sms("keys", "list").stdout
+    assert parsed(sms("keys", "limit", "billing", "none", "--json"))["daily_limit"] is None
+    assert sms("keys", "limit", "billing", "none").stdout == "The key billing has no limit of its own.\n"
+    found = parsed(sms("actions", "--actor", ME, "--json"))["items"]
+    assert [one["action"] for one in found] == ["key.limit", "key.limit", "key.create"]
+    assert "like KES 5000" in error_of(sms("keys", "limit", "billing", "9000"))
+    assert "There is no key" in error_of(sms("keys", "limit", "nobody", "none"))
+
+
 def test_a_mistake_is_one_sentence(sms: Sms, migrated: Database) -> None:
     assert "no such scope" in error_of(sms("keys", "create", "--name", "billing", "--scope", "all"))
     assert "is not a time" in error_of(

@@ -6,9 +6,11 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from messaging.access import send_throttle
 from messaging.messages import accept, idempotency
 from messaging.sending.claim import ClaimLimits
 from messaging.sending.rate_limit import Rates, lock, take
@@ -165,3 +167,20 @@ def take_tokens(barrier: Any, settings: Settings, rates: Rates, count: int, seco
                 moments.append(now.timestamp())
     database.close()
     return moments
+
+
+def count_sends(barrier: Any, settings: Settings, who: str, per_minute: int, moment: datetime) -> int:
+    """How many sends this process could ask for at `moment`."""
+    send_throttle.steady = lambda *_: moment
+    database = open_database(settings)
+    throttle = send_throttle.SendThrottle(database, per_minute, lambda: 0.0)
+    barrier.wait()
+    passed = 0
+    try:
+        while True:
+            throttle.count(who)
+            passed += 1
+    except send_throttle.RateLimited:
+        return passed
+    finally:
+        database.close()

@@ -121,24 +121,28 @@ class Stack:
         """Of an empty database."""
         make_tables(self.environment["DATABASE_URL"], _migrate)
 
-    def flask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def flask(self, *arguments: str, code: Path = ROOT) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "flask", "--app", "app", *arguments]
         return subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=code, env=self.environment, capture_output=True, text=True, timeout=60, check=False
         )
 
     def start(
-        self, name: str, command: list[str] | None = None, settings: dict[str, str] | None = None
+        self,
+        name: str,
+        command: list[str] | None = None,
+        settings: dict[str, str] | None = None,
+        code: Path = ROOT,
     ) -> None:
         """`command`: the module and its arguments, where `name` is not one of `commands` or runs otherwise.
 
-        `settings`: for this process alone.
+        `settings`: for this process alone. `code`: the folder of another release.
         """
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", *(command or self.commands()[name])],
-                cwd=ROOT,
+                cwd=code,
                 env=self.environment | (settings or {}),
                 stdout=log,
                 stderr=log,

@@ -14,6 +14,10 @@ from utils.errors import Conflict, InvalidInput, NotFound
 HOUR = timedelta(hours=1)
 
 
+def money(amount: str) -> dict[str, str]:
+    return {"amount": amount, "currency": "KES"}
+
+
 def ring(database: Database, *environment: str) -> keys.KeyRing:
     return keys.KeyRing(database, environment)
 
@@ -140,3 +144,32 @@ def test_who_made_and_who_ended_a_key_is_written_down(database: Database) -> Non
 def test_the_service_itself_is_nobody(database: Database) -> None:
     keys.create(database, "billing", ["read"])
     assert actions.list_actions(database)["items"] == []
+
+
+def test_a_changed_limit_is_written_down_with_what_it_was(database: Database) -> None:
+    keys.create(database, "billing", ["send"], daily_limit="KES 5000")
+    known = acting.set(Actor("operator:ann", "192.0.2.7"))
+    try:
+        assert keys.change_limit(database, "billing", "KES 9000")["daily_limit"] == money("9000.0000")
+        keys.change_limit(database, "billing", "KES 9000")
+        assert keys.change_limit(database, "billing", None)["daily_limit"] is None
+    finally:
+        acting.reset(known)
+    lifted, raised = actions.list_actions(database, subject="key:billing")["items"]
+    assert {one["action"] for one in (raised, lifted)} == {"key.limit"}
+    assert {one["actor"] for one in (raised, lifted)} == {"operator:ann"}
+    assert [(one["before"]["daily_limit"], one["after"]["daily_limit"]) for one in (raised, lifted)] == [
+        (money("5000.0000"), money("9000.0000")),
+        (money("9000.0000"), None),
+    ]
+
+
+def test_a_limit_of_no_key_or_no_amount_is_refused_and_changes_nothing(database: Database) -> None:
+    keys.create(database, "billing", ["send"], daily_limit="KES 5000")
+    with pytest.raises(NotFound):
+        keys.change_limit(database, "nobody", "KES 1")
+    for wrong in ("5000", "KES 0", "KES -1", "none", ""):
+        with pytest.raises(InvalidInput, match="like KES 5000"):
+            keys.change_limit(database, "billing", wrong)
+    (listed,) = keys.list_keys(database)
+    assert listed["daily_limit"] == money("5000.0000")

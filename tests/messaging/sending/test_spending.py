@@ -135,6 +135,21 @@ def test_a_batch_goes_up_to_the_limit_and_the_rest_waits(priced: Database) -> No
     assert claim(priced, of_account(7.9)) == []
 
 
+def test_a_limit_of_a_key_that_is_changed_counts_with_what_was_spent_before(priced: Database) -> None:
+    key_with_limit(priced, "billing", 2)
+    batch_id = batch_by(priced, "key:billing", phones(9))
+    assert leaving(begin_all(priced, DailyLimits())) == 2
+    assert reason_of(priced, batch_id) == ("paused", "daily_limit")
+    keys.change_limit(priced, "billing", "KES 4.00")
+    later = batch_by(priced, "key:billing", phones(20)[9:])
+    assert leaving(begin_all(priced, DailyLimits())) == 3
+    assert reason_of(priced, later) == ("paused", "daily_limit")
+    keys.change_limit(priced, "billing", None)
+    last = batch_by(priced, "key:billing", phones(25)[20:])
+    assert leaving(begin_all(priced, DailyLimits())) == 5
+    assert reason_of(priced, last)[0] == "sending"
+
+
 def test_a_single_text_is_held_and_passes_when_an_approver_releases_it(priced: Database) -> None:
     first, second, third = delivery.queue(priced, *phones(3))
     assert leaving(begin_all(priced, of_account(1))) == 1

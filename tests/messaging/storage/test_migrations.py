@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +37,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def empty(url: str) -> Iterator[Database]:
     with opened(url) as database:
         yield database
+
+
+VERSIONS = revisions.SCRIPTS / "versions"
 
 
 def all_revisions() -> list[str]:
@@ -202,3 +207,59 @@ def test_every_table_has_a_value_for_every_column() -> None:
         if key.column.name != "id"
     ]
     assert strangers == []
+
+
+# Until here releases were stopped for a migration. What came later runs beside the release before it.
+LAST_STOPPED = "1db32d65f186"
+# Later ones that drop what the release before does not use any more.
+DROPS_ON_PURPOSE: frozenset[str] = frozenset()
+TAKES_AWAY = re.compile(
+    r"\bdrop_|\bDROP\b|\balter_column\b|\bALTER COLUMN\b|\brename_table\b|\bRENAME\b|\bbatch_alter_table\b"
+)
+
+
+def takes_away(source: str) -> list[str]:
+    """What of `upgrade()` the release before cannot live with: something that goes, or that it would have to fill."""
+    (upgrade,) = (node for node in ast.parse(source).body if getattr(node, "name", "") == "upgrade")
+    calls = [node for node in ast.walk(upgrade) if isinstance(node, ast.Call)]
+    added = [call for call in calls if getattr(call.func, "attr", "") == "add_column"]
+    columns = [
+        node for call in added for node in ast.walk(call) if isinstance(node, ast.Call) and node is not call
+    ]
+    wanting = [
+        ast.unparse(one)
+        for one in columns
+        if "nullable=False" in ast.unparse(one) and "server_default" not in ast.unparse(one)
+    ]
+    return TAKES_AWAY.findall(ast.unparse(upgrade)) + wanting
+
+
+def test_a_migration_only_adds() -> None:
+    """CONTRIBUTING.md, "A migration", tells how something is taken away."""
+    all_of_them = all_revisions()
+    later = set(all_of_them[all_of_them.index(LAST_STOPPED) + 1 :])
+    assert later > DROPS_ON_PURPOSE
+    later -= DROPS_ON_PURPOSE
+    found = {name: takes_away(path.read_text()) for name in later for path in VERSIONS.glob(f"{name}_*.py")}
+    assert {name: what for name, what in found.items() if what} == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "is_found"),
+    [
+        ("op.create_table('a', sa.Column('b', sa.Integer(), nullable=False))", False),
+        ("op.add_column('a', sa.Column('b', sa.Integer(), nullable=True))", False),
+        ("op.add_column('a', sa.Column('b', sa.Integer(), nullable=False, server_default='0'))", False),
+        ("op.execute('ALTER TABLE a ADD COLUMN b BOOLEAN DEFAULT false NOT NULL')", False),
+        ("op.add_column('a', sa.Column('b', sa.Integer(), nullable=False))", True),
+        ("op.drop_column('a', 'b')", True),
+        ("op.drop_index('ix_a_b')", True),
+        ("op.rename_table('a', 'b')", True),
+        ("op.alter_column('a', 'b', nullable=False)", True),
+        ("op.execute('ALTER TABLE a DROP COLUMN b')", True),
+        ("op.execute('ALTER TABLE a RENAME COLUMN b TO c')", True),
+    ],
+)
+def test_the_search_for_what_takes_away_finds_it(line: str, is_found: bool) -> None:
+    source = f"def upgrade() -> None:\n    {line}\n\ndef downgrade() -> None:\n    op.drop_table('a')\n"
+    assert bool(takes_away(source)) is is_found

@@ -245,6 +245,20 @@ def test_a_key_is_shown_once_and_not_kept_in_the_cookie(
     assert "key.revoke" in actions
 
 
+def test_the_limit_of_a_key_is_changed_on_its_page(visitor: Visitor, database: Database) -> None:
+    keys.create(database, "billing", ["send"], daily_limit="KES 5000")
+    visitor.log_in("admin", FIRST)
+    assert 'value="KES 5000"' in visitor.client.get("/settings/keys").text
+    change = "/settings/keys", "/settings/keys/billing/limit"
+    assert visitor.post(*change, daily_limit=" KES 9000 ").status_code == 303
+    assert 'value="KES 9000"' in visitor.client.get("/settings/keys").text
+    assert visitor.post(*change, daily_limit="").status_code == 303
+    assert [one["daily_limit"] for one in keys.list_keys(database)] == [None]
+    wrong = visitor.post(*change, daily_limit="much")
+    assert (wrong.status_code, "like KES 5000" in wrong.text) == (400, True)
+    assert "key.limit" in visitor.client.get("/settings/actions").text
+
+
 def test_a_mistake_in_a_form_is_a_page_with_a_sentence(visitor: Visitor) -> None:
     visitor.log_in("admin", FIRST)
     answer = visitor.post("/settings/operators", name="Not A Name", role="sender")
