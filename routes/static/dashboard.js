@@ -154,9 +154,11 @@ send?.addEventListener("submit", async (event) => {
     const found = page.getElementById("check");
     place.replaceChildren(...(found ?? page.querySelector("main")).childNodes);
     place.querySelector("[data-choose-again]")?.remove();
-    const columns = page.getElementById("column");
-    if (columns) {
-      document.getElementById("column").replaceChildren(...columns.childNodes);
+    for (const name of ["sheet", "column"]) {
+      const choice = page.getElementById(name);
+      if (choice) {
+        document.getElementById(name).replaceChildren(...choice.childNodes);
+      }
     }
     place.querySelectorAll("[data-steps]").forEach(stepThrough);
     place.scrollIntoView({ block: "nearest" });
@@ -197,8 +199,13 @@ function stepThrough(list) {
   show(0);
 }
 
-// Another file has other columns.
-send?.elements.file.addEventListener("change", () => document.getElementById("column").replaceChildren());
+// Another file has other sheets, and another sheet other columns.
+send?.elements.file.addEventListener("change", () => document.getElementById("sheet").replaceChildren());
+send?.addEventListener("change", (event) => {
+  if (event.target.matches("[name=file], [name=sheet]")) {
+    document.getElementById("column").replaceChildren();
+  }
+});
 
 // What was checked is no longer what stands in the form.
 send?.addEventListener("input", (event) => {
