@@ -14,6 +14,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import IO, BinaryIO, Final, cast
 
@@ -41,9 +42,24 @@ _ALONE = re.compile(
 _SOME_UTF8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}")
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """`csv`: at its beginning. `sheets`: the names of all that the workbook has; of any other file, none."""
+
+    csv: BinaryIO
+    sheets: list[str] = field(default_factory=list)
+
+
 @contextmanager
 def as_csv(file: BinaryIO, sheet: str | None = None) -> Iterator[BinaryIO]:
-    """At its beginning: the file itself where it is CSV, or where its encoding cannot be told; else a temporary file.
+    """As `opened`, for who asks for no sheets. Raises InvalidFile."""
+    with opened(file, sheet) as found:
+        yield found.csv
+
+
+@contextmanager
+def opened(file: BinaryIO, sheet: str | None = None) -> Iterator[Opened]:
+    """The file itself where it is CSV, or where its encoding cannot be told; else a temporary file.
 
     `sheet`: of a workbook, its first one if None. Raises InvalidFile.
     """
@@ -58,15 +74,16 @@ def as_csv(file: BinaryIO, sheet: str | None = None) -> Iterator[BinaryIO]:
     encoding = "utf-16" if beginning.startswith(_UTF16) else _windows_1252(file)
     file.seek(0)
     if beginning != _WORKBOOK and encoding is None:
-        yield file
+        yield Opened(file)
         return
     with TemporaryFile() as found:
+        sheets = []
         if beginning == _WORKBOOK:
-            _read_workbook(file, sheet, found)
+            sheets = _read_workbook(file, sheet, found)
         else:
             found.writelines(piece.encode() for piece in _decoded(file, encoding or "utf-8"))
         found.seek(0)
-        yield cast(BinaryIO, found)
+        yield Opened(cast(BinaryIO, found), sheets)
 
 
 def _decoded(file: BinaryIO, encoding: str) -> Iterator[str]:
@@ -101,7 +118,8 @@ def _windows_1252(file: BinaryIO) -> str | None:
     return "cp1252"
 
 
-def _read_workbook(file: BinaryIO, sheet: str | None, found: IO[bytes]) -> None:
+def _read_workbook(file: BinaryIO, sheet: str | None, found: IO[bytes]) -> list[str]:
+    """The names of its sheets. Raises InvalidFile."""
     _require_small(file)
     # A caller's stream may have no descriptor that another process can read.
     with TemporaryFile() as workbook:
@@ -112,14 +130,22 @@ def _read_workbook(file: BinaryIO, sheet: str | None, found: IO[bytes]) -> None:
             command, cwd=REPOSITORY, stdin=workbook, stdout=found, stderr=subprocess.PIPE, check=False
         )
     if done.returncode == NO_SUCH_SHEET:
-        names = ", ".join(json.loads(done.stderr)[:MOST_NAMED_COLUMNS])
-        raise InvalidFile(
-            f"The workbook has no sheet {sheet!r}, only: {names}", code="missing_sheet", field="sheet"
-        )
+        raise _no_such_sheet(sheet, _sheets_of(done.stderr))
     if done.returncode == UNREADABLE:
         raise _unreadable()
     if done.returncode:
         raise InvalidFile(TOO_LARGE, code="too_large", field="file")
+    return _sheets_of(done.stderr)
+
+
+def _sheets_of(said: bytes) -> list[str]:
+    return cast("list[str]", json.loads(said.splitlines()[0]))
+
+
+def _no_such_sheet(sheet: str | None, names: list[str]) -> InvalidFile:
+    told = names[:MOST_NAMED_COLUMNS]
+    sentence = f"The workbook has no sheet {sheet!r}, only: {', '.join(told)}"
+    return InvalidFile(sentence, code="missing_sheet", field="sheet", details={"sheets": told})
 
 
 def _require_small(file: BinaryIO) -> None:

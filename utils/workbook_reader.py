@@ -1,5 +1,7 @@
 """An Excel workbook as CSV, in a process of its own: `python -m utils.workbook_reader`, stdin to stdout.
 
+The first line of stderr holds the names of its sheets, in JSON.
+
 The library unpacks a whole sheet, also the empty cells before a stray one in column XFD, and every repetition of a long
 text: a small file may ask for more memory than the machine has. Here it meets a limit and takes nothing with it, and
 callbacks keep the web process's interpreter.
@@ -35,8 +37,8 @@ def main(sheet: str | None) -> int:
     try:
         workbook = CalamineWorkbook.from_filelike(sys.stdin.buffer)
         names = workbook.sheet_names
+        sys.stderr.write(json.dumps(names) + "\n")
         if sheet is not None and sheet not in names:
-            sys.stderr.write(json.dumps(names))
             return NO_SUCH_SHEET
         found = workbook.get_sheet_by_index(0) if sheet is None else workbook.get_sheet_by_name(sheet)
         _write(found.iter_rows())

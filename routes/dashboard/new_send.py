@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
@@ -24,15 +25,17 @@ from utils.errors import InvalidInput
 from utils.local_times import read_local_time
 from utils.segments import gsm7_alternative, measure
 from utils.texts import compose
-from utils.uploaded_files import as_csv
+from utils.uploaded_files import Opened, opened
 
 CALLERS = "Operators with the role `sender` or more."
 LONGEST_PASTED = 200_000
 SHOWN_ROWS = 100
 FIELDS = (
     *("numbers", "text", "sender_id", "name", "send_at", "max_cost", "once"),
-    *("phone_column", "default_region"),
+    *("phone_column", "default_region", "sheet"),
 )
+# Of a workbook with more, the others are named at the API.
+MOST_SHEETS = 100
 # A first line that names columns has no number in it.
 DIGITS_OF_A_NUMBER = 7
 FILE_WORDS = {
@@ -128,7 +131,8 @@ def _read() -> Form:
     stream = (
         cast(BinaryIO, given.stream) if given is not None and has_file else _pasted(form.get("numbers", ""))
     )
-    name = form.get("name") or (given.filename if given is not None and has_file else None)
+    sheet = (has_file and form.get("sheet")) or None
+    name = form.get("name") or (_name_of(given.filename, sheet) if given is not None and has_file else None)
     asked = BatchRequest(
         form.get("text", ""),
         form.get("sender_id") or None,
@@ -137,9 +141,15 @@ def _read() -> Form:
         max_cost=form.get("max_cost") or None,
         phone_column=(has_file and form.get("phone_column")) or None,
         max_refused=quote.MAX_REFUSED,
+        sheet=sheet,
         default_region=form.get("default_region") or None,
     )
     return Form(asked, stream, form.get("once") or secrets.token_hex(16), not has_file)
+
+
+def _name_of(filename: str | None, sheet: str | None) -> str | None:
+    """Two sheets of one workbook are two sends, and the list tells them apart."""
+    return f"{filename}, {sheet}"[: upload.LONGEST_NAME] if filename and sheet else filename
 
 
 def _countries() -> dict[str, str]:
@@ -167,22 +177,34 @@ def _check(form: Form) -> dict[str, Any]:
     """What the page says of it. A workbook is made into CSV once for all of it."""
     service, asked = current_service(), form.asked
     upload.validate(service.database, asked)
-    with as_csv(form.stream) as plain:
-        header = header_of(plain, asked.phone_column)
-        earlier = upload.sent_before(service.database, asked.text, plain)
+    with _opened(form) as given:
+        header = header_of(given.csv, asked.phone_column)
+        earlier = upload.sent_before(service.database, asked.text, given.csv)
         about = asked.text, asked.sender_id, asked.phone_column, None, asked.default_region
-        found = quote.quote_file(service.settings, service.database, plain, *about)
+        found = quote.quote_file(service.settings, service.database, given.csv, *about)
     chosen = header.titles[header.phone]
     columns = {"columns": _columns(header.titles), "column": chosen, "is_pasted": form.is_pasted}
+    columns |= {"sheets": given.sheets[:MOST_SHEETS]}
     return _told(found, asked.text) | columns | {"earlier": earlier}
 
 
 def _refused_lines(form: Form) -> Iterator[str]:
-    with as_csv(form.stream) as plain:
-        titles, rows = quote.refused_rows(current_service().settings, plain, form.asked)
+    with _opened(form) as given:
+        titles, rows = quote.refused_rows(current_service().settings, given.csv, form.asked)
     # A line was put above what was pasted.
     rows = [row._replace(line=row.line - form.is_pasted) for row in rows]
     return exports.refused_csv_of(titles, rows)
+
+
+@contextmanager
+def _opened(form: Form) -> Iterator[Opened]:
+    """What is wrong with one sheet of a workbook may be right with another: the error names them all."""
+    with opened(form.stream, form.asked.sheet) as given:
+        try:
+            yield given
+        except InvalidInput as error:
+            error.details["sheets"] = given.sheets[:MOST_SHEETS]
+            raise
 
 
 def _told(found: dict[str, Any], text: str) -> dict[str, Any]:
@@ -196,16 +218,14 @@ def _told(found: dict[str, Any], text: str) -> dict[str, Any]:
 
 def _problem(error: InvalidInput | AlreadySent) -> dict[str, Any]:
     """In a clerk's words; where the column of the numbers is not clear, with those that there are."""
+    sheets = {"sheets": error.details.get("sheets", []), "has_lost_sheet": error.code == "missing_sheet"}
     if error.code not in FILE_WORDS:
-        return {"problem": error.message}
-    columns = _columns(error.details["columns"])
+        return {"problem": error.message} | sheets
+    columns = _columns(error.details.get("columns", []))
     if any(sum(map(str.isdigit, one)) >= DIGITS_OF_A_NUMBER for one in columns):
-        return {"problem": NO_FIRST_LINE}
-    return {
-        "problem": FILE_WORDS[error.code].format(columns=", ".join(columns)),
-        "columns": columns,
-        "is_open": True,
-    }
+        return {"problem": NO_FIRST_LINE} | sheets
+    sentence = FILE_WORDS[error.code].format(columns=", ".join(columns))
+    return {"problem": sentence, "columns": columns, "is_open": True} | sheets
 
 
 def _columns(titles: Iterable[str]) -> list[str]:

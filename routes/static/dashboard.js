@@ -132,40 +132,100 @@ function replacer(field, found) {
   return button;
 }
 
-// The check comes into the same page, so that the file that was chosen stays chosen.
+// Check and send are sent from here, so that the file that was chosen stays chosen and its way up is seen.
 const send = document.querySelector("[data-send]");
+let call, turn;
 send?.addEventListener("submit", async (event) => {
   const button = event.submitter;
   if (button?.hasAttribute("data-download")) {
     return;
   }
-  if (!button?.hasAttribute("data-check")) {
-    // A second press would be the same send; it need not be made at all.
-    setTimeout(() => button?.setAttribute("disabled", ""), 0);
-    return;
-  }
   event.preventDefault();
-  const place = document.getElementById("check");
-  place.textContent = "Reading the file…";
-  button.disabled = true;
-  try {
-    const answer = await fetch(send.action, { method: "POST", body: new FormData(send) });
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const found = page.getElementById("check");
-    place.replaceChildren(...(found ?? page.querySelector("main")).childNodes);
-    place.querySelector("[data-choose-again]")?.remove();
-    const columns = page.getElementById("column");
-    if (columns) {
-      document.getElementById("column").replaceChildren(...columns.childNodes);
-    }
-    place.querySelectorAll("[data-steps]").forEach(stepThrough);
-    place.scrollIntoView({ block: "nearest" });
-    document.querySelector("#column select:required")?.focus();
-  } catch {
-    place.textContent = "The service did not answer. Nothing was sent: check again.";
+  const mine = (turn = {});
+  const isCheck = !button || button.hasAttribute("data-check");
+  const body = new FormData(send);
+  const fields = send.querySelectorAll("fieldset, button");
+  if (isCheck) {
+    document.getElementById("check").replaceChildren();
+  } else {
+    // What is on its way is what was checked.
+    fields.forEach((field) => (field.disabled = true));
   }
-  button.disabled = false;
+  try {
+    const answer = await goUp(isCheck ? send.action : button.formAction, body, isCheck);
+    const place = answer.getResponseHeader("Location");
+    if (place) {
+      tell("It is taken in.");
+      location.assign(place);
+      return;
+    }
+    tell("");
+    showCheck(answer.responseText);
+  } catch (error) {
+    tell(error.name === "AbortError" ? "" : isCheck ? UNCHECKED : UNSURE);
+  } finally {
+    fields.forEach((field) => (field.disabled = false));
+    document.getElementById("upload").hidden = mine === turn;
+  }
 });
+
+const UNCHECKED = "The service did not answer. Nothing was sent: check again.";
+const UNSURE =
+  "The service did not answer, so nobody knows whether it took this in. Press the same button again: it is not sent twice.";
+
+function tell(sentence) {
+  const place = document.getElementById("upload-told");
+  if (place.textContent !== sentence) {
+    place.textContent = sentence;
+  }
+}
+
+// With a bar that follows what has left; then one without an end, while the service reads. Told by ear four times.
+function goUp(url, body, isCheck) {
+  call?.abort();
+  const bar = document.querySelector("#upload progress");
+  const percent = document.getElementById("upload-percent");
+  document.getElementById("upload").hidden = false;
+  bar.value = 0;
+  percent.textContent = "";
+  return new Promise((resolve, reject) => {
+    call = new XMLHttpRequest();
+    call.upload.addEventListener("progress", ({ loaded, total }) => {
+      bar.value = total ? loaded / total : 0;
+      percent.textContent = `${Math.floor(bar.value * 100)} %`;
+      tell(`The file goes up: ${Math.floor(bar.value * 4) * 25} %.`);
+    });
+    call.upload.addEventListener("load", () => {
+      bar.removeAttribute("value");
+      percent.textContent = "";
+      tell(isCheck ? "It is up. Its rows are read…" : "It is up. It is taken in…");
+    });
+    call.addEventListener("load", ({ target }) => resolve(target));
+    call.addEventListener("error", () => reject(new Error("no answer")));
+    call.addEventListener("abort", () => reject(new DOMException("", "AbortError")));
+    call.open("POST", url);
+    call.setRequestHeader("X-By-Script", "1");
+    call.send(body);
+  });
+}
+
+// Of a whole page what it says of the check, or whatever else it says.
+function showCheck(text) {
+  const page = new DOMParser().parseFromString(text, "text/html");
+  const place = document.getElementById("check");
+  const found = page.getElementById("check");
+  place.replaceChildren(...(found ?? page.querySelector("main")).childNodes);
+  place.querySelector("[data-choose-again]")?.remove();
+  for (const name of ["sheet", "column"]) {
+    const choice = page.getElementById(name);
+    if (choice) {
+      document.getElementById(name).replaceChildren(...choice.childNodes);
+    }
+  }
+  place.querySelectorAll("[data-steps]").forEach(stepThrough);
+  place.scrollIntoView({ block: "nearest" });
+  document.querySelector("#column select:required")?.focus();
+}
 
 document.querySelectorAll("[data-steps]").forEach(stepThrough);
 
@@ -197,13 +257,19 @@ function stepThrough(list) {
   show(0);
 }
 
-// Another file has other columns.
-send?.elements.file.addEventListener("change", () => document.getElementById("column").replaceChildren());
+// Another file has other sheets, and another sheet other columns.
+send?.elements.file.addEventListener("change", () => document.getElementById("sheet").replaceChildren());
+send?.addEventListener("change", (event) => {
+  if (event.target.matches("[name=file], [name=sheet]")) {
+    document.getElementById("column").replaceChildren();
+  }
+});
 
 // What was checked is no longer what stands in the form.
 send?.addEventListener("input", (event) => {
   const place = document.getElementById("check");
   if (!place.contains(event.target)) {
+    call?.abort();
     place.replaceChildren();
   }
 });

@@ -690,6 +690,22 @@ def test_a_yes_to_a_send_is_none_to_a_second_one_that_nobody_showed(
         assert len(connection.execute(select(tables.batches.c.id)).all()) == 1
 
 
+def test_bulk_and_quote_take_the_sheet_that_is_named(sms: Sms, migrated: Database, tmp_path: Path) -> None:
+    file = tmp_path / "people.xlsx"
+    march, april = ([["phone"], [f"+25471100000{number}"]] for number in (1, 2))
+    file.write_bytes(workbook({"March": march, "April": april}))
+    named = ("--text", "Hello", "--sheet")
+    quoted = sms("quote", str(file), *named, "April", "--json")
+    assert json.loads(quoted.output)["samples"][0]["to"] == "+254711000002"
+    assert "only: March, April" in error_of(sms("bulk", str(file), *named, "June"))
+    for sheet in ("March", "April"):
+        told = sms("bulk", str(file), *named, sheet)
+        assert "was sent with this text" not in told.output
+    with migrated.read() as connection:
+        found = connection.execute(select(tables.messages.c.recipient)).scalars()
+        assert sorted(found) == ["+254711000001", "+254711000002"]
+
+
 def test_bulk_sends_the_texts_that_a_file_brings(sms: Sms, migrated: Database, tmp_path: Path) -> None:
     file = tmp_path / "people.csv"
     file.write_text("phone;Message\n+254711000001;Come at nine\n")

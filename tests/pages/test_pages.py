@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import pytest
@@ -15,6 +16,7 @@ from messaging import statuses
 from tests.pages.demo import ASKERS, CALL, LOST, PASSWORD, TEXT, call, demo, log_in, says, seed
 from tests.pages.screenshots import PAGES
 from tests.support.stack import Stack, eventually
+from tests.support.workbooks import workbook
 
 # One stack for all of them.
 pytestmark = [pytest.mark.browser, pytest.mark.processes, pytest.mark.xdist_group("pages")]
@@ -27,6 +29,7 @@ BY_THE_BROWSER = (
     "document.querySelector('[formaction]').form"
     ".addEventListener('submit', event => event.stopImmediatePropagation(), true)"
 )
+SHEETS = {"March": "+254711200791", "April": "+254711200792"}
 # Ends the session, or leads out of the pages.
 NOT_FOLLOWED = ("/docs", "/static/", "/v1/")
 
@@ -140,6 +143,130 @@ def test_a_file_of_two_thousand_is_sent_from_choosing_it_to_delivered(
         page.get_by_role("link", name="refused rows").click()
     refused = Path(download.value.path()).read_text("utf-8-sig")
     assert len(refused.splitlines()) == 3
+
+
+def slow_line(page: Page, bytes_a_second: int) -> None:
+    line = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_a_second}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", line)
+
+
+# Notes where the bar stood and what was said, at each change.
+WATCH_UPLOAD = """() => {
+  window.seen = {shares: [], told: []};
+  const bar = document.querySelector('#upload progress'), told = document.getElementById('upload-told');
+  new MutationObserver(() => seen.shares.push(bar.hasAttribute('value') ? bar.value : null))
+    .observe(bar, {attributes: true});
+  new MutationObserver(() => seen.told.push(told.textContent)).observe(told, {childList: true, subtree: true});
+}"""
+
+
+def test_a_file_on_its_way_up_is_followed_by_a_bar_and_by_ear(page: Page, stack: Stack) -> None:
+    rows = "".join(f"+25471140{place:04d},{'x' * 4000}\n" for place in range(100))
+    content = {"name": "long.csv", "mimeType": "text/csv", "buffer": b"phone,note\n" + rows.encode()}
+    page.goto(f"{stack.web_url}/sends/new")
+    page.get_by_label("A file").set_input_files(content)  # type: ignore[arg-type]
+    page.get_by_label("Text.").fill("Followed")
+    expect(page.locator("#length")).to_contain_text("1 part")
+    slow_line(page, 200_000)
+    page.evaluate(WATCH_UPLOAD)
+    bar = page.get_by_role("progressbar", name="How much of the file has gone up")
+    told = page.get_by_role("status").filter(has_text=re.compile("goes up: [257]"))
+    page.get_by_role("button", name="Check:").click()
+    expect(told).to_be_visible()
+    assert faults_of(page, "a file on its way") == []
+    expect(bar).to_be_hidden(timeout=20_000)
+    seen = page.evaluate("seen")
+    page.get_by_role("button", name="Send 100 texts").click()
+    expect(told).to_be_visible()
+    assert page.get_by_label("Text.").is_disabled()
+    page.wait_for_url(re.compile(r"/sends/\d+$"))
+    expect(page.locator(".notice[role=status]")).to_contain_text("It is taken in")
+    shares = [one for one in seen["shares"] if one is not None]
+    assert len({one for one in shares if 0 < one < 1}) > 3, shares
+    # While the service reads, nobody knows how long.
+    assert seen["shares"][-1] is None
+    assert {"The file goes up: 25 %.", "It is up. Its rows are read…"} <= set(seen["told"])
+    # By ear at each quarter, not at each packet.
+    assert len(seen["told"]) < 12
+
+
+def test_a_file_is_sent_without_any_script(browser: Browser, stack: Stack) -> None:
+    page = browser.new_page(java_script_enabled=False)
+    log_in(page, stack)
+    people = [["phone", "name"], ["+254711200795", "Amina"]]
+    content = workbook({"Notes": [["nothing"]], "People": people})
+    file: Any = {"name": "plain.xlsx", "mimeType": "", "buffer": content}
+    page.goto(f"{stack.web_url}/sends/new")
+    page.get_by_label("A file").set_input_files(file)
+    page.get_by_label("Text.").fill("Dear {{name}}, without a script")
+    page.get_by_role("button", name="Check:").click()
+    page.get_by_label("The sheet of the workbook").select_option("People")
+    page.get_by_label("A file").set_input_files(file)
+    page.get_by_label("Text.").press("Tab")
+    page.get_by_role("button", name="Check").click()
+    expect(page.locator(".sample blockquote")).to_have_text("Dear Amina, without a script")
+    page.get_by_label("A file").set_input_files(file)
+    page.get_by_role("button", name="Send 1 text").click()
+    page.wait_for_url(re.compile(r"/sends/\d+$"))
+    page.close()
+    eventually(lambda: received(stack, "+254711200795") == ["Dear Amina, without a script"], "it arrives")
+
+
+def test_what_is_changed_while_a_check_is_under_way_is_not_answered_by_it(page: Page, stack: Stack) -> None:
+    content = {
+        "name": "slow.csv",
+        "mimeType": "text/csv",
+        "buffer": b"phone,note\n" + b"+254711400001,x\n" * 20_000,
+    }
+    page.goto(f"{stack.web_url}/sends/new")
+    page.get_by_label("A file").set_input_files(content)  # type: ignore[arg-type]
+    page.get_by_label("Text.").fill("First")
+    slow_line(page, 100_000)
+    page.get_by_role("button", name="Check:").click()
+    bar = page.get_by_role("progressbar", name="How much of the file has gone up")
+    expect(bar).to_be_visible()
+    page.get_by_label("Text.").fill("Second")
+    expect(bar).to_be_hidden()
+    slow_line(page, -1)
+    assert page.get_by_role("heading", name="What it comes to").count() == 0
+    page.get_by_role("button", name="Check:").click()
+    expect(page.locator(".sample blockquote")).to_have_text("Second")
+
+
+def test_enter_in_a_field_sends_nothing(page: Page, stack: Stack) -> None:
+    page.goto(f"{stack.web_url}/sends/new")
+    page.get_by_label("Or numbers").fill("+254711200781")
+    page.get_by_label("Text.").fill("Entered")
+    page.get_by_label("Name, for the list").press("Enter")
+    button = page.get_by_role("button", name="Send 1 text")
+    button.wait_for()
+    with page.expect_response(re.compile("/sends/check$")):
+        page.get_by_label("Name, for the list").press("Enter")
+    button.wait_for()
+    assert page.url.endswith("/sends/new")
+
+
+def test_the_sheet_of_a_workbook_is_chosen_in_the_page(page: Page, stack: Stack) -> None:
+    sheets = {name: [["phone", "tel", "name"], [number, "", name]] for name, number in SHEETS.items()}
+    content = {"name": "two.xlsx", "mimeType": "", "buffer": workbook(sheets)}
+    page.goto(f"{stack.web_url}/sends/new")
+    page.get_by_label("A file").set_input_files(content)  # type: ignore[arg-type]
+    page.get_by_label("Text.").fill("Dear {{name}}")
+    page.get_by_role("button", name="Check:").click()
+    page.get_by_label("The numbers stand in the column").select_option("phone")
+    page.get_by_role("button", name="Check:").click()
+    expect(page.locator(".sample blockquote")).to_have_text("Dear March")
+    page.get_by_label("The sheet of the workbook").select_option("April")
+    expect(page.get_by_label("The numbers stand in the column")).to_have_count(0)
+    page.get_by_role("button", name="Check:").click()
+    page.get_by_label("The numbers stand in the column").select_option("phone")
+    page.get_by_role("button", name="Check:").click()
+    expect(page.locator(".sample blockquote")).to_have_text("Dear April")
+    assert faults_of(page, "a workbook with two sheets") == []
+    page.get_by_role("button", name="Send 1 text").click()
+    page.wait_for_url(re.compile(r"/sends/\d+$"))
+    eventually(lambda: received(stack, SHEETS["April"]) == ["Dear April"], "it arrives")
+    assert received(stack, SHEETS["March"]) == []
 
 
 def test_a_wrong_file_says_what_is_wrong_and_keeps_what_was_typed(

@@ -10,7 +10,7 @@ import pytest
 from tests.support.workbooks import DATE, workbook
 from utils import uploaded_files
 from utils.csv_files import InvalidFile
-from utils.uploaded_files import as_csv
+from utils.uploaded_files import as_csv, opened
 
 PEOPLE = "phone,name\r\n+254711000001,Élodie “Lolo” Gbédji\r\n+254711000002,François – Ñandú\r\n"
 
@@ -52,7 +52,17 @@ def test_the_first_sheet_is_read_or_the_one_that_is_named() -> None:
     with pytest.raises(InvalidFile, match="One, Two") as caught:
         rows_of(raw, "Three")
     assert caught.value.code == "missing_sheet"
+    assert caught.value.details == {"sheets": ["One", "Two"]}
     assert code_of(b"phone\n1\n", "One") == "missing_sheet"
+
+
+def test_a_workbook_names_its_sheets_and_another_file_has_none() -> None:
+    raw = workbook({"Élèves, 2026": [["phone"], ["1"]], "Two": [["phone"], ["2"]]})
+    with opened(io.BytesIO(raw), "Two") as found:
+        assert found.sheets == ["Élèves, 2026", "Two"]
+    for plain in (b"phone\n1\n", "phone\n1\n".encode("utf-16")):
+        with opened(io.BytesIO(plain)) as found:
+            assert found.sheets == []
 
 
 def test_a_workbook_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

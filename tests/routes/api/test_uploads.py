@@ -202,6 +202,13 @@ def test_an_excel_file_is_a_batch_like_any_other(
     ]
 
 
+def test_two_sheets_of_one_file_are_not_taken_for_the_same_send(app: OpenAPI) -> None:
+    content = workbook({"March": [["phone"], ["+254711000001"]], "April": [["phone"], ["+254711000002"]]})
+    for sheet, status in (("March", 202), ("April", 202), ("March", 409), ("April", 409)):
+        answer = upload(app, content, text="Hello", sheet=sheet, again="false")
+        assert answer.status_code == status, (sheet, answer.json)
+
+
 def test_a_very_long_row_is_kept_without_its_cells(
     app: OpenAPI, database: Database, settings: Settings, caller: Caller
 ) -> None:

@@ -162,11 +162,74 @@ def test_what_cannot_be_sent_is_told_by_the_check(visitor: Visitor) -> None:
 def test_a_workbook_is_converted_once_for_a_check(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
     convert, calls = uploaded_files._read_workbook, []
 
-    def count(*about: Any) -> None:
+    def count(*about: Any) -> list[str]:
         calls.append(1)
-        convert(*about)
+        return convert(*about)
 
     monkeypatch.setattr(uploaded_files, "_read_workbook", count)
     content = workbook({"People": [["phone", "name"], ["+254711000001", "Amina"]]})
     assert "Send 1 text" in send(visitor, content).text
     assert len(calls) == 1
+
+
+def sheets_of(page: str) -> list[tuple[str, bool]]:
+    """Of the select: each name, and whether it is the chosen one."""
+    choice = page.partition('<select name="sheet">')[2].partition("</select>")[0]
+    return [
+        (name, bool(chosen)) for name, chosen in re.findall(r'<option value="(.*?)"( selected)?>', choice)
+    ]
+
+
+def people(number: int) -> list[list[str]]:
+    return [["phone", "name"], [f"+25471100000{number}", f"N{number}"]]
+
+
+def test_of_a_workbook_with_sheets_the_clerk_chooses_one_and_that_one_is_sent(
+    visitor: Visitor, app: OpenAPI, database: Database, settings: Settings
+) -> None:
+    content = workbook({"March": people(1), "April & May": people(2)})
+    page = send(visitor, content).text
+    assert sheets_of(page) == [("March", False), ("April &amp; May", False)]
+    assert "Dear N1" in page
+    page = send(visitor, content, sheet="April & May").text
+    assert sheets_of(page) == [("March", False), ("April &amp; May", True)]
+    assert ("Dear N1" in page, "Dear N2" in page) == (False, True)
+    send(visitor, content, "/sends/new", sheet="April & May")
+    import_next(database, settings, lambda: False)
+    assert [one["to"] for one in Caller(app).messages()] == ["+254711000002"]
+    assert Caller(app).get("/v1/batches/1").json["name"] == "people.csv, April & May"  # type: ignore[index]
+
+
+def test_two_sheets_of_one_file_are_two_sends_and_one_of_them_again_is_said(visitor: Visitor) -> None:
+    content = workbook({"March": people(1), "April": people(2)})
+    assert send(visitor, content, "/sends/new", sheet="March").status_code == 303
+    assert "Everybody in it would get it twice" not in send(visitor, content, sheet="April").text
+    assert "Everybody in it would get it twice" in send(visitor, content, sheet="March").text
+    assert "Everybody in it would get it twice" in send(visitor, content).text
+    assert send(visitor, content, "/sends/new", sheet="April").status_code == 303
+    assert send(visitor, content, "/sends/new", sheet="April").status_code == 400
+
+
+def test_where_the_first_sheet_is_no_list_another_one_can_be_chosen(visitor: Visitor) -> None:
+    content = workbook({"Notes": [["nothing"]], "People": people(1)})
+    refused = send(visitor, content)
+    assert refused.status_code == 400
+    assert [name for name, _ in sheets_of(refused.text)] == ["Notes", "People"]
+    assert "Send 1 text" in send(visitor, content, sheet="People").text
+
+
+def test_a_sheet_that_another_file_had_is_told_with_those_that_there_are(visitor: Visitor) -> None:
+    content = workbook({"March": people(1), "April": people(2)})
+    refused = send(visitor, content, sheet="June")
+    assert refused.status_code == 400
+    assert "only: March, April" in refused.text
+    assert [name for name, _ in sheets_of(refused.text)] == ["March", "April"]
+    told = send(visitor, PEOPLE, sheet="March").text
+    assert "Only an Excel file has sheets" in told
+    assert 'name="sheet"' not in told
+    # A file that was taken away again.
+    assert "Send 1 text" in send(visitor, None, numbers="+254711000001", text="Hi", sheet="March").text
+
+
+def test_a_workbook_of_one_sheet_asks_nothing(visitor: Visitor) -> None:
+    assert 'name="sheet"' not in send(visitor, workbook({"Only": people(1)})).text
