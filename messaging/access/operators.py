@@ -36,6 +36,11 @@ class Operator:
         return ROLES.index(self.role) >= ROLES.index(role)
 
 
+class LastAdmin(Conflict):
+    code = "last_admin"
+    sentence = "Nobody else who can log in is an admin: make another person one first"
+
+
 class LinkRefused(InvalidInput):
     code = "link_refused"
     sentence = "This link was used already, or is too old: ask for a new one"
@@ -123,20 +128,27 @@ def log_in(database: Database, name: str, password: str, address: str | None, fi
     return Operator(name, ADMIN if row is None else row.role)
 
 
-def change_role(database: Database, name: str, role: str) -> None:
-    """Counts at the next request. Raises InvalidInput, NotFound."""
+def change_role(database: Database, name: str, role: str, *, keep_an_admin: bool = False) -> None:
+    """Counts at the next request. `keep_an_admin`: as for `disable`. Raises InvalidInput, NotFound, LastAdmin."""
     _require_role(role)
     with database.write(settled=True) as connection:
         row = _require(connection, name)
+        if keep_an_admin and role != ADMIN:
+            _require_other_admin(connection, name)
         _set(connection, name, role=role)
         said = {"role": row.role}, {"role": role}
         actions.note(database, connection, "operator.role", f"operator:{name}", *said)
 
 
-def disable(database: Database, name: str) -> None:
-    """No login any more, and every session ends. A new link lets the person in again. Raises NotFound."""
+def disable(database: Database, name: str, *, keep_an_admin: bool = False) -> None:
+    """No login any more, and every session ends. A new link lets the person in again.
+
+    `keep_an_admin`: for the pages, which would let nobody in who could take it back. Raises NotFound, LastAdmin.
+    """
     with database.write(settled=True) as connection:
         _require(connection, name)
+        if keep_an_admin:
+            _require_other_admin(connection, name)
         values = {"disabled_at": database.now(connection), "link_digest": None, "password_hash": None}
         _set(connection, name, **values)
         sessions.end_all(database, connection, name)
@@ -199,6 +211,18 @@ def _require(connection: Connection, name: str) -> Row[Any]:
     if row is None:
         raise NotFound(f"There is no operator {name!r}", field="name")
     return row
+
+
+def _require_other_admin(connection: Connection, name: str) -> None:
+    # Two admins who take each other's role at once.
+    lock_keys(connection, ["operators:admins"])
+    admins = select(tables.operators.c.name).where(
+        tables.operators.c.role == ADMIN, tables.operators.c.password_hash.is_not(None)
+    )
+    found = set(connection.execute(admins).scalars())
+    # DASHBOARD_PASSWORD lets the first one in as long as there is no row of it.
+    if found == {name} and _find(connection, FIRST) is not None:
+        raise LastAdmin
 
 
 def _require_role(role: str) -> None:

@@ -64,14 +64,14 @@ def renew_link(name: str) -> str:
 @dashboard_bp.post("/settings/operators/<name>/role")
 def change_role(name: str) -> Response:
     """Changes what a person may do."""
-    operators.change_role(current_database(), name, request.form.get("role", ""))
+    operators.change_role(current_database(), name, request.form.get("role", ""), keep_an_admin=True)
     return done(f"The role of {name} is changed.", "show_operators")
 
 
 @dashboard_bp.post("/settings/operators/<name>/disable")
 def disable_operator(name: str) -> Response:
     """Lets a person in no more."""
-    operators.disable(current_database(), name)
+    operators.disable(current_database(), name, keep_an_admin=True)
     return done(f"{name} cannot log in any more. A new link lets them in again.", "show_operators")
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import update
 from messaging.access import actions, login_throttle, operators, sessions
 from messaging.access.actor import Actor, acting
 from messaging.access.login_throttle import FREE_TRIES, TooManyTries
-from messaging.access.operators import LinkRefused, Operator
+from messaging.access.operators import LastAdmin, LinkRefused, Operator
 from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.support.databases import is_anybody_blocked
@@ -153,6 +153,23 @@ def test_a_present_password_is_guessed_no_more_often_than_at_the_login(database:
         operators.change_password(database, ann, PASSWORD, "another password", FIRST, "198.51.100.1")
     with pytest.raises(TooManyTries):
         log_in(database, "ann", PASSWORD)
+
+
+def test_the_last_admin_who_can_log_in_stays_one(database: Database) -> None:
+    added(database, "ann", "admin")
+    operators.disable(database, "ann", keep_an_admin=True)  # the first one's password still lets somebody in
+    operators.use_link(database, operators.new_link(database, "ann"), PASSWORD)
+    operators.change_password(database, Operator("admin", "admin"), FIRST, PASSWORD, FIRST)
+    operators.change_role(database, "admin", "viewer", keep_an_admin=True)
+    operators.add(database, "bea", "admin")  # she has not used her link
+    with pytest.raises(LastAdmin, match="make another person one first"):
+        operators.disable(database, "ann", keep_an_admin=True)
+    with pytest.raises(LastAdmin):
+        operators.change_role(database, "ann", "viewer", keep_an_admin=True)
+    operators.change_role(database, "ann", "admin", keep_an_admin=True)
+    operators.disable(database, "admin", keep_an_admin=True)  # a viewer by now
+    operators.disable(database, "ann")  # a shell can take it back
+    assert {one["state"] for one in operators.list_operators(database)} == {"disabled", "invited"}
 
 
 @pytest.mark.parametrize("what", ["disabled", "given another one"])

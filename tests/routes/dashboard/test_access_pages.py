@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from messaging import statuses
 from messaging.access import keys, operators, sessions
+from messaging.access.operators import Operator
 from messaging.consent import consents
 from messaging.consent import views as opt_out_views
 from messaging.messages import status_counts, status_events
@@ -265,6 +266,15 @@ def test_a_mistake_in_a_form_is_a_page_with_a_sentence(visitor: Visitor) -> None
     assert (answer.status_code, "A name has up to 40" in answer.text) == (400, True)
     missing = visitor.post("/settings/operators", "/settings/operators/nobody/disable")
     assert (missing.status_code, "There is no operator" in missing.text) == (404, True)
+
+
+def test_the_page_does_not_disable_the_last_admin(visitor: Visitor, database: Database) -> None:
+    operators.change_password(database, Operator("admin", "admin"), FIRST, PASSWORD, FIRST)
+    visitor.log_in("admin", PASSWORD)
+    for change, fields in (("disable", {}), ("role", {"role": "viewer"})):
+        refused = visitor.post("/settings/operators", f"/settings/operators/admin/{change}", **fields)
+        assert (refused.status_code, "make another person one first" in refused.text) == (409, True)
+    assert visitor.client.get("/settings/operators").status_code == 200
 
 
 def test_what_an_operator_sends_names_the_operator_and_not_the_one_before(
