@@ -9,7 +9,7 @@ from cli.context import current_database, current_service, read_time
 from cli.output import CURSOR, LIMIT, as_json_option, in_words, print_json, print_page, print_table, show
 from messaging.access import keys, operators, sessions
 from messaging.access.actions import list_actions
-from messaging.operations.test_keys import TestKeys
+from messaging.operations.test_keys import StoreOfTestKeys
 
 KEY_COLUMNS = (
     "name",
@@ -63,7 +63,7 @@ def create_key(
     wanted = [one.strip() for one in scopes.split(",") if one.strip()]
     if is_test:
         # First: a store that cannot be made leaves no key behind.
-        TestKeys(current_service()).open()
+        StoreOfTestKeys(current_service()).open()
     key, made = keys.create(current_database(), name, wanted, moment, daily_limit, test=is_test)
     if as_json:
         print_json({"key": key, **made})

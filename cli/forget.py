@@ -11,7 +11,7 @@ from flask.cli import AppGroup
 from cli.context import current_service, read_phone_argument
 from cli.output import as_json_option, show
 from messaging.operations.forget import forget
-from messaging.operations.test_keys import TestKeys
+from messaging.operations.test_keys import StoreOfTestKeys
 
 commands = AppGroup()
 
@@ -30,7 +30,7 @@ def forget_person(phone: str, yes: bool, as_json: bool) -> None:
     if not yes and sys.stdin.isatty():
         click.confirm(f"Erase everything about {wanted}? This cannot be undone", abort=True, err=True)
     found = {"erased": forget(current_service().database, wanted)}
-    test_keys = TestKeys(current_service())
+    test_keys = StoreOfTestKeys(current_service())
     if test_keys.are_used():
         found["erased_of_tests"] = forget(test_keys.open().database, wanted)
     sentence = f"Erased: {_words(found['erased'])}."

@@ -17,7 +17,7 @@ from messaging.callbacks.replay import replay
 from messaging.conversations.handlers import require_handlers
 from messaging.operations.audit import audit
 from messaging.operations.doctor import examine
-from messaging.operations.test_keys import TestKeys
+from messaging.operations.test_keys import StoreOfTestKeys
 from messaging.sending import pauses
 from messaging.storage import migrations
 from utils.local_times import show_local_times
@@ -35,7 +35,7 @@ def migrate(as_json: bool) -> None:
     service = current_service()
     migrations.migrate(service.database)
     make_queue_tables(service.settings)
-    test_keys = TestKeys(service)
+    test_keys = StoreOfTestKeys(service)
     if test_keys.are_used():
         test_keys.open()
     show({"migrated": True}, as_json, "The database is up to date.")

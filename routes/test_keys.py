@@ -10,9 +10,11 @@ from flask import Flask, request
 from werkzeug.wrappers import Response as BaseResponse
 
 from messaging.access.keys import TEST_PREFIX, KeyRing
-from messaging.operations.test_keys import TestKeys
+from messaging.operations.test_keys import StoreOfTestKeys, settings_of
 from messaging.service import Service
 from routes.guards import KEY_RING, given_key
+from utils.errors import Busy
+from utils.logs import is_of_test_key
 
 API_PATH = "/v1/"
 # Anyone's, with or without a key.
@@ -25,7 +27,8 @@ Build = Callable[[Service], Flask]
 
 def prepare_test_keys(app: Flask, service: Service, build: Build) -> None:
     """The second app is made at the first request that needs it."""
-    second = _SecondApp(TestKeys(service), build)
+    slots = threading.BoundedSemaphore(settings_of(service.settings).web_threads)
+    second = _SecondApp(StoreOfTestKeys(service), build, slots)
     ring: KeyRing = app.extensions[KEY_RING]
 
     def hand_over() -> BaseResponse | None:
@@ -46,14 +49,25 @@ def _is_for_keys() -> bool:
 
 
 class _SecondApp:
-    def __init__(self, test_keys: TestKeys, build: Build) -> None:
+    """`slots`: a test store that hangs must not take every thread with it."""
+
+    def __init__(self, test_keys: StoreOfTestKeys, build: Build, slots: threading.BoundedSemaphore) -> None:
+        self._slots = slots
         self._test_keys = test_keys
         self._build = build
         self._making = threading.Lock()
         self._app: Flask | None = None
 
     def answer(self) -> BaseResponse:
-        return BaseResponse.from_app(self._made().wsgi_app, request.environ)
+        """Raises Busy, and whatever keeps the test store from being opened."""
+        # Also of what fails before the second app begins.
+        is_of_test_key.set(True)
+        if not self._slots.acquire(blocking=False):
+            raise Busy("As many calls with test keys as fit are under way; try again in a moment")
+        try:
+            return BaseResponse.from_app(self._made().wsgi_app, request.environ)
+        finally:
+            self._slots.release()
 
     def _made(self) -> Flask:
         with self._making:

@@ -24,7 +24,7 @@ from messaging.callbacks.received import apply_received
 from messaging.forwarding import delivery
 from messaging.operations import health, sweep
 from messaging.operations.recovery import Recoverer
-from messaging.operations.test_keys import TestKeys
+from messaging.operations.test_keys import StoreOfTestKeys
 from messaging.reports import adoption
 from messaging.sending import due, pauses
 from messaging.sending.sender import MessageSender, worker_name
@@ -50,13 +50,13 @@ class _Parts:
     sender: MessageSender
 
 
-class TestKeyWork:
+class WorkOfTestKeys:
     """`targets`: what the threads run, by their names. They end when `stopping` is set."""
 
     SENDER, KEEPER, FORWARDER = "test sender", "test keeper", "test forwarder"
 
     def __init__(self, live: Service, stopping: threading.Event) -> None:
-        self._test_keys = TestKeys(live)
+        self._test_keys = StoreOfTestKeys(live)
         self._stopping = stopping
         self._making = threading.Lock()
         self._parts: _Parts | None = None
@@ -155,7 +155,7 @@ class TestKeyWork:
         except (Recovering, WitnessUnwritable):
             self._stopping.wait(LOOK_SECONDS)
         except Exception as error:  # noqa: BLE001 (nothing of test keys may reach the live side)
-            # Without the error itself, of which the log would make an outage of the live database.
+            # Without the error itself: its words may quote anything, and each look would write a traceback.
             said = first_line(error) if isinstance(error, SQLAlchemyError) else ""
             note = {"error": type(error).__name__, "says": said}
             logger.error("the work for test keys failed and is tried again", extra=note)  # noqa: TRY400

@@ -21,8 +21,8 @@ ACCOUNT = "test-keys"
 # RFC 2606: a name that no resolver knows. Nothing resolves it, for the stand-in answers.
 HOST = "http://test-keys.invalid"
 WITNESS_FOLDER = "test-keys"
-# Of the web threads: what test keys ask for at once must leave most of them to the live account.
-SHARE_OF_THREADS = 4
+# Of the web threads: what test keys ask for at once leaves the others to the live account.
+SHARE_OF_THREADS = 2
 
 
 def settings_of(live: Settings) -> Settings:
@@ -37,13 +37,13 @@ def settings_of(live: Settings) -> Settings:
         "sender_daily_limits": {},
         "approval_above": None,
         "unusual_factor": None,
-        "web_threads": max(2, live.web_threads // SHARE_OF_THREADS),
+        "web_threads": max(1, live.web_threads // SHARE_OF_THREADS),
         "worker_concurrency": 1,
     }
     return live.model_copy(update=own)
 
 
-class TestKeys:
+class StoreOfTestKeys:
     """Opens the test service when it is first needed, once per process."""
 
     def __init__(self, live: Service) -> None:
