@@ -9,11 +9,13 @@ from cli.context import current_database, current_service, read_time
 from cli.output import CURSOR, LIMIT, as_json_option, in_words, print_json, print_page, print_table, show
 from messaging.access import keys, operators, sessions
 from messaging.access.actions import list_actions
+from messaging.operations.test_keys import StoreOfTestKeys
 
 KEY_COLUMNS = (
     "name",
     "prefix",
     "scopes",
+    "test",
     "daily_limit",
     "created_at",
     "created_by",
@@ -46,12 +48,23 @@ def keys_group() -> None:
     "--expires", metavar="TIME", help="Like 2027-01-31T00:00 (TIME_ZONE); without it it stays valid."
 )
 @click.option("--daily-limit", metavar="MONEY", help="What its sends may cost in a day, like 'KES 5000'.")
+@click.option(
+    "--test",
+    "is_test",
+    is_flag=True,
+    help=f"For test data only, and never to Africa's Talking; of the scopes it takes {' and '.join(keys.TEST_SCOPES)}.",
+)
 @as_json_option
-def create_key(name: str, scopes: str, expires: str | None, daily_limit: str | None, as_json: bool) -> None:
+def create_key(
+    name: str, scopes: str, expires: str | None, daily_limit: str | None, is_test: bool, as_json: bool
+) -> None:
     """Make a key and show it, this once: only a hash of it is kept."""
     moment = None if expires is None else read_time(expires)
     wanted = [one.strip() for one in scopes.split(",") if one.strip()]
-    key, made = keys.create(current_database(), name, wanted, moment, daily_limit)
+    if is_test:
+        # First: a store that cannot be made leaves no key behind.
+        StoreOfTestKeys(current_service()).open()
+    key, made = keys.create(current_database(), name, wanted, moment, daily_limit, test=is_test)
     if as_json:
         print_json({"key": key, **made})
         return
@@ -68,7 +81,12 @@ def list_keys(as_json: bool) -> None:
         print_json(found)
     else:
         shown = (
-            {**one, "scopes": ", ".join(one["scopes"]), "daily_limit": in_words(one["daily_limit"])}
+            {
+                **one,
+                "scopes": ", ".join(one["scopes"]),
+                "test": "test" if one["test"] else "",
+                "daily_limit": in_words(one["daily_limit"]),
+            }
             for one in found
         )
         print_table(KEY_COLUMNS, ([one[name] for name in KEY_COLUMNS] for one in shown))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 import click
 from flask.cli import AppGroup
 
-from cli.context import current_database, read_phone_argument
+from cli.context import current_service, read_phone_argument
 from cli.output import as_json_option, show
 from messaging.operations.forget import forget
+from messaging.operations.test_keys import StoreOfTestKeys
 
 commands = AppGroup()
 
@@ -19,7 +21,7 @@ commands = AppGroup()
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json_option
 def forget_person(phone: str, yes: bool, as_json: bool) -> None:
-    """Erase PHONE everywhere: texts, numbers, raw callbacks. Counts, costs and an opt-out stay.
+    """Erase PHONE everywhere, test data too: texts, numbers, raw callbacks. Counts, costs and an opt-out stay.
 
     The opt-out is kept as a hash, so that who said STOP is not texted again. This cannot be undone, and no backup that
     was made before is changed.
@@ -27,8 +29,16 @@ def forget_person(phone: str, yes: bool, as_json: bool) -> None:
     wanted = read_phone_argument(phone)
     if not yes and sys.stdin.isatty():
         click.confirm(f"Erase everything about {wanted}? This cannot be undone", abort=True, err=True)
-    found = forget(current_database(), wanted)
-    words = (
-        ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.items()) or "nothing was there"
-    )
-    show({"phone": wanted, "erased": found}, as_json, f"Erased: {words}.")
+    found = {"erased": forget(current_service().database, wanted)}
+    test_keys = StoreOfTestKeys(current_service())
+    if test_keys.are_used():
+        found["erased_of_tests"] = forget(test_keys.open().database, wanted)
+    sentence = f"Erased: {_words(found['erased'])}."
+    if "erased_of_tests" in found:
+        sentence += f" Of test keys: {_words(found['erased_of_tests'])}."
+    show({"phone": wanted, **found}, as_json, sentence)
+
+
+def _words(found: Mapping[str, int]) -> str:
+    counted = (f"{count} {name.replace('_', ' ')}" for name, count in found.items())
+    return ", ".join(counted) or "nothing was there"

@@ -17,6 +17,7 @@ from messaging.callbacks.replay import replay
 from messaging.conversations.handlers import require_handlers
 from messaging.operations.audit import audit
 from messaging.operations.doctor import examine
+from messaging.operations.test_keys import StoreOfTestKeys
 from messaging.sending import pauses
 from messaging.storage import migrations
 from utils.local_times import show_local_times
@@ -27,13 +28,16 @@ commands = AppGroup()
 @commands.command()
 @as_json_option
 def migrate(as_json: bool) -> None:
-    """Bring the tables up to date, those of the task queue too."""
+    """Bring the tables up to date, those of the task queue and of test keys too."""
     # Not at the top: the task engine takes a third of a second to import.
     from messaging.storage.task_queue import make_queue_tables
 
     service = current_service()
     migrations.migrate(service.database)
     make_queue_tables(service.settings)
+    test_keys = StoreOfTestKeys(service)
+    if test_keys.are_used():
+        test_keys.open()
     show({"migrated": True}, as_json, "The database is up to date.")
 
 

@@ -21,10 +21,16 @@ class Service:
     Opens nothing yet: connections are made at first use, so that it may be built before a fork.
     """
 
+    # messaging.operations.test_keys
+    is_test = False
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.database = Database(settings.sqlalchemy_url, pool_size=settings.web_threads + 4)
         self.database.forwards = settings.forward_url is not None
+
+    def make_parts(self) -> None:
+        _ = self.provider, self.callback_receiver, self.triggers, self.balance
 
     @cached_property
     def provider(self) -> ProviderClient:
@@ -54,5 +60,5 @@ class Service:
 def build_service(settings: Settings) -> Service:
     """With every part made, for a process with threads that would else make one twice."""
     service = Service(settings)
-    _ = service.provider, service.callback_receiver, service.triggers, service.balance
+    service.make_parts()
     return service

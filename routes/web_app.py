@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from flask import Response, request
@@ -35,16 +36,17 @@ from routes.dashboard.blueprint import prepare_dashboard
 from routes.docs import docs_bp
 from routes.error_handlers import refuse_invalid_request, register_error_handlers
 from routes.expensive_calls import prepare_expensive_calls
-from routes.guards import begin_anonymously, prepare_guards
+from routes.guards import KEY_RING, KEY_THROTTLE, begin_anonymously, prepare_guards
 from routes.health import GAUGES, health_bp
 from routes.open_mode import guard_open_mode
 from routes.proxies import trust_proxies
-from routes.service import EXTENSION
+from routes.service import EXTENSION, current_service
 from routes.sessions import CookieSessions
 from routes.sms import sms_bp
+from routes.test_keys import prepare_test_keys
 from routes.uploads import prepare_uploads
 from routes.whole_bodies import require_whole_bodies
-from utils.logs import ACCESS_NOTE, choose_request_id, configure_logging, request_id
+from utils.logs import ACCESS_NOTE, choose_request_id, configure_logging, is_of_test_key, request_id
 from utils.settings import Settings
 from utils.version import VERSION
 
@@ -77,8 +79,28 @@ def build_web_app(settings: Settings) -> OpenAPI:
     service.database.wake = Waker(settings)
     outages.watch(service.database)
     _add_service(app, service)
+    prepare_test_keys(app, service, partial(_build_test_app, app))
     for blueprint in (sms_bp, health_bp, docs_bp):
         app.register_blueprint(blueprint)
+    _register_apis(app)
+    prepare_dashboard(app, settings)
+    register_error_handlers(app)
+    return app
+
+
+def _build_test_app(live: OpenAPI, service: Service) -> OpenAPI:
+    """For `/v1` and the triggers, on the test service. The live app has let the request in and knows its peer."""
+    app = _create_flask(service.settings.model_copy(update={"trusted_proxies": ()}))
+    _add_service(app, service)
+    for name in (KEY_RING, KEY_THROTTLE):
+        app.extensions[name] = live.extensions[name]
+    app.register_blueprint(sms_bp)
+    _register_apis(app)
+    register_error_handlers(app)
+    return app
+
+
+def _register_apis(app: OpenAPI) -> None:
     apis = (
         messages_api,
         batches_api,
@@ -94,9 +116,6 @@ def build_web_app(settings: Settings) -> OpenAPI:
     )
     for api_blueprint in apis:
         app.register_api(api_blueprint)
-    prepare_dashboard(app, settings)
-    register_error_handlers(app)
-    return app
 
 
 def _create_flask(settings: Settings) -> OpenAPI:
@@ -137,13 +156,17 @@ def _add_service(app: OpenAPI, service: Service) -> None:
 
 def _begin_request() -> None:
     choose_request_id(request.headers.get("X-Request-Id"))
+    is_of_test_key.set(current_service().is_test)
 
 
 def _finish_answer(response: Response) -> Response:
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-Id"] = request_id.get() or ""
-    request.environ.setdefault(ACCESS_NOTE, {})["actor"] = acting_name()
+    note = request.environ.setdefault(ACCESS_NOTE, {})
+    note["actor"] = acting_name()
+    if is_of_test_key.get():
+        note["test"] = True
     if request.endpoint != "static":
         response.headers["Cache-Control"] = "no-store"
     return response

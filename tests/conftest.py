@@ -73,6 +73,7 @@ def logging_as_it_was() -> Iterator[None]:
 def witness_of_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test sends with a database on a server leaves nothing in the repository's own folder."""
     monkeypatch.setattr(settings_model, "WITNESS_OF_SERVER", str(tmp_path / "server-witness"))
+    monkeypatch.setattr(settings_model, "TEST_KEYS_DATABASE_OF_SERVER", str(tmp_path / "test-keys.db"))
 
 
 @pytest.fixture(scope="session")

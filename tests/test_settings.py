@@ -197,6 +197,11 @@ def test_forwarding_needs_its_secret() -> None:
     assert problem_of({"FORWARD_URL": "https://crm.example.org"}).startswith("FORWARD_SECRET is not set")
 
 
+def test_test_keys_need_a_database_of_their_own() -> None:
+    shared = {"DATABASE_URL": "postgresql://db/sms", "TEST_KEYS_DATABASE_URL": "postgres://db/sms"}
+    assert problem_of(shared).startswith("TEST_KEYS_DATABASE_URL is DATABASE_URL")
+
+
 def test_an_unknown_name_beginning_with_at_is_refused_with_the_nearest_known_one() -> None:
     assert (
         problem_of({"AT_SHORT_CODE": "20880"}) == "AT_SHORT_CODE is not a setting: did you mean AT_SHORTCODE?"

@@ -23,6 +23,8 @@ ACCESS_NOTE = "sms.access_note"
 AUTO, JSON, TEXT = "auto", "json", "text"
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+# Whether what is done here is a test key's: its message ids are those of another database.
+is_of_test_key: ContextVar[bool] = ContextVar("is_of_test_key", default=False)
 
 STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # They bring handlers of their own, which would print lines in another form beside ours.
@@ -126,6 +128,8 @@ class RequestIdFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if not hasattr(record, "request_id"):
             record.request_id = request_id.get()
+        if is_of_test_key.get():
+            record.test = True
         return True
 
 

@@ -27,7 +27,7 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Literal, NoReturn
 
 import requests
-from requests.adapters import HTTPAdapter
+from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Retry
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError
@@ -152,20 +152,13 @@ class _Session(requests.Session):
 
 
 class ProviderTransport:
-    """A pool of connections for all threads of a process. `pool_size`: how many are kept open per host."""
+    """A pool of connections for all threads of a process. `pool_size`: how many are kept open per host.
 
-    def __init__(self, pool_size: int) -> None:
-        connects = Retry(
-            total=2,
-            connect=2,
-            read=0,
-            redirect=0,
-            status=0,
-            other=0,
-            backoff_factor=0.2,
-            respect_retry_after_header=False,
-        )
-        adapter = _Adapter(pool_connections=4, pool_maxsize=pool_size, max_retries=connects)
+    `adapter`: answers in place of any connection (utils.provider_stand_in).
+    """
+
+    def __init__(self, pool_size: int, adapter: BaseAdapter | None = None) -> None:
+        adapter = adapter or _connecting_adapter(pool_size)
         self._session = _Session()
         self._session.trust_env = False
         self._session.headers.clear()
@@ -212,6 +205,20 @@ class ProviderTransport:
 
     def close(self) -> None:
         self._session.close()
+
+
+def _connecting_adapter(pool_size: int) -> BaseAdapter:
+    connects = Retry(
+        total=2,
+        connect=2,
+        read=0,
+        redirect=0,
+        status=0,
+        other=0,
+        backoff_factor=0.2,
+        respect_retry_after_header=False,
+    )
+    return _Adapter(pool_connections=4, pool_maxsize=pool_size, max_retries=connects)
 
 
 class _AnswerTooLarge(Exception):

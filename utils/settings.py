@@ -78,6 +78,8 @@ def load_settings(
         settings = Settings.model_validate(texts)
     except ValidationError as error:
         problems += _describe(error, texts)
+    else:
+        problems += _find_shared(settings)
     if problems:
         raise SettingsError(problems)
     return settings
@@ -172,6 +174,12 @@ def _find_exposed(texts: Mapping[str, str]) -> list[str]:
             "AT_BASE_URL is not on this machine, but AT_USERNAME is not set: set it and AT_API_KEY"
         )
     return problems
+
+
+def _find_shared(settings: Settings) -> Iterator[str]:
+    """Said here, and not by the database itself, which the first of the two to come would take."""
+    if settings.test_keys_database_url == settings.database_url:
+        yield "TEST_KEYS_DATABASE_URL is DATABASE_URL: test keys need a database of their own"
 
 
 def _host_of(url: str) -> str:

@@ -25,6 +25,7 @@ NO_PROVIDER = "AT_USERNAME is not set: set it and AT_API_KEY, or use `make run` 
 
 # On this machine, where the database is another one's.
 WITNESS_OF_SERVER = "instance/witness"
+TEST_KEYS_DATABASE_OF_SERVER = "instance/test-keys.db"
 
 Known = dict[str, Any]
 
@@ -57,6 +58,11 @@ def _default_witness_dir(known: Known) -> str:
     """Beside the database's file, never in it: whoever puts an old file back leaves this as it is."""
     path = sqlite_path(known["database_url"])
     return str(path.with_name(f"{path.stem}-witness") if path else WITNESS_OF_SERVER)
+
+
+def _default_test_keys_database(known: Known) -> str:
+    path = sqlite_path(known["database_url"])
+    return f"sqlite:///{path.with_name(f'{path.stem}-test.db') if path else TEST_KEYS_DATABASE_OF_SERVER}"
 
 
 def _default_web_concurrency(known: Known) -> int:
@@ -104,6 +110,7 @@ class Settings(BaseModel):
     queue_url: types.QueueUrl = Field(default_factory=_default_queue, repr=False)
     witness_dir: types.RepositoryPath = Field(default_factory=_default_witness_dir)
     witness_days: types.Count = 14
+    test_keys_database_url: types.DatabaseUrl = Field(default_factory=_default_test_keys_database, repr=False)
 
     api_keys: types.Keys = Field(default=(), repr=False)
     webhook_tokens: types.Keys = Field(default=(), repr=False)

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from africastalking.SMS import SMSService
+from requests.adapters import BaseAdapter
 
 from utils.bare_sends import as_list, check_recipients, check_text, send_in_posts, send_with_retries
 from utils.errors import (
@@ -69,6 +70,7 @@ class ProviderClient(SMSService):
 
     `base_url`: scheme://host[:port] for all calls; without it AT's hosts, by user name.
     `timeout_seconds`: total time of a call that names no deadline. `pool_size`: connections kept open.
+    `adapter`: what answers in AT's place, without any connection.
     """
 
     _baseUrl: str  # noqa: N815 (the SDK names it)
@@ -81,6 +83,7 @@ class ProviderClient(SMSService):
         base_url: str | None = None,
         timeout_seconds: float = 60,
         pool_size: int = 32,
+        adapter: BaseAdapter | None = None,
     ) -> None:
         if not username or not api_key:
             raise MissingCredentials
@@ -88,7 +91,7 @@ class ProviderClient(SMSService):
             raise MissingCredentials("AT_API_KEY holds a character that no request can carry")
         self._given_base_url = base_url.rstrip("/") if base_url else None
         self._timeout_seconds = timeout_seconds
-        self._transport = ProviderTransport(pool_size)
+        self._transport = ProviderTransport(pool_size, adapter)
         super().__init__(username, api_key)
         self._headers = {
             "Accept": "application/json",  # AT's default is XML
@@ -98,7 +101,7 @@ class ProviderClient(SMSService):
         }
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "ProviderClient":
+    def from_settings(cls, settings: Settings, adapter: BaseAdapter | None = None) -> "ProviderClient":
         """The service's client: the account that is set, or the offline simulator's."""
         return cls(
             settings.provider_username,
@@ -106,6 +109,7 @@ class ProviderClient(SMSService):
             settings.at_base_url,
             settings.at_timeout_seconds,
             pool_size=settings.web_threads + settings.worker_concurrency,
+            adapter=adapter,
         )
 
     def send_texts(

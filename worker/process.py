@@ -47,6 +47,7 @@ from utils.logs import configure_logging
 from utils.settings import load_settings
 from worker.lanes import Lanes
 from worker.stop_signals import StopSignals
+from worker.test_keys import WorkOfTestKeys
 
 TICK_SECONDS = 0.5
 # The engine asks for a sweep each minute; a worker that got none for longer does not wait for it.
@@ -106,6 +107,7 @@ class Worker:
             "answerer": self._answerer.run,
             "forwarder": self.forward,
             **{self._lane_name(number): self._lanes.work for number in range(self._lanes.count)},
+            **WorkOfTestKeys(service, self._stopping).targets,
         }
 
     @staticmethod
@@ -251,7 +253,8 @@ class Worker:
             self.keep_alive()
         self.stop()
         logger.info("the worker stops: what is under way ends first")
-        lanes = [self._threads[self._lane_name(number)] for number in range(self._lanes.count)]
+        names = [self._lane_name(number) for number in range(self._lanes.count)]
+        lanes = [self._threads[name] for name in (*names, WorkOfTestKeys.SENDER)]
         self._await_posts([*lanes, *(thread for _, thread in self._consumer.worker_threads)])
         # Ticker, importer, sweeper and applier: killed at any point they lose nothing, so nobody waits for them.
         self._threads["answerer"].join()

@@ -1,4 +1,7 @@
-"""API keys made here: named, scoped, stored as a hash. Those in `API_KEYS` stay valid beside them, with all scopes."""
+"""API keys made here: named, scoped, stored as a hash. Those in `API_KEYS` stay valid beside them, with all scopes.
+
+A test key is one for whose holder nothing leaves: it is served from a store of its own (routes.test_keys).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy import Row, insert, not_, or_, select, update
 
 from messaging.access import actions
 from messaging.access.actor import acting_name
@@ -25,15 +28,23 @@ from utils.tokens import digest_of
 
 SEND, READ, METRICS, ADMIN = "send", "read", "metrics", "admin"
 SCOPES: Final = (SEND, READ, METRICS, ADMIN)
+# What a test key may do to test data.
+TEST_SCOPES: Final = (SEND, READ)
 PREFIX = "sms_"
+# For the eye. Whether a key is one stands in its row.
+TEST_PREFIX = "sms_test_"
 # Of a key, shown in lists: enough to recognise it by, far from enough to guess it.
 SHOWN_CHARACTERS = 10
+SHOWN_OF_SECRET = SHOWN_CHARACTERS - len(PREFIX)
 SECRET_BYTES = 24
 # A key that was revoked counts for so long at most in a process that has just seen it.
 REMEMBERED_SECONDS = 5.0
 # A busy key would else cost a write for each request.
 USE_WRITTEN_EVERY = timedelta(minutes=1)
 ENVIRONMENT = "environment"
+
+_TEST_KEYS = select(tables.api_keys.c.id).where(tables.api_keys.c.test)
+_LIVE_KEYS = select(tables.api_keys.c.id).where(not_(tables.api_keys.c.test))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,7 @@ class Holder:
 
     name: str
     scopes: frozenset[str]
+    test: bool = False
 
 
 def create(
@@ -50,14 +62,19 @@ def create(
     scopes: Collection[str],
     expires_at: datetime | None = None,
     daily_limit: str | None = None,
+    *,
+    test: bool = False,
 ) -> tuple[str, dict[str, Any]]:
     """The key, which is shown this once, and how it stands in the list. Raises InvalidInput, Conflict.
 
     `daily_limit`: what its sends may cost in a day, like `KES 5000`.
     """
     _validate(name, scopes)
+    if test:
+        _validate_test(scopes, daily_limit)
     limit = None if daily_limit is None else _read_limit(daily_limit)
-    key = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+    prefix = TEST_PREFIX if test else PREFIX
+    key = prefix + secrets.token_urlsafe(SECRET_BYTES)
     with database.write(settled=True) as connection:
         now = database.now(connection)
         if expires_at is not None and expires_at <= now:
@@ -67,9 +84,10 @@ def create(
             raise Conflict(f"There is a key {name!r}: names are not used twice", code="name_taken")
         row = {
             "name": name,
-            "prefix": key[:SHOWN_CHARACTERS],
+            "prefix": key[: len(prefix) + SHOWN_OF_SECRET],
             "digest": digest_of(key),
             "scopes": ",".join(one for one in SCOPES if one in scopes),
+            "test": test,
             **_limit_columns(limit),
             "expires_at": expires_at,
             "created_at": now,
@@ -88,6 +106,12 @@ def list_keys(database: Database) -> list[dict[str, Any]]:
             _in_json(row)
             for row in connection.execute(select(tables.api_keys).order_by(tables.api_keys.c.id))
         ]
+
+
+def has_test_keys(database: Database) -> bool:
+    """Whether one was ever made: what it sent may still wait after it was revoked."""
+    with database.read() as connection:
+        return connection.execute(_TEST_KEYS.limit(1)).first() is not None
 
 
 def revoke(database: Database, name: str) -> dict[str, Any]:
@@ -115,6 +139,8 @@ def change_limit(database: Database, name: str, daily_limit: str | None) -> dict
         row = connection.execute(select(tables.api_keys).where(ours).with_for_update()).one_or_none()
         if row is None:
             raise NotFound(f"There is no key {name!r}", field="name")
+        if row.test and limit is not None:
+            raise _spends_nothing()
         changed = update(tables.api_keys).where(ours).values(**_limit_columns(limit))
         now_is = _in_json(connection.execute(changed.returning(tables.api_keys)).one())
         before, after = ({"daily_limit": one["daily_limit"]} for one in (_in_json(row), now_is))
@@ -154,12 +180,12 @@ class KeyRing:
         return holder
 
     def is_empty(self) -> bool:
-        """Whether no key has ever been set or made: offline that lets everybody in."""
+        """Whether no live key has ever been set or made: offline that lets everybody in."""
         if self._environment:
             return False
         if self._any is None or (not self._any[1] and time.monotonic() - self._any[0] > REMEMBERED_SECONDS):
             with self._database.read() as connection:
-                found = connection.execute(select(tables.api_keys.c.id).limit(1)).first() is not None
+                found = connection.execute(_LIVE_KEYS.limit(1)).first() is not None
             self._any = time.monotonic(), found
         return not self._any[1]
 
@@ -175,7 +201,7 @@ class KeyRing:
             with self._database.write() as connection:
                 used = update(tables.api_keys).where(tables.api_keys.c.id == row.id)
                 connection.execute(used.values(last_used_at=now))
-        return Holder(f"key:{row.name}", frozenset(row.scopes.split(",")))
+        return Holder(f"key:{row.name}", frozenset(row.scopes.split(",")), row.test)
 
 
 def _validate(name: str, scopes: Collection[str]) -> None:
@@ -186,6 +212,24 @@ def _validate(name: str, scopes: Collection[str]) -> None:
     if unknown or not scopes:
         said = f"{', '.join(unknown)}: no such scope. " if unknown else ""
         raise InvalidInput(f"{said}There are {', '.join(SCOPES)}", code="invalid_scope", field="scope")
+
+
+def _validate_test(scopes: Collection[str], daily_limit: str | None) -> None:
+    beyond = [one for one in SCOPES if one in scopes and one not in TEST_SCOPES]
+    if beyond:
+        raise InvalidInput(
+            f"A test key has no use for {' and '.join(beyond)}: it sends and reads test data only."
+            f" Give it {' or '.join(TEST_SCOPES)}",
+            code="invalid_scope",
+            field="scope",
+        )
+    if daily_limit is not None:
+        raise _spends_nothing()
+
+
+def _spends_nothing() -> InvalidInput:
+    sentence = "A test key spends nothing, so it has no daily limit"
+    return InvalidInput(sentence, code="invalid_money", field="daily_limit")
 
 
 def _read_limit(text: str) -> Money:
@@ -211,6 +255,7 @@ def _in_json(row: Row[Any]) -> dict[str, Any]:
         "name": row.name,
         "prefix": row.prefix,
         "scopes": row.scopes.split(","),
+        "test": row.test,
         "daily_limit": None
         if row.daily_limit_micros is None
         else booked_money(row.daily_limit_micros, row.daily_limit_currency),

@@ -9,6 +9,8 @@ Nothing is written, and nothing read, unless FORWARD_URL is set (`Database.forwa
 | `opt_out.recorded`, `opt_out.lifted` | the ledger got an entry                                       |
 | `batch.finished`       | nothing of a batch is left to be sent                                       |
 
+What a test key caused says `"test": true` beside its type.
+
 Some of these statuses still move (`unknown`, `no_report`, `failed`, `expired` yield to a later report): then
 there is a second event. Events may come more than once, with the same id, and in any order: `data.at` tells.
 """
@@ -27,7 +29,7 @@ from messaging import statuses
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.clocks import steady
-from messaging.storage.database import FORWARDS
+from messaging.storage.database import FORWARDS, IS_TEST
 from utils.json_shapes import money, rfc3339
 from utils.provider_codes import network_name
 
@@ -123,8 +125,9 @@ def _write(connection: Connection, told: Iterable[tuple[str, datetime, dict[str,
 def _rows(
     connection: Connection, told: Iterable[tuple[str, datetime, dict[str, Any]]]
 ) -> Iterator[dict[str, Any]]:
+    mark = {"test": True} if connection.info.get(IS_TEST) else {}
     for name, at, said in told:
-        event = {"type": name, "timestamp": rfc3339(at), "data": said}
+        event = {"type": name, "timestamp": rfc3339(at), "data": said} | mark
         yield {
             "event_id": f"evt_{uuid.uuid4().hex}",
             "type": name,

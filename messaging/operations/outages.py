@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from messaging.storage.database import Database
 from messaging.storage.retrying import is_passing
 from messaging.storage.task_queue import first_line
-from utils.logs import LogHandler
+from utils.logs import LogHandler, is_of_test_key
 
 DATABASE, QUEUE = "database", "task queue"
 # Of the errors that a queue may raise, those that pass.
@@ -56,12 +56,12 @@ class Outages(logging.Filter):
         store = store_of(error)
         if store is None or error is None or store not in self._stores:
             return True
+        if is_of_test_key.get():
+            # Another store, whose outage is none of the service's.
+            return _shorten(record, "the store of test keys cannot be used", error)
         if not self._is_first(store):
             return False
-        record.msg, record.args = f"the {store} cannot be used: an outage begins", ()
-        record.exc_info = record.exc_text = None
-        record.error = first_line(error)
-        return True
+        return _shorten(record, f"the {store} cannot be used: an outage begins", error)
 
     def is_on(self, store: str) -> bool:
         with self._lock:
@@ -87,6 +87,13 @@ class Outages(logging.Filter):
             since, failures = (known.since, known.failures) if known else (now, 0)
             self._now[store] = _Outage(since, now, failures + 1)
             return known is None
+
+
+def _shorten(record: logging.LogRecord, sentence: str, error: BaseException) -> bool:
+    record.msg, record.args = sentence, ()
+    record.exc_info = record.exc_text = None
+    record.error = first_line(error)
+    return True
 
 
 def watch(database: Database) -> None:

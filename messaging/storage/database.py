@@ -41,6 +41,7 @@ LINE_CHECKS = {
 }
 WAKES_WORKER = "wakes_worker"
 FORWARDS = "forwards"
+IS_TEST = "is_test"
 AFTER_COMMIT = "after_commit"
 CLOCK = text("SELECT clock_timestamp()")
 RESERVE = text("SELECT nextval(:sequence) FROM generate_series(1, :count)")
@@ -73,6 +74,8 @@ class Database:
         self.last_write_failed = False
         # Whether facts are also written as events for the operator's own system.
         self.forwards = False
+        # Whether those events say that they are of a test key.
+        self.is_test = False
         self.clocks = Clocks(self._wall_clock)
         self.rollback = RollbackCheck()
         self._write_lock = threading.Lock()
@@ -125,6 +128,7 @@ class Database:
             with self.write_lock(), self._writer.begin() as connection, _noting(connection, acts):
                 connection.info.pop(WAKES_WORKER, None)
                 connection.info[FORWARDS] = self.forwards
+                connection.info[IS_TEST] = self.is_test
                 if settled and not self.is_sqlite:
                     token = leave_token(connection)
                 yield connection

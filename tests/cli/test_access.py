@@ -51,3 +51,17 @@ def test_a_mistake_is_one_sentence(sms: Sms, migrated: Database) -> None:
         sms("keys", "create", "--name", "billing", "--scope", "read", "--expires", "tomorrow")
     )
     assert "There is no key" in error_of(sms("keys", "revoke", "billing"))
+
+
+def test_a_test_key_is_made_with_its_store_and_listed_as_one(sms: Sms, migrated: Database) -> None:
+    made = sms("keys", "create", "--name", "trial", "--scope", "send,read", "--test")
+    assert made.stdout.startswith("sms_test_")
+    (listed,) = parsed(sms("keys", "list", "--json"))
+    assert listed["test"] is True
+    assert "sms_test_" in sms("keys", "list").stdout
+
+
+def test_a_test_key_that_would_reach_live_things_is_refused(sms: Sms, migrated: Database) -> None:
+    refused = sms("keys", "create", "--name", "trial", "--scope", "send,admin", "--test")
+    assert "A test key has no use for admin" in error_of(refused)
+    assert parsed(sms("keys", "list", "--json")) == []

@@ -151,6 +151,9 @@ class Stack:
 
     def start_all(self) -> None:
         self.migrate()
+        self.start_processes()
+
+    def start_processes(self) -> None:
         for name in ("simulator", "web", "worker"):
             self.start(name)
         self.wait_until_ready()

@@ -10,6 +10,7 @@ from messaging.access.actor import Actor, acting
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils.errors import Conflict, InvalidInput, NotFound
+from utils.tokens import digest_of
 
 HOUR = timedelta(hours=1)
 
@@ -173,3 +174,40 @@ def test_a_limit_of_no_key_or_no_amount_is_refused_and_changes_nothing(database:
             keys.change_limit(database, "billing", wrong)
     (listed,) = keys.list_keys(database)
     assert listed["daily_limit"] == money("5000.0000")
+
+
+def test_a_test_key_is_known_by_its_row_and_seen_by_its_beginning(database: Database) -> None:
+    key, made = keys.create(database, "trial", ["send", "read"], test=True)
+    assert ring(database).find(key) == keys.Holder("key:trial", frozenset({"read", "send"}), test=True)
+    assert (key.startswith("sms_test_"), made["test"], len(made["prefix"])) == (True, True, 15)
+    assert keys.has_test_keys(database)
+
+
+def test_a_live_key_is_no_test_key_whatever_it_begins_with(database: Database) -> None:
+    _, made = keys.create(database, "billing", ["read"])
+    assert (made["test"], keys.has_test_keys(database)) == (False, False)
+    with database.write() as connection:
+        lookalike = f"{keys.TEST_PREFIX}lookalike"
+        connection.execute(update(tables.api_keys).values(digest=digest_of(lookalike)))
+    assert ring(database).find(lookalike) == keys.Holder("key:billing", frozenset({"read"}))
+
+
+@pytest.mark.parametrize("scopes", [["send", "admin"], ["metrics"]])
+def test_a_test_key_takes_no_scope_over_live_things(database: Database, scopes: list[str]) -> None:
+    with pytest.raises(InvalidInput, match="A test key has no use for"):
+        keys.create(database, "trial", scopes, test=True)
+    assert keys.list_keys(database) == []
+
+
+def test_a_test_key_has_no_daily_limit(database: Database) -> None:
+    with pytest.raises(InvalidInput, match="spends nothing"):
+        keys.create(database, "trial", ["send"], daily_limit="KES 5", test=True)
+    keys.create(database, "trial", ["send"], test=True)
+    with pytest.raises(InvalidInput, match="spends nothing"):
+        keys.change_limit(database, "trial", "KES 5")
+
+
+def test_a_test_key_closes_no_open_door(database: Database) -> None:
+    """Offline everybody is let in until there is a key: trying a client must not lock the others out."""
+    keys.create(database, "trial", ["send"], test=True)
+    assert ring(database).is_empty()
