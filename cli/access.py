@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 from flask.cli import AppGroup
 
@@ -27,6 +29,7 @@ OPERATOR_COLUMNS = ("name", "role", "state", "created_at", "created_by")
 SESSION_COLUMNS = ("id", "operator", "address", "agent", "created_at", "seen_at")
 ACTION_COLUMNS = ("id", "at", "actor", "address", "action", "subject", "before", "after")
 NO_LIMIT = "none"
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 commands = AppGroup()
 
@@ -45,7 +48,9 @@ def keys_group() -> None:
     help=f"What it may do, separated by commas: {', '.join(keys.SCOPES)}.",
 )
 @click.option(
-    "--expires", metavar="TIME", help="Like 2027-01-31T00:00 (TIME_ZONE); without it it stays valid."
+    "--expires",
+    metavar="TIME",
+    help="Like 2027-01-31T08:00 (TIME_ZONE), or a day, to whose end it is valid; without it it stays valid.",
 )
 @click.option("--daily-limit", metavar="MONEY", help="What its sends may cost in a day, like 'KES 5000'.")
 @click.option(
@@ -59,7 +64,9 @@ def create_key(
     name: str, scopes: str, expires: str | None, daily_limit: str | None, is_test: bool, as_json: bool
 ) -> None:
     """Make a key and show it, this once: only a hash of it is kept."""
-    moment = None if expires is None else read_time(expires)
+    moment = (
+        None if expires is None else read_time(f"{expires}T23:59:59" if _DAY.fullmatch(expires) else expires)
+    )
     wanted = [one.strip() for one in scopes.split(",") if one.strip()]
     if is_test:
         # First: a store that cannot be made leaves no key behind.

@@ -25,6 +25,7 @@ commands = AppGroup()
 )
 @click.option("--until", metavar="TIME", help="Made before this time.")
 @click.option("--reference", help="The caller's own id.")
+@click.option("--created-by", help="Only what this key or person asked for, like key:billing.")
 @click.option("--text", metavar="WORDS", help="Words that all occur in the text.")
 @click.option("--q", metavar="WORDS", help="Part of the text, in any case.")
 @LIMIT

@@ -103,3 +103,30 @@ def test_the_ci_script_is_sound_and_may_be_executed() -> None:
     path = REPOSITORY / ".ci" / "run"
     assert path.stat().st_mode & 0o111
     assert subprocess.run(["bash", "-n", str(path)], timeout=10).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("programs", "said"),
+    [
+        ({"promtool": "echo checked $*"}, "checked check rules docs/alerts.yml\n"),
+        ({"apt-get": "exit 100", "sudo": '"$@"'}, "docs/alerts.yml is not checked"),
+        ({}, "docs/alerts.yml is not checked"),
+    ],
+    ids=["installed", "apt fails", "no apt"],
+)
+def test_the_ci_script_checks_the_alerts_or_says_why_not(
+    tmp_path: Path, programs: dict[str, str], said: str
+) -> None:
+    for name, body in {"id": "echo 1000", **programs}.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    script = (REPOSITORY / ".ci" / "run").read_text()
+    functions = re.findall(
+        r"^(?:as_root|install_promtool|check_alerts)\(\) \{.*?\}$", script, re.DOTALL | re.MULTILINE
+    )
+    assert len(functions) == 3
+    steps = ["set -euo pipefail", *functions, "install_promtool || true", "check_alerts"]
+    command = ["/bin/bash", "-c", "\n".join(steps)]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=10)
+    assert done.returncode == 0
+    assert said in done.stdout + done.stderr

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
+from messaging.access import actions
 from messaging.consent.ledger import CALLBACK, EVERYTHING, KEYWORD, lock_phones, name_of_no_number
 from messaging.consent.ledger_files import (
     ACTION,
@@ -79,6 +80,8 @@ def import_opt_outs(
             stops = [stop for _line, stop in found]
             with database.write(settled=True) as connection:
                 added = _record(database, connection, stops)
+                if added:
+                    actions.note(database, connection, "opt_out.import", "opt_outs", None, {"added": added})
             imported.added += added
             imported.known += len(stops) - added
             progress()

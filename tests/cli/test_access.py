@@ -30,6 +30,14 @@ def test_a_revoked_key_is_listed_as_such_and_the_action_too(sms: Sms, migrated: 
     assert made["key"] not in sms("actions", "--json").stdout
 
 
+def test_a_key_that_ends_on_a_day_is_valid_on_that_day(sms: Sms, migrated: Database) -> None:
+    create = ("keys", "create", "--scope", "read", "--json", "--expires")
+    assert parsed(sms(*create, "2999-01-31", "--name", "a"))["expires_at"].startswith("2999-01-31T23:59:59")
+    assert parsed(sms(*create, "2999-01-31T08:00", "--name", "b"))["expires_at"].startswith(
+        "2999-01-31T08:00"
+    )
+
+
 def test_the_limit_of_a_key_is_changed_and_taken_away(sms: Sms, migrated: Database) -> None:
     sms("keys", "create", "--name", "billing", "--scope", "send", "--daily-limit", "KES 5000")
     assert (

@@ -427,6 +427,9 @@ def test_opt_outs_are_imported_once_and_bad_lines_are_named(
         ("CLINIC", "import", None),
         (None, "import", "letter"),
     ]
+    written = parsed(sms("actions", "--subject", "opt_outs", "--json"))["items"]
+    assert sum(one["after"]["added"] for one in written) == 1202
+    assert {one["action"] for one in written} == {"opt_out.import"}
     assert sms("audit").exit_code == 0
 
 

@@ -32,11 +32,14 @@ def test_messages_are_found_by_what_is_known_of_them(sms: Sms, database: Databas
     delivery.queue(database, *delivery.phones(3))
     batch_id = delivery.queue_batch(database, [delivery.phone(4)], text="Bring 100% of it")
     delivery.change(database, tables.messages, 2, status="failed", reason="absent_subscriber")
+    delivery.change(database, tables.messages, 3, created_by="key:billing")
     for words, ids in (
         ((), [4, 3, 2, 1]),
         (("--to", delivery.phone(1)), [1]),
         (("--status", "failed"), [2]),
         (("--batch", str(batch_id)), [4]),
+        (("--created-by", "key:billing"), [3]),
+        (("--created-by", "key:nobody"), []),
         (("--q", "100%"), [4]),
         (("--since", "2099-01-01"), []),
         (("--until", "2099-01-01T08:00"), [4, 3, 2, 1]),

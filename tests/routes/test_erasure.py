@@ -21,6 +21,7 @@ from messaging.messages.queue import NewMessage, enqueue
 from messaging.operations import erasure
 from messaging.operations import forget as forgetting
 from messaging.operations.audit import audit
+from messaging.operations.backup import back_up
 from messaging.operations.forget import forget
 from messaging.sending import claim, last_check, start_post
 from messaging.sending.rate_limit import Rates
@@ -106,8 +107,13 @@ def as_text(value: object) -> str:
 
 
 def in_files(database: Database) -> bytes:
-    path = Path(str(database.engine.url.database))
-    return b"".join(one.read_bytes() for one in path.parent.glob(f"{path.name}*"))
+    """Beside the database and its log: the queue and the witness, and a backup that is made now."""
+    folder = Path(str(database.engine.url.database)).parent
+    backup = back_up(database, folder / "after.backup")
+    assert backup.size_bytes > 0
+    files = [one for one in folder.rglob("*") if one.is_file()]
+    assert {"sms.db", "sms-witness", "after.backup"} <= {one.relative_to(folder).parts[0] for one in files}
+    return b"".join(one.read_bytes() for one in files)
 
 
 def require_gone(database: Database, *words: str) -> None:

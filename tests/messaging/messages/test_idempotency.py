@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import secrets
 import threading
 from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from messaging.messages import idempotency
@@ -145,3 +150,52 @@ def test_of_many_threads_one_is_the_first(database: Database) -> None:
 def test_of_many_processes_one_is_the_first(database: Database, at_settings: Settings) -> None:
     firsts = in_processes(begin_key, [(at_settings, "key", MARK)] * 3)
     assert sorted(firsts) == [False, False, True]
+
+
+REQUESTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def shape(request: Any) -> Any:
+    """Equal for the same JSON alone: to Python 1 is True, and the order of fields is none."""
+    if isinstance(request, dict):
+        return frozenset((name, shape(value)) for name, value in request.items())
+    if isinstance(request, list):
+        return tuple(map(shape, request))
+    return type(request), request
+
+
+def turned_round(request: Any) -> Any:
+    """With the fields of each object in the other order."""
+    if isinstance(request, dict):
+        return {name: turned_round(value) for name, value in reversed(request.items())}
+    return list(map(turned_round, request)) if isinstance(request, list) else request
+
+
+@given(first=REQUESTS, second=REQUESTS)
+def test_two_requests_have_one_fingerprint_where_they_say_the_same_and_nowhere_else(
+    first: Any, second: Any
+) -> None:
+    assert fingerprint(turned_round(first)) == fingerprint(first)
+    assert (fingerprint(first) == fingerprint(second)) is (shape(first) == shape(second))
+
+
+@given(asked=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([MARK, OTHER_MARK])), max_size=8))
+@hypothesis_settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_in_whatever_order_calls_come_a_key_is_new_once_and_stays_with_its_request(
+    database: Database, asked: list[tuple[str, bytes]]
+) -> None:
+    route, known = secrets.token_hex(4), dict[str, bytes]()
+    for key, mark in asked:
+        if known.get(key, mark) != mark:
+            with pytest.raises(KeyReused):
+                begin(database, key, mark, route)
+        else:
+            wanted = Earlier({"n": 1}, 7) if key in known else None
+            assert begin(database, key, mark, route) == wanted
+            known[key] = mark
