@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -66,6 +67,12 @@ def as_search_of_day(rfc3339: str) -> str:
     return f"after:{day} before:{day + timedelta(days=1)}"
 
 
+@dashboard_bp.app_template_filter("search_part")
+def as_search_part(value: str, key: str) -> str:
+    """`network:Safaricom`, in quotes where it has a space."""
+    return shlex.quote(f"{key}:{value}")
+
+
 @dashboard_bp.app_template_filter("search_since")
 def as_search_since(rfc3339: str) -> str:
     return f"after:{_at(rfc3339).date()}"
@@ -103,12 +110,6 @@ def as_cost(cost: Any) -> str:
 @dashboard_bp.app_template_filter("percent")
 def as_percent(share: float) -> str:
     return f"{share:.0%}"
-
-
-@dashboard_bp.app_template_filter("share")
-def as_share(count: int, whole: int) -> Markup:
-    part = f" <small>{count / whole:.0%}</small>" if whole else ""
-    return Markup(f"{count:,}{part}")  # noqa: S704 (numbers only)
 
 
 @dashboard_bp.app_template_filter("phone")
