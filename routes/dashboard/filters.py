@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from flask import g
 from markupsafe import Markup
 
+from messaging import statuses
 from messaging.access.operators import SENDER
 from routes.dashboard import words
 from routes.dashboard.blueprint import dashboard_bp
@@ -29,7 +30,16 @@ dashboard_bp.add_app_template_filter(words.without_report)
 dashboard_bp.add_app_template_filter(show_duration, "duration")
 dashboard_bp.add_app_template_filter(country_name)
 dashboard_bp.add_app_template_global(lambda: secrets.token_hex(16), "random_key")
+dashboard_bp.add_app_template_global(lambda: statuses.NOT_REACHED, "not_reached")
 dashboard_bp.add_app_template_global(lambda: current_service().settings.time_zone, "time_zone")
+
+
+@dashboard_bp.app_template_global("handset_url")
+def find_handset(phone: str) -> str | None:
+    """Of the simulator, where texts go to it."""
+    settings = current_service().settings
+    digits = phone.removeprefix("+")
+    return f"{settings.simulator_url}/?find={digits}" if settings.is_offline and digits.isdecimal() else None
 
 
 @dashboard_bp.app_template_filter("local")

@@ -44,6 +44,7 @@ VIEWERS = {
         "show_sends",
         "show_send",
         "show_send_progress",
+        "show_reasons",
         "show_messages",
         "show_message",
     ),
@@ -599,7 +600,7 @@ def test_every_number_of_every_page_of_figures_is_a_link_to_so_many_texts(
     # On another day than it was taken: it counts on both, and is still one text.
     happen(database, (9, "delivered"), network='of a "new" kind', sender_id="Two words")
     visitor.log_in("admin", FIRST)
-    for path, least in (("/", 20), ("/sends", 6), ("/sends/1", 6), ("/sends/2", 4)):
+    for path, least in (("/", 20), ("/sends", 6), ("/sends/1", 6), ("/sends/2", 4), ("/sends/1/reasons", 5)):
         page = visitor.client.get(path).text
         found = figures_of(page)
         assert {one: listed_at(visitor, one) for one in found} == found, path
