@@ -32,6 +32,8 @@ ALL = (
 )
 # What is still to be sent, or being sent.
 UNFINISHED = (QUEUED, SENDING, HELD)
+# What did not arrive, or is not known to have: each has a reason.
+NOT_REACHED = (FAILED, EXPIRED, REJECTED, UNKNOWN, BLOCKED)
 # Nothing moves these any more.
 FINAL = frozenset({DELIVERED, REJECTED, BLOCKED, CANCELLED})
 # What a finished message shows; some still yield to a later `Success`.

@@ -209,6 +209,11 @@ def network_name(code: str | None) -> str | None:
     return code if network is None else network.name
 
 
+def network_codes(name: str) -> list[str]:
+    """What `network_name` gives this name to."""
+    return [code for code, network in NETWORK_CODES.items() if network.name == name] or [name]
+
+
 def _find_by_text(code: object) -> StatusCode | None:
     text = code.strip() if isinstance(code, str) else ""
     return STATUS_CODES.get(int(text)) if text.isascii() and text.isdigit() and len(text) < 6 else None

@@ -87,6 +87,27 @@ def get_batch(database: Database, batch_id: int) -> dict[str, Any]:
     return found | {"waiting": waits}
 
 
+def reasons_of(database: Database, batch_id: int) -> list[dict[str, Any]]:
+    """Why messages of a batch did not arrive or are not known to, the most frequent first. Raises NotFound.
+
+    It reads the row of each, which the other figures of a batch do not.
+    """
+    messages = tables.messages.c
+    chosen = messages.status, messages.reason
+    mine = (
+        messages.batch_id == batch_id,
+        messages.status.in_(statuses.NOT_REACHED),
+        messages.reason.is_not(None),
+    )
+    statement = select(*chosen, func.count().label("messages")).where(*mine).group_by(*chosen)
+    with database.read() as connection:
+        require_batch(connection, batch_id)
+        rows = sorted(
+            connection.execute(statement).all(), key=lambda row: (-row.messages, row.status, row.reason)
+        )
+    return [row._asdict() | reasons.in_json(row.reason, row.status) for row in rows]
+
+
 def require_batch(connection: Connection, batch_id: int, *, lock: bool = False) -> Row[Any]:
     """The row, with `lock` held until the transaction ends. Raises NotFound."""
     found = None

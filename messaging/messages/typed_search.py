@@ -13,12 +13,24 @@ from utils.errors import InvalidInput, InvalidPhone
 from utils.json_shapes import LARGEST_ID
 from utils.phone_numbers import read_phone
 
-SYNTAX = "to:0711… text:word status:failed batch:7 reference:A-12 by:key:billing after:2026-11-01 before:2026-12-01"
+SYNTAX = (
+    "to:0711… text:word status:failed batch:7 reference:A-12 by:key:billing from:CLINIC network:Safaricom"
+    " reason:absent_subscriber after:2026-11-01 before:2026-12-01 became:delivered"
+)
+# In `from:`, of those that name no sender.
+NO_SENDER = "-"
 # Python reads no number of more than 4300 digits.
 LONGEST_ID = 20
 # Before it no day of a zone has a moment in UTC, and nothing was sent.
 FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(9999, 12, 30)
-KEYS = ("to", "text", "status", "batch", "reference", "by", "after", "before")
+FIELDS = {
+    "reference": "reference",
+    "by": "created_by",
+    "reason": "reason",
+    "network": "network",
+    "from": "sender_id",
+}
+KEYS = ("to", "text", "status", "became", "batch", "after", "before", *FIELDS)
 
 
 def read_search(typed: str, zone: ZoneInfo, default_region: str | None) -> MessageFilters:
@@ -52,21 +64,30 @@ def _parts(typed: str) -> list[str]:
 def _read(key: str, value: str, zone: ZoneInfo, default_region: str | None) -> dict[str, Any]:
     if key == "to":
         return {"to": _phone(value, default_region)}
-    if key == "status":
-        if value not in statuses.ALL:
-            sentence = f"{value} is no status: there are {', '.join(statuses.ALL)}"
-            raise InvalidInput(sentence, code="invalid_search", field="q")
-        return {"status": value}
+    if key in ("status", "became"):
+        return _of_statuses(key, value)
     if key == "batch":
         if not value.isdecimal() or len(value) > LONGEST_ID or int(value) > LARGEST_ID:
             raise InvalidInput(f"{value} is no number of a send", code="invalid_search", field="q")
         return {"batch_id": int(value)}
-    if key in ("reference", "by"):
-        return {"reference" if key == "reference" else "created_by": value}
+    if key in FIELDS:
+        return {FIELDS[key]: "" if (key, value) == ("from", NO_SENDER) else value}
     day = min(max(_day(key, value, zone), FIRST_DAY), LAST_DAY)
     if key == "after":
         return {"since": datetime.combine(day, time(), zone).astimezone(UTC)}
     return {"until": datetime.combine(day, time(), zone).astimezone(UTC)}
+
+
+def _of_statuses(key: str, value: str) -> dict[str, Any]:
+    """One, or several with commas between."""
+    names = tuple(value.split(","))
+    for name in names:
+        if name not in statuses.ALL:
+            sentence = f"{name} is no status: there are {', '.join(statuses.ALL)}"
+            raise InvalidInput(sentence, code="invalid_search", field="q")
+    if key == "became":
+        return {"became": names}
+    return {"status": value} if len(names) == 1 else {"statuses": names}
 
 
 def _phone(value: str, default_region: str | None) -> str:

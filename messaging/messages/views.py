@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, TextClause, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, TextClause, exists, func, or_, select
 
 from messaging.messages import search
 from messaging.messages.history import history_of
@@ -16,7 +16,7 @@ from messaging.storage.time_ranges import within
 from utils import reasons
 from utils.errors import NotFound
 from utils.json_shapes import LARGEST_ID, decode_cursor, money, page, rfc3339
-from utils.provider_codes import network_name
+from utils.provider_codes import network_codes, network_name
 
 _MESSAGES = select(
     tables.messages,
@@ -29,7 +29,11 @@ _MESSAGES = select(
 @dataclass(frozen=True, slots=True)
 class MessageFilters:
     """`to` is E.164; `since` is included, `until` is not (both aware); `q` is any part of the text,
-    `text` words of it."""
+    `text` words of it.
+
+    `became`: came to one of these between `since` and `until`, wherever they stand by now, as figures count them;
+    without it those two are about when the message was made. `sender_id`: empty for those that name none.
+    """
 
     to: str | None = None
     status: str | None = None
@@ -40,13 +44,20 @@ class MessageFilters:
     created_by: str | None = None
     reference: str | None = None
     text: str | None = None
+    statuses: tuple[str, ...] = ()
+    became: tuple[str, ...] = ()
+    reason: str | None = None
+    network: str | None = None
+    sender_id: str | None = None
 
     @property
     def is_by_key(self) -> bool:
         """Whether an index leads to the first page; a text or a rare status may be looked for in every row."""
         is_narrow = self.batch_id is not None or self.reference is not None
         is_read_whole = self.q is not None or self.text is not None
-        return not is_read_whole and ((self.status, self.created_by) == (None, None) or is_narrow)
+        rare = self.status, self.created_by, self.reason, self.network, self.sender_id
+        is_rare = rare != (None,) * len(rare) or self.statuses or self.became
+        return not is_read_whole and (not is_rare or is_narrow)
 
 
 def list_messages(
@@ -115,6 +126,7 @@ def _conditions(connection: Connection, filters: MessageFilters) -> list[ColumnE
         tables.messages.c.status: filters.status,
         tables.messages.c.batch_id: filters.batch_id,
         tables.messages.c.reference: filters.reference,
+        tables.messages.c.reason: filters.reason,
     }
     conditions: list[ColumnElement[bool] | TextClause] = [
         column == wanted for column, wanted in equal.items() if wanted is not None
@@ -124,10 +136,27 @@ def _conditions(connection: Connection, filters: MessageFilters) -> list[ColumnE
         conditions.append(
             or_(tables.messages.c.created_by == filters.created_by, tables.messages.c.batch_id.in_(theirs))
         )
+    if filters.statuses:
+        conditions.append(tables.messages.c.status.in_(filters.statuses))
+    if filters.network is not None:
+        conditions.append(tables.messages.c.network.in_(network_codes(filters.network)))
+    if filters.sender_id is not None:
+        conditions.append(func.coalesce(tables.messages.c.sender_id, "") == filters.sender_id)
     if filters.q is not None:
         conditions.append(tables.messages.c.text.icontains(filters.q, autoescape=True))
     if filters.text is not None:
         conditions.append(search.has_words(connection, filters.text))
-    return conditions + within(
-        connection, tables.messages, tables.messages.c.created_at, filters.since, filters.until
+    made = tables.messages, tables.messages.c.created_at
+    if filters.became:
+        # Before it came to anything it was made: the newer ones need not be looked at.
+        return [*conditions, _came_to(connection, filters), *within(connection, *made, None, filters.until)]
+    return conditions + within(connection, *made, filters.since, filters.until)
+
+
+def _came_to(connection: Connection, filters: MessageFilters) -> ColumnElement[bool]:
+    """Asked of each message by the index of its events: there is none by status, which every event would pay for."""
+    events = tables.message_events
+    then = within(connection, events, events.c.at, filters.since, filters.until)
+    return exists().where(
+        events.c.message_id == tables.messages.c.id, events.c.status.in_(filters.became), *then
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from flask import render_template, request
 from werkzeug.wrappers import Response
 
+from messaging.consent import consents
 from messaging.consent import views as opt_out_views
 from messaging.consent.views import LedgerFilters
 from messaging.conversations import inbound_views, threads, views
 from messaging.messages.views import MessageFilters, list_messages
+from messaging.operations.forget import forget
 from routes.dashboard.blueprint import dashboard_bp, done, read_phone
 from routes.service import current_database
 from utils.errors import InvalidInput
@@ -74,16 +76,32 @@ def release_reply(id: int) -> Response:
 
 @dashboard_bp.get("/people/<phone>")
 def show_person(phone: str) -> str:
-    """One number: everything that was sent, received and opted out."""
-    database, number = current_database(), read_phone(phone)
-    known = {
+    """One number: everything that was sent, received, opted out and agreed to."""
+    number = read_phone(phone)
+    return render_template("dashboard/person.html", phone=number, **_known_of(number))
+
+
+@dashboard_bp.post("/people/<phone>/forget")
+def forget_person(phone: str) -> Response:
+    """Erases a person everywhere, as `sms forget`."""
+    if request.form.get("sure") != "1":
+        raise InvalidInput("Tick that you know that this cannot be undone", field="sure")
+    # Without the limit of a large read: cut off in the middle it would have to say that something was changed.
+    found = forget(current_database(), read_phone(phone))
+    words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.items() if count)
+    return done(f"Erased: {words or 'nothing was there'}. This cannot be undone.", "show_messages")
+
+
+def _known_of(number: str) -> dict[str, object]:
+    """The latest of each kind."""
+    database, entries = current_database(), LedgerFilters(phone=number)
+    received = inbound_views.list_inbound(database, inbound_views.InboundFilters(number), limit=PAGE)
+    return {
         "messages": list_messages(database, MessageFilters(to=number), limit=PAGE)["items"],
-        "received": inbound_views.list_inbound(database, inbound_views.InboundFilters(number), limit=PAGE)[
-            "items"
-        ],
-        "ledger": opt_out_views.list_entries(database, LedgerFilters(phone=number), limit=PAGE)["items"],
+        "received": received["items"],
+        "consents": consents.list_consents(database, number, limit=PAGE)["items"],
+        "ledger": opt_out_views.list_entries(database, entries, limit=PAGE)["items"],
     }
-    return render_template("dashboard/person.html", phone=number, **known)
 
 
 def _read(phone: str) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -10,6 +11,7 @@ from zoneinfo import ZoneInfo
 from flask import g
 from markupsafe import Markup
 
+from messaging import statuses
 from messaging.access.operators import SENDER
 from routes.dashboard import words
 from routes.dashboard.blueprint import dashboard_bp
@@ -28,7 +30,16 @@ dashboard_bp.add_app_template_filter(words.without_report)
 dashboard_bp.add_app_template_filter(show_duration, "duration")
 dashboard_bp.add_app_template_filter(country_name)
 dashboard_bp.add_app_template_global(lambda: secrets.token_hex(16), "random_key")
+dashboard_bp.add_app_template_global(lambda: statuses.NOT_REACHED, "not_reached")
 dashboard_bp.add_app_template_global(lambda: current_service().settings.time_zone, "time_zone")
+
+
+@dashboard_bp.app_template_global("handset_url")
+def find_handset(phone: str) -> str | None:
+    """Of the simulator, where texts go to it."""
+    settings = current_service().settings
+    digits = phone.removeprefix("+")
+    return f"{settings.simulator_url}/?find={digits}" if settings.is_offline and digits.isdecimal() else None
 
 
 @dashboard_bp.app_template_filter("local")
@@ -64,6 +75,12 @@ def as_search_of_day(rfc3339: str) -> str:
     """What finds the messages of this day in the box."""
     day = _at(rfc3339).date()
     return f"after:{day} before:{day + timedelta(days=1)}"
+
+
+@dashboard_bp.app_template_filter("search_part")
+def as_search_part(value: str, key: str) -> str:
+    """`network:Safaricom`, in quotes where it has a space."""
+    return shlex.quote(f"{key}:{value}")
 
 
 @dashboard_bp.app_template_filter("search_since")
@@ -103,12 +120,6 @@ def as_cost(cost: Any) -> str:
 @dashboard_bp.app_template_filter("percent")
 def as_percent(share: float) -> str:
     return f"{share:.0%}"
-
-
-@dashboard_bp.app_template_filter("share")
-def as_share(count: int, whole: int) -> Markup:
-    part = f" <small>{count / whole:.0%}</small>" if whole else ""
-    return Markup(f"{count:,}{part}")  # noqa: S704 (numbers only)
 
 
 @dashboard_bp.app_template_filter("phone")

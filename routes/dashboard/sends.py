@@ -41,6 +41,14 @@ def show_send_progress(id: int) -> str:
     return render_template("dashboard/send_progress.html", batch=batch)
 
 
+@dashboard_bp.get("/sends/<int:id>/reasons")
+def show_reasons(id: int) -> str:
+    """Why texts of a send did not arrive: the page of the send fetches it when it is shown."""
+    with expensive_read():
+        found = progress.reasons_of(current_database(), id)
+    return render_template("dashboard/reasons.html", batch_id=id, reasons=found)
+
+
 @dashboard_bp.post("/sends/<int:id>/pause")
 def pause_send(id: int) -> Response:
     """Holds a send."""

@@ -15,6 +15,15 @@ for (const element of document.querySelectorAll("[data-load]")) {
     .catch(() => {});
 }
 
+// Of another page the part with the same name.
+for (const element of document.querySelectorAll("[data-part]")) {
+  fetch(element.dataset.part)
+    .then((answer) => (answer.ok ? answer.text() : Promise.reject(answer.status)))
+    .then((text) => new DOMParser().parseFromString(text, "text/html").getElementById(element.id))
+    .then((found) => element.replaceChildren(...found.childNodes))
+    .catch(() => {});
+}
+
 // Waits longer while nothing changes, not at all in a hidden tab, and stops when what it follows is finished.
 async function follow(element) {
   let wait = FIRST_WAIT;

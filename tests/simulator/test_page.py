@@ -32,6 +32,11 @@ def test_the_empty_page_tells_how_to_make_a_phone_ring(client: FlaskClient) -> N
     assert "curl &#39;http://127.0.0.1:9/sms/invoke-bulk-sms?phone=254711000111" in page
 
 
+def test_a_phone_leads_back_to_what_the_service_knows_of_it(client: FlaskClient) -> None:
+    send(client, NUMBER, "Hello")
+    assert 'href="http://127.0.0.1:9/people/%2B254711000111"' in client.get("/").text
+
+
 def test_everything_shown_is_escaped(client: FlaskClient) -> None:
     send(client, NUMBER, "<script>alert(1)</script>", sender='"><img src=x>')
     page = client.get("/").text

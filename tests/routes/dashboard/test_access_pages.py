@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ VIEWERS = {
         "show_sends",
         "show_send",
         "show_send_progress",
+        "show_reasons",
         "show_messages",
         "show_message",
     ),
@@ -555,35 +557,82 @@ def test_what_was_not_delivered_is_one_sum_on_every_page(visitor: Visitor, datab
     assert batch == 1
     visitor.log_in("admin", FIRST)
     cell = '<td class="number">3'
-    assert visitor.client.get("/sends").text.count(cell) == 2  # all texts, and those not delivered
-    overview = re.sub(r">\s+", ">", visitor.client.get("/").text)
+    # All texts, and those not delivered.
+    assert without_links(visitor.client.get("/sends").text).count(cell) == 2
+    overview = without_links(visitor.client.get("/").text)
     days, networks = overview.split('<h2 id="networks">')
     assert cell in days
     assert cell in networks
+
+
+def without_links(page: str) -> str:
+    return re.sub(r">\s+", ">", re.sub(r"</?a\b[^>]*>", "", page))
+
+
+def figures_of(page: str) -> dict[str, int]:
+    """By where each leads."""
+    links = re.findall(r'<a href="(/messages\?q=[^"]*)">([\d,]+)</a>', page)
+    return {html.unescape(path): int(shown.replace(",", "")) for path, shown in links}
+
+
+def listed_at(visitor: Visitor, path: str) -> int:
+    return len(re.findall(r'<td><a href="/messages/\d+"', visitor.client.get(path).text))
+
+
+def happen(database: Database, *happened: tuple[int, str], days_ago: int = 0, **values: Any) -> None:
+    """Messages come to a status, as a worker or a report writes it."""
+    for message_id, status in happened:
+        delivery.change(database, tables.messages, message_id, status=status, **values)
+    with database.write() as connection:
+        at = database.now(connection) - timedelta(days=days_ago)
+        events = [status_events.Event(one, at, status, "report") for one, status in happened]
+        status_events.record(connection, events)
 
 
 def test_the_figures_of_the_first_page_lead_to_the_texts_that_they_count(
     visitor: Visitor, database: Database
 ) -> None:
     delivery.queue_batch(database, delivery.phones(5))
-    with database.write() as connection:
-        now = database.now(connection)
-        reached = ((1, "delivered"), (2, "delivered"), (3, "failed"))
-        happened = [status_events.Event(one, now, "accepted", "provider") for one in (1, 2, 3, 4)]
-        happened += [status_events.Event(one, now, status, "report") for one, status in reached]
-        status_counts.append_from_rows(connection, happened)
-    for message_id, status in (*reached, (4, "accepted")):
-        delivery.change(database, tables.messages, message_id, status=status)
+    happen(database, *((one, "accepted") for one in (1, 2, 3, 4)))
+    happen(database, (1, "delivered"), (2, "delivered"), (3, "failed"))
     visitor.log_in("admin", FIRST)
     page = visitor.client.get("/").text
     assert "2 delivered, 1 not delivered, 1 without a report yet" in page
     heights = [float(one) for one in re.findall(r'<rect class="\w+" x="0"[^>]* height="([\d.]+)"', page)]
     assert heights == [50.0, 25.0, 25.0]
-    links = re.findall(r'<a href="(/messages\?q=status[^"]*)">([\d,]+)</a>', page)
-    assert len(links) == 5
-    for path, shown in links:
-        listed = visitor.client.get(html.unescape(path)).text
-        assert len(re.findall(r'<td><a href="/messages/\d+"', listed)) == int(shown), path
+    found = figures_of(page)
+    assert len(found) > 6
+    assert {path: listed_at(visitor, path) for path in found} == found
+
+
+def test_every_number_of_every_page_of_figures_is_a_link_to_so_many_texts(
+    visitor: Visitor, database: Database
+) -> None:
+    for phones in (8, 4):
+        delivery.queue_batch(database, delivery.phones(phones))
+    old = datetime.now(UTC) - timedelta(days=6)
+    for one in range(1, 9):
+        delivery.change(database, tables.messages, one, created_at=old)
+    happen(database, *((one, "accepted") for one in range(1, 6)), days_ago=5, sender_id="CLINIC")
+    happen(database, (1, "delivered"), (2, "delivered"), days_ago=4, network="63902", sender_id="CLINIC")
+    why = {"reason": "absent_subscriber", "network": "63903", "sender_id": "CLINIC"}
+    happen(database, (3, "failed"), days_ago=3, **why)
+    happen(database, (4, "failed"), (5, "expired"), days_ago=1, **why)
+    happen(database, (6, "rejected"), (7, "blocked"), reason="invalid_phone", sender_id=None)
+    happen(database, (8, "unknown"), reason="timed_out", sender_id=None)
+    happen(database, *((one, "accepted") for one in (9, 10)), sender_id="Two words")
+    # On another day than it was taken: it counts on both, and is still one text.
+    happen(database, (9, "delivered"), network='of a "new" kind', sender_id="Two words")
+    visitor.log_in("admin", FIRST)
+    for path, least in (("/", 20), ("/sends", 6), ("/sends/1", 6), ("/sends/2", 4), ("/sends/1/reasons", 5)):
+        page = visitor.client.get(path).text
+        found = figures_of(page)
+        assert {one: listed_at(visitor, one) for one in found} == found, path
+        assert len(found) >= least, (path, found)
+    # None of them stands there without its link, but for nothing at all.
+    page = visitor.client.get("/").text + visitor.client.get("/sends").text
+    bare = re.findall(r'<td class="number">\s*([\d,]+)', re.sub(r"<small.*?</small>", "", page))
+    assert set(bare) == {"0"}
 
 
 def test_what_left_and_has_no_report_is_never_less_than_nothing() -> None:

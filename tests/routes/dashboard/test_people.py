@@ -1,0 +1,83 @@
+"""The page of one person: what was sent, received, opted out and agreed to; forgetting; the way to the phone."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from flask_openapi.openapi import OpenAPI
+
+from messaging.consent import consents
+from messaging.storage.database import Database
+from tests.routes.conftest import MakeApp
+from tests.routes.dashboard.test_access_pages import FIRST, PASSWORD, Visitor, add
+from tests.support import delivery
+from tests.support.web import Caller
+
+PHONE = delivery.phone(1)
+PATH = f"/people/{PHONE}"
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> OpenAPI:
+    return make_app(dashboard_password=FIRST, secret_key="a-key-that-signs-cookies")
+
+
+@pytest.fixture
+def visitor(app: OpenAPI) -> Visitor:
+    found = Visitor(app)
+    found.log_in("admin", FIRST)
+    return found
+
+
+def test_the_page_of_a_person_shows_what_was_agreed_to_and_how_we_know(
+    visitor: Visitor, database: Database
+) -> None:
+    terms = consents.Terms("signup form", wording="Send me offers", wording_version="3", evidence="form 12")
+    consents.give(database, PHONE, "ACME", terms)
+    consents.withdraw(database, PHONE, "ACME", consents.Terms("by phone"))
+    page = visitor.client.get(PATH).text
+    for words in ("agreed", "withdrew", "ACME", "Send me offers", "(3)", "signup form: form 12", "by phone"):
+        assert words in page, words
+
+
+def test_an_admin_forgets_a_person_once_sure(visitor: Visitor, database: Database, caller: Caller) -> None:
+    delivery.queue(database, PHONE)
+    consents.give(database, PHONE, None, consents.Terms("signup form"))
+    unsure = visitor.post(PATH, f"{PATH}/forget")
+    assert (unsure.status_code, "cannot be undone" in unsure.text) == (400, True)
+    assert [one["to"] for one in caller.messages()] == [PHONE]
+    done = visitor.post(PATH, f"{PATH}/forget", sure="1")
+    assert (done.status_code, done.headers["Location"]) == (303, "/messages")
+    assert "Erased: 1 messages" in visitor.client.get("/messages").text
+    assert [one["to"] for one in caller.messages()] == [""]
+    assert PHONE not in visitor.client.get("/consents?all=1").text
+    assert (
+        "Erased: nothing was there"
+        in visitor.client.get(visitor.post(PATH, f"{PATH}/forget", sure="1").headers["Location"]).text
+    )
+
+
+def test_only_an_admin_is_offered_to_forget(app: OpenAPI, database: Database) -> None:
+    add(database, "sam", "sender")
+    visitor = Visitor(app)
+    visitor.log_in("sam", PASSWORD)
+    assert "/forget" not in visitor.client.get(PATH).text
+
+
+@pytest.mark.parametrize("is_offline", [True, False])
+def test_offline_and_only_there_a_message_and_its_person_lead_to_the_phone(
+    make_app: MakeApp, database: Database, is_offline: bool
+) -> None:
+    (message_id,) = delivery.queue(database, PHONE)
+    offline = {"at_username": None, "at_api_key": None, "api_keys": (), "webhook_tokens": ()}
+    visitor = Visitor(
+        make_app(**(offline if is_offline else {}), dashboard_password=FIRST, secret_key="a-key-of-cookies")
+    )
+    visitor.log_in("admin", FIRST)
+    for path in (PATH, f"/messages/{message_id}"):
+        page = visitor.client.get(path).text
+        assert PHONE in page
+        links = [urlsplit(one) for one in page.split('"') if "?find=" in one]
+        found = [(one.hostname, parse_qs(one.query)["find"]) for one in links]
+        assert found == [("127.0.0.1", [PHONE.removeprefix("+")])] * is_offline
