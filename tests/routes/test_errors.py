@@ -11,7 +11,7 @@ from app import create_app
 from messaging.operations import outages
 from messaging.storage import commit_tokens
 from tests.routes.conftest import MakeApp
-from tests.support.postgresql_proxy import AFTER, PostgresqlProxy
+from tests.support.postgresql_proxy import AFTER, NEVER, PostgresqlProxy
 from tests.support.web import API_KEY, TOKEN, Caller
 from utils.errors import OutcomeUnknown, ProviderThrottled
 from utils.settings import Settings
@@ -178,7 +178,8 @@ def test_a_send_whose_acceptance_nobody_can_tell_is_no_invitation_to_try_again(
     """The line is cut at COMMIT, and the database stays away."""
     monkeypatch.setattr(commit_tokens, "TIMEOUT_SECONDS", 0.3)
     with PostgresqlProxy(database_url) as proxy:
-        app = make_app(database_url=proxy.url)
+        # The first commit is that of the send.
+        app = make_app(database_url=proxy.url, sends_per_minute=0)
         proxy.cut_at_commit = AFTER
         proxy.on_cut = lambda: setattr(proxy, "is_away", True)
         body = {"to": ["+254711000001"], "text": "Hello"}
@@ -188,6 +189,27 @@ def test_a_send_whose_acceptance_nobody_can_tell_is_no_invitation_to_try_again(
     assert answer.json["error"]["code"] == "acceptance_unknown"
     assert "may have been accepted; repeat only with the same Idempotency-Key" in answer.text
     assert "Retry-After" not in answer.headers
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_commit_that_is_lost_while_permits_are_taken_is_an_invitation_to_try_again(
+    make_app: MakeApp, database_url: str
+) -> None:
+    """Of the send nothing has begun."""
+    with PostgresqlProxy(database_url) as proxy:
+        client = make_app(database_url=proxy.url).test_client()
+        proxy.cut_at_commit = AFTER
+        body = {"to": ["+254711000001"], "text": "Hello"}
+        lost = client.post("/v1/messages", json=body, headers=KEY)
+        proxy.cut_at_commit = NEVER
+        assert (lost.status_code, lost.headers["Retry-After"], proxy.cuts) == (503, "10", 1)
+        assert lost.json is not None
+        assert lost.json["error"]["code"] == "storage_unavailable"
+        assert client.post("/v1/messages", json=body, headers=KEY).status_code == 202
+        found = client.get("/v1/messages", headers=KEY).json
+    assert found is not None
+    assert len(found["items"]) == 1
 
 
 def test_a_lost_answer_of_at_that_asked_for_patience_is_no_invitation_to_try_again(make_app: MakeApp) -> None:
