@@ -55,6 +55,7 @@ LARGEST_BODY_BYTES = 2 * 1024 * 1024
 DESCRIPTION = (
     "Sends texts through Africa's Talking and says what became of them."
     " Send your key with every call: `Authorization: Bearer KEY`."
+    " A test key (`sms_test_…`) gets the answers that a live one gets, of test data alone; nothing it sends leaves."
     " Times are RFC 3339 UTC. Lists come in pages: pass `next_cursor` as `cursor`."
 )
 # The short name that SPDX has for it.

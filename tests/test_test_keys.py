@@ -16,9 +16,11 @@ from sqlalchemy import func, select
 from messaging.storage import tables
 from tests.support.databases import KINDS, empty_database, opened
 from tests.support.stack import Stack, eventually
+from tests.support.webhook_receiver import ReceiverProcess
 
 pytestmark = pytest.mark.processes
 
+FORWARD_SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 # What a worker that is merely there writes, and when a key was last used.
 MOVING_TABLES = {"heartbeats", "database_identity", "witness_folders", "clock_anchors", "api_keys"}
 MOVING_FIGURES = ("_seconds", "python_", "process_")
@@ -55,13 +57,28 @@ class TestKeyCaller:
         return self.message(message_id)
 
 
+@pytest.fixture(scope="module")
+def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceiverProcess]:
+    receiver = ReceiverProcess(tmp_path_factory.mktemp("receiver"), FORWARD_SECRET)
+    receiver.start()
+    yield receiver
+    receiver.kill()
+
+
 @pytest.fixture(scope="module", params=KINDS)
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, receiver: ReceiverProcess
+) -> Iterator[Stack]:
     """On PostgreSQL with test data on the server too, as several machines have it."""
     folder: Path = tmp_path_factory.mktemp("stack")
     with ExitStack() as databases:
         url = databases.enter_context(empty_database(request.param, folder))
-        settings = {"DAILY_LIMIT": "KES 8"}
+        settings = {
+            "DAILY_LIMIT": "KES 8",
+            "FORWARD_URL": receiver.url,
+            "FORWARD_SECRET": FORWARD_SECRET,
+            "FORWARD_ALLOW_PRIVATE": "true",
+        }
         if request.param != "sqlite":
             settings["TEST_KEYS_DATABASE_URL"] = databases.enter_context(
                 empty_database(request.param, folder)
@@ -121,6 +138,7 @@ def test_texts_end_as_their_last_digits_say_and_no_live_figure_moves(
     live = stack.post("/v1/messages", {"to": "+254711000100", "text": "Live"}).json()["messages"][0]["id"]
     eventually(lambda: stack.message(live)["status"] == "delivered", "the live text is delivered")
     eventually(lambda: stack.get("/v1/batches").json()["items"][0]["status"] == "finished", "it is over")
+    eventually(lambda: stack.get("/v1/forwarding", state="waiting").json()["items"] == [], "all is told")
     before = live_figures(stack) | live_rows(stack) | {"ledger": stack.ledger()}
 
     single = tester.send("+254711000101")
@@ -146,10 +164,29 @@ def test_texts_end_as_their_last_digits_say_and_no_live_figure_moves(
     assert tester.get("/v1/callbacks").json()["items"][0]["kind"] == "report"
 
 
+def test_events_go_to_the_same_system_and_say_that_they_are_of_a_test_key(
+    stack: Stack, tester: TestKeyCaller, receiver: ReceiverProcess
+) -> None:
+    known = len(receiver.accepted())
+    live = stack.post("/v1/messages", {"to": "+254711000150", "text": "Live"}).status_code
+    tester.send("+254711000151")
+    assert live == 202
+
+    def told() -> dict[str, bool]:
+        events = [one["event"] for one in receiver.accepted()[known:]]
+        return {
+            event["data"]["to"]: event.get("test", False)
+            for event in events
+            if event["type"] == "message.delivered" and event["data"]["to"][-3:] in ("150", "151")
+        }
+
+    marks = {"+254711000150": False, "+254711000151": True}
+    eventually(lambda: told() == marks, "both are told")
+    assert receiver.refused() == []
+
+
 def test_a_trigger_and_a_file_go_the_same_way(stack: Stack, tester: TestKeyCaller) -> None:
     key = tester._headers["Authorization"].removeprefix("Bearer ")
-    before = stack.ledger()
-
     answer = stack.session.get(
         f"{stack.web_url}/sms/invoke-twoway-sms",
         params={"phone": "254711000110", "message": "Now", "api_key": key},
@@ -172,7 +209,7 @@ def test_a_trigger_and_a_file_go_the_same_way(stack: Stack, tester: TestKeyCalle
     assert [one["status"] for one in tester.get("/v1/messages", to="+254711000110").json()["items"]] == [
         "delivered"
     ]
-    assert stack.ledger() == before
+    assert [stack.ledger(phone) for phone in ("+254711000110", "+254711000111")] == [[], []]
 
 
 def test_one_idempotency_key_is_two_messages_and_neither_side_reads_the_other(

@@ -24,10 +24,12 @@ from messaging.operations.health import queue_problem, require_migrated
 from messaging.operations.held import MOST_COUNTED, count_held
 from messaging.operations.metrics import Gauges
 from messaging.operations.recovery_views import latest_recoveries, sentence_of, unwritable
+from messaging.operations.test_keys import StoreOfTestKeys
 from messaging.sending.witness import find_problem
 from messaging.service import Service
 from messaging.storage import counters, tables
 from messaging.storage.clocks import has_boot_clock, last_step
+from messaging.storage.task_queue import first_line
 from utils.errors import ProviderError, ServiceError
 from utils.json_shapes import rfc3339
 from utils.private_files import find_open
@@ -69,6 +71,21 @@ def examine(service: Service) -> Iterator[Finding]:
     problem = queue_problem(service.settings.queue_url)
     yield Finding("queue", problem is None, f"the task queue {problem or 'answers'}")
     yield _balance(service)
+    yield from _test_keys(service)
+
+
+def _test_keys(service: Service) -> Iterator[Finding]:
+    """Nothing where nobody has made one."""
+    test_keys = StoreOfTestKeys(service)
+    try:
+        if test_keys.are_used():
+            with test_keys.open().database.read() as connection:
+                connection.execute(select(tables.messages.c.id).limit(1))
+            yield Finding("test keys", True, "their texts go to a database of their own, never to AT")
+    except ServiceError as error:
+        yield Finding("test keys", False, error.message)
+    except SQLAlchemyError as error:
+        yield Finding("test keys", False, f"their database cannot be used: {first_line(error)}")
 
 
 def _settings(settings: Settings) -> Finding:

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from messaging.access import keys
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.messages.status_events import settle
+from messaging.operations import doctor
 from messaging.operations.account_check import WrongDatabase
 from messaging.operations.test_keys import StoreOfTestKeys, settings_of
 from messaging.service import Service
@@ -91,3 +92,15 @@ def _told(database: Database) -> dict[str, object]:
         (body,) = connection.execute(select(tables.forward_events.c.body)).scalars()
     told: dict[str, object] = json.loads(body)
     return told
+
+
+def test_the_doctor_says_whether_the_store_can_be_used(live: Service, database_url: str) -> None:
+    assert list(doctor._test_keys(live)) == []
+    keys.create(live.database, "trial", ["send"], test=True)
+    (well,) = doctor._test_keys(live)
+    assert (well.part, well.is_well) == ("test keys", True)
+    gone = {"database_url": database_url, "test_keys_database_url": "postgresql://nobody@127.0.0.1:1/none"}
+    service = Service(Settings.model_validate(gone | OF_AN_ACCOUNT))
+    (ill,) = doctor._test_keys(service)
+    assert not ill.is_well
+    service.database.close()
