@@ -15,7 +15,7 @@ from messaging.callbacks.views import list_callbacks, require_callback
 from messaging.consent import views as opt_out_views
 from messaging.consent.views import LedgerFilters
 from messaging.operations import doctor, held
-from routes.dashboard.blueprint import dashboard_bp, done, read_phone
+from routes.dashboard.blueprint import dashboard_bp, done, read_phone, read_since
 from routes.expensive_calls import expensive_read
 from routes.service import current_database, current_service
 from utils.errors import InvalidPhone
@@ -55,10 +55,11 @@ def cancel_held(name: str) -> Response:
 def show_opt_outs() -> tuple[str, int]:
     """Who may not be texted, and how we know."""
     typed, in_force = request.args.get("phone", "").strip(), request.args.get("all") != "1"
+    filters, error = _ledger_filters(in_force), None
     try:
-        filters, error = LedgerFilters(phone=read_phone(typed) if typed else None, in_force=in_force), None
+        filters = replace(filters, phone=read_phone(typed) if typed else None)
     except InvalidPhone as refused:
-        filters, error = LedgerFilters(in_force=in_force), refused.message
+        error = refused.message
     found = opt_out_views.list_entries(current_database(), filters, request.args.get("cursor"), PAGE)
     known = {"typed": typed, "in_force": in_force, "error": error}
     return render_template("dashboard/opt_outs.html", page=found, **known), 400 if error else 200
@@ -106,6 +107,11 @@ def show_health() -> str:
         found = list(doctor.examine(current_service()))
     findings = [replace(one, says=_without_token(one.says)) for one in found]
     return render_template("dashboard/health.html", findings=findings)
+
+
+def _ledger_filters(in_force: bool) -> LedgerFilters:
+    """Beside the number: what the first page counts."""
+    return LedgerFilters(in_force=in_force, action=request.args.get("action") or None, since=read_since())
 
 
 def _without_token(sentence: str) -> str:
