@@ -7,13 +7,14 @@ from datetime import datetime
 from heapq import merge
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Table, func, select
 
 from messaging.conversations import threads
 from messaging.conversations.inbound_views import reply_of, reply_statuses
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.database import Database
+from messaging.storage.time_ranges import CLOCK_SLACK, first_id_from
 from utils.json_shapes import LARGEST_ID, decode_cursor, decode_cursors, encode_cursor, page, rfc3339
 
 _LAST_MESSAGE_ID = (
@@ -33,17 +34,28 @@ class _Line(NamedTuple):
 
 
 def list_conversations(
-    database: Database, cursor: str | None = None, limit: int = 50, *, only_unread: bool = False
+    database: Database,
+    cursor: str | None = None,
+    limit: int = 50,
+    *,
+    only_unread: bool = False,
+    only_read: bool = False,
+    since: datetime | None = None,
 ) -> dict[str, Any]:
-    """A page: whoever wrote last comes first. Raises InvalidInput for a bad cursor."""
+    """A page: whoever wrote last comes first. `since`: only who wrote then or later. Raises InvalidInput for a bad
+    cursor."""
     before = decode_cursor(cursor)
     statement = select(tables.conversations, _LAST_MESSAGE_ID.label("last_message_id"))
     if before is not None:
         statement = statement.where(tables.conversations.c.last_inbound_id < before)
     if only_unread:
         statement = statement.where(tables.UNREAD)
+    if only_read:
+        statement = statement.where(tables.conversations.c.unread == 0)
     statement = statement.order_by(tables.conversations.c.last_inbound_id.desc()).limit(limit + 1)
     with database.read() as connection:
+        if since is not None:
+            statement = statement.where(*wrote_since(connection, since))
         rows = connection.execute(statement).all()
         inbound = _by_id(connection, tables.inbound_messages, [row.last_inbound_id for row in rows])
         sent = _by_id(
@@ -52,6 +64,12 @@ def list_conversations(
         answered = reply_statuses(connection, list(inbound.values()))
     items = [_conversation(row, inbound, sent, answered) for row in rows]
     return page(items, limit, by="last_inbound_id")
+
+
+def wrote_since(connection: Connection, since: datetime) -> list[ColumnElement[bool]]:
+    inbound, conversations = tables.inbound_messages, tables.conversations.c
+    first_id = first_id_from(connection, inbound, inbound.c.received_at, since - CLOCK_SLACK)
+    return [conversations.last_at >= since, conversations.last_inbound_id >= first_id]
 
 
 def _by_id(connection: Connection, table: Table, ids: Sequence[int]) -> dict[int, Row[Any]]:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import Final, Literal
 
@@ -199,12 +199,7 @@ def _histogram(
 
 
 def _of_workers(database: Database, connection: Connection) -> Iterator[Gauge]:
-    now = steady(connection, database.now(connection))
-    beats = tables.heartbeats.c
-    lately = select(beats.worker, beats.seen_at).where(beats.seen_at > now - WORKER_SHOWN)
-    last_seen: dict[str, float] = {}
-    for row in connection.execute(lately.order_by(beats.seen_at)):
-        last_seen[_process(row.worker)] = by_wall(connection, row.seen_at).timestamp()
+    last_seen = {name: at.timestamp() for name, at in worker_beats(database, connection).items()}
     yield Gauge(
         "sms_worker_last_seen_timestamp_seconds", "The last heartbeat of a worker", last_seen, "worker"
     )
@@ -213,6 +208,15 @@ def _of_workers(database: Database, connection: Connection) -> Iterator[Gauge]:
     for worker in connection.execute(select(tables.attempts.c.worker).where(*posting)).scalars():
         in_flight[_process(worker)] = in_flight.get(_process(worker), 0.0) + 1
     yield Gauge("sms_posts_in_flight", "POSTs that wait for AT's answer", in_flight, "worker")
+
+
+def worker_beats(database: Database, connection: Connection) -> dict[str, datetime]:
+    """When each process was seen last, of those seen within the last hour."""
+    now = steady(connection, database.now(connection))
+    beats = tables.heartbeats.c
+    lately = select(beats.worker, beats.seen_at).where(beats.seen_at > now - WORKER_SHOWN)
+    rows = connection.execute(lately.order_by(beats.seen_at))
+    return {_process(row.worker): by_wall(connection, row.seen_at) for row in rows}
 
 
 def _process(worker: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from flask import (
     Blueprint,
@@ -30,6 +32,7 @@ from routes.scopes import READING
 from routes.service import current_service
 from routes.uploads import begin_upload
 from utils.errors import AcceptanceUnknown, Forbidden, InvalidInput, ServiceError
+from utils.local_times import read_local_time
 from utils.phone_numbers import read_query_phone
 from utils.secret_files import read_or_make
 from utils.settings import Settings
@@ -153,6 +156,13 @@ def name_origin(response: Response) -> Response:
 def read_phone(phone: str) -> str:
     """E.164. Raises InvalidPhone."""
     return read_query_phone(phone, current_service().settings.default_region).e164
+
+
+def read_since() -> datetime | None:
+    """The beginning of the day in `since`, in TIME_ZONE; None where none is asked for. Raises InvalidInput."""
+    typed = request.args.get("since")
+    zone = ZoneInfo(current_service().settings.time_zone)
+    return read_local_time(f"{typed}T00:00", zone).astimezone(UTC) if typed else None
 
 
 def done(sentence: str, endpoint: str, **values: Any) -> Response:

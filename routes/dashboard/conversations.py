@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import render_template, request
 from werkzeug.wrappers import Response
 
@@ -11,7 +13,7 @@ from messaging.consent.views import LedgerFilters
 from messaging.conversations import inbound_views, threads, views
 from messaging.messages.views import MessageFilters, list_messages
 from messaging.operations.forget import forget
-from routes.dashboard.blueprint import dashboard_bp, done, read_phone
+from routes.dashboard.blueprint import dashboard_bp, done, read_phone, read_since
 from routes.service import current_database
 from utils.errors import InvalidInput
 
@@ -22,12 +24,14 @@ OPERATOR = "operator"
 
 @dashboard_bp.get("/conversations")
 def show_conversations() -> str:
-    """Everyone who wrote to us, latest first."""
-    only_unread = request.args.get("unread") == "1"
+    """Everyone who wrote to us: what is unread first, then the latest."""
+    only_unread, since, cursor = request.args.get("unread") == "1", read_since(), request.args.get("cursor")
+    is_whole = not only_unread and since is None
     found = views.list_conversations(
-        current_database(), request.args.get("cursor"), PAGE, only_unread=only_unread
+        current_database(), cursor, PAGE, only_unread=only_unread, only_read=is_whole, since=since
     )
-    return render_template("dashboard/conversations.html", page=found, only_unread=only_unread)
+    first = _unread() if is_whole and cursor is None else None
+    return render_template("dashboard/conversations.html", page=found, first=first, only_unread=only_unread)
 
 
 @dashboard_bp.get("/conversations/<phone>")
@@ -90,6 +94,10 @@ def forget_person(phone: str) -> Response:
     found = forget(current_database(), read_phone(phone))
     words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.items() if count)
     return done(f"Erased: {words or 'nothing was there'}. This cannot be undone.", "show_messages")
+
+
+def _unread() -> dict[str, Any]:
+    return views.list_conversations(current_database(), None, PAGE, only_unread=True)
 
 
 def _known_of(number: str) -> dict[str, object]:

@@ -88,6 +88,12 @@ def as_search_since(rfc3339: str) -> str:
     return f"after:{_at(rfc3339).date()}"
 
 
+@dashboard_bp.app_template_filter("local_date")
+def as_local_date(rfc3339: str) -> str:
+    """`2026-11-24`, as `read_day` reads it."""
+    return str(_at(rfc3339).date())
+
+
 @dashboard_bp.app_template_filter("local_clock")
 def as_local_clock(rfc3339: str) -> str:
     return f"{_at(rfc3339):%H:%M}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from flask import render_template
 
-from messaging.operations import health, held, stats
+from messaging.operations import health, held, recent, stats
 from routes.dashboard.blueprint import dashboard_bp
 from routes.dashboard.filters import as_cost
 from routes.expensive_calls import expensive_read
@@ -19,7 +21,8 @@ def show_overview() -> str:
     service = current_service()
     with expensive_read():
         found = stats.stats(service.database, service.settings.time_zone)
-    known = {"worker": health.worker_problem(service.database), "held": _held()}
+        lately = recent.recent(service.database, datetime.fromisoformat(found["since"]))
+    known = {"worker": health.worker_problem(service.database), "held": _held(), "recent": lately}
     return render_template("dashboard/overview.html", stats=found, settings=service.settings, **known)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from flask import g, render_template, request
 from werkzeug.wrappers import Response
@@ -14,8 +15,9 @@ from messaging.callbacks.replay import replay
 from messaging.callbacks.views import list_callbacks, require_callback
 from messaging.consent import views as opt_out_views
 from messaging.consent.views import LedgerFilters
-from messaging.operations import doctor, held
-from routes.dashboard.blueprint import dashboard_bp, done, read_phone
+from messaging.operations import doctor, health_details, held
+from messaging.sending import pauses
+from routes.dashboard.blueprint import dashboard_bp, done, read_phone, read_since
 from routes.expensive_calls import expensive_read
 from routes.service import current_database, current_service
 from utils.errors import InvalidPhone
@@ -55,10 +57,11 @@ def cancel_held(name: str) -> Response:
 def show_opt_outs() -> tuple[str, int]:
     """Who may not be texted, and how we know."""
     typed, in_force = request.args.get("phone", "").strip(), request.args.get("all") != "1"
+    filters, error = _ledger_filters(in_force), None
     try:
-        filters, error = LedgerFilters(phone=read_phone(typed) if typed else None, in_force=in_force), None
+        filters = replace(filters, phone=read_phone(typed) if typed else None)
     except InvalidPhone as refused:
-        filters, error = LedgerFilters(in_force=in_force), refused.message
+        error = refused.message
     found = opt_out_views.list_entries(current_database(), filters, request.args.get("cursor"), PAGE)
     known = {"typed": typed, "in_force": in_force, "error": error}
     return render_template("dashboard/opt_outs.html", page=found, **known), 400 if error else 200
@@ -105,7 +108,26 @@ def show_health() -> str:
     with expensive_read():
         found = list(doctor.examine(current_service()))
     findings = [replace(one, says=_without_token(one.says)) for one in found]
-    return render_template("dashboard/health.html", findings=findings)
+    return render_template("dashboard/health.html", findings=findings, **_details())
+
+
+@dashboard_bp.post("/health/resume")
+def resume_sending() -> Response:
+    """Ends a pause: of one sender, or of everything."""
+    sender_id = request.args.get("sender")
+    pauses.resume_now(current_database(), sender_id)
+    return done("Sending goes on. If the cause is still there it pauses again.", "show_health")
+
+
+def _details() -> dict[str, Any]:
+    """The URLs hold a token: for admins alone."""
+    found = health_details.details(current_service())
+    return found if g.operator.may(ADMIN) else found | {"urls": []}
+
+
+def _ledger_filters(in_force: bool) -> LedgerFilters:
+    """Beside the number: what the first page counts."""
+    return LedgerFilters(in_force=in_force, action=request.args.get("action") or None, since=read_since())
 
 
 def _without_token(sentence: str) -> str:

@@ -24,6 +24,16 @@ for (const element of document.querySelectorAll("[data-part]")) {
     .catch(() => {});
 }
 
+// Where the browser lets a page copy: over https, or on this machine.
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.hidden = !navigator.clipboard;
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+    button.textContent = "Copied";
+    button.setAttribute("aria-label", "Copied");
+  });
+}
+
 // Waits longer while nothing changes, not at all in a hidden tab, and stops when what it follows is finished.
 async function follow(element) {
   let wait = FIRST_WAIT;

@@ -1,0 +1,85 @@
+"""The health page: pauses with a button to end them, workers by name, callback URLs with what came there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import pytest
+from flask_openapi.openapi import OpenAPI
+
+from messaging.callbacks.receive import KINDS
+from messaging.operations import counts, health, health_details
+from messaging.sending import pauses
+from messaging.storage.database import Database
+from tests.routes.conftest import MakeApp
+from tests.routes.dashboard.test_access_pages import FIRST, PASSWORD, Visitor, add
+from tests.support.web import Caller
+
+RESUME = re.compile(r'action="(/health/resume[^"]*)"')
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> OpenAPI:
+    return make_app(dashboard_password=FIRST, secret_key="a-key-that-signs-cookies")
+
+
+@pytest.fixture
+def visitor(app: OpenAPI) -> Visitor:
+    found = Visitor(app)
+    found.log_in("admin", FIRST)
+    return found
+
+
+def paused(database: Database) -> set[str]:
+    with database.read() as connection:
+        return set(pauses.current(connection).names)
+
+
+def pause(database: Database, reasons: Mapping[str, str]) -> None:
+    with database.write() as connection:
+        for name, reason in reasons.items():
+            pauses.pause(connection, name, reason, None, database.now(connection))
+
+
+def test_a_pause_is_shown_in_words_and_ended_by_an_admin(
+    app: OpenAPI, visitor: Visitor, database: Database
+) -> None:
+    pause(database, {"sender:ACME": "invalid_sender_id", "sender:SHOP": "invalid_sender_id"})
+    page = visitor.client.get("/health").text
+    assert "What leaves as ACME since" in page
+    acme, _shop = RESUME.findall(page)
+    assert visitor.post("/health", acme).status_code == 303
+    assert paused(database) == {"sender:SHOP"}
+    pause(database, {"account": "credentials_refused"})
+    page = visitor.client.get("/health").text
+    assert "Everything since" in page
+    add(database, "ann", "approver")
+    other = Visitor(app)
+    other.log_in("ann", PASSWORD)
+    shown = other.client.get("/health").text
+    assert ("Everything since" in shown, RESUME.findall(shown)) == (True, [])
+    assert other.post("/health", "/health/resume").status_code == 403
+    visitor.post("/health", RESUME.findall(page)[0])
+    assert paused(database) == set()
+    assert "Paused" not in visitor.client.get("/health").text
+
+
+def test_workers_are_named(visitor: Visitor, database: Database) -> None:
+    assert "None was seen within the last hour" in visitor.client.get("/health").text
+    health.beat(database, "clinic:77:sender-1")
+    assert "<li>clinic:77: last seen" in visitor.client.get("/health").text
+
+
+def test_each_callback_url_says_when_the_last_one_came(
+    visitor: Visitor, database: Database, caller: Caller
+) -> None:
+    assert set(health_details.KINDS.values()) <= set(KINDS)
+    assert visitor.client.get("/health").text.count("none has arrived yet") == 4
+    said = {"from": "+254711000001", "to": "20880", "text": "Hello", "id": "in-1"}
+    assert caller.callback("/sms/twoway", said).status_code == 200
+    counts.fold(database)
+    page = visitor.client.get("/health").text
+    assert page.count("none has arrived yet") == 3
+    twoway = page.partition("<dt>twoway</dt>")[2].partition("</dd>")[0]
+    assert "last one" in twoway
