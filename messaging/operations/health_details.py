@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
+from messaging.messages.pause_names import SENDER_PREFIX
 from messaging.operations.counts import LAST_CALLBACK
 from messaging.operations.metrics import worker_beats
-from messaging.sending.pauses import SENDER_PREFIX
 from messaging.service import Service
 from messaging.storage import counters, tables
 from messaging.storage.database import Database
