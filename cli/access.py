@@ -11,7 +11,7 @@ from cli.context import current_database, current_service, read_time
 from cli.output import CURSOR, LIMIT, as_json_option, in_words, print_json, print_page, print_table, show
 from messaging.access import keys, operators, sessions
 from messaging.access.actions import list_actions
-from messaging.operations.test_keys import StoreOfTestKeys
+from messaging.operations.store_of_test_keys import StoreOfTestKeys
 
 KEY_COLUMNS = (
     "name",

@@ -11,7 +11,7 @@ from flask.cli import AppGroup
 from cli.context import current_service, read_phone_argument
 from cli.output import as_json_option, show
 from messaging.operations.forget import forget
-from messaging.operations.test_keys import StoreOfTestKeys
+from messaging.operations.store_of_test_keys import StoreOfTestKeys
 
 commands = AppGroup()
 

@@ -17,7 +17,7 @@ from messaging.callbacks.replay import replay
 from messaging.conversations.handlers import require_handlers
 from messaging.operations.audit import audit
 from messaging.operations.doctor import examine
-from messaging.operations.test_keys import StoreOfTestKeys
+from messaging.operations.store_of_test_keys import StoreOfTestKeys
 from messaging.sending import pauses
 from messaging.storage import migrations
 from utils.local_times import show_local_times

@@ -21,7 +21,7 @@ class Service:
     Opens nothing yet: connections are made at first use, so that it may be built before a fork.
     """
 
-    # messaging.operations.test_keys
+    # messaging.operations.store_of_test_keys
     is_test = False
 
     def __init__(self, settings: Settings) -> None:

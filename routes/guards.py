@@ -146,7 +146,7 @@ def _require(key: str | None, scope: str) -> None:
         if key:
             current_app.extensions[KEY_THROTTLE].count(request.remote_addr)
         raise Unauthorised("A valid API key is required: Authorization: Bearer KEY")
-    # Unreachable but by a fault of ours: a test key is handed over before (routes.test_keys).
+    # Unreachable but by a fault of ours: a test key is handed over before (routes.requests_of_test_keys).
     if holder.test is not current_service().is_test:
         raise Forbidden("A test key is for /v1 and the sending triggers", code="test_key")
     if scope not in holder.scopes:

@@ -40,10 +40,10 @@ from routes.guards import KEY_RING, KEY_THROTTLE, begin_anonymously, prepare_gua
 from routes.health import GAUGES, health_bp
 from routes.open_mode import guard_open_mode
 from routes.proxies import trust_proxies
+from routes.requests_of_test_keys import prepare_test_keys
 from routes.service import EXTENSION, current_service
 from routes.sessions import CookieSessions
 from routes.sms import sms_bp
-from routes.test_keys import prepare_test_keys
 from routes.uploads import prepare_uploads
 from routes.whole_bodies import require_whole_bodies
 from utils.logs import ACCESS_NOTE, choose_request_id, configure_logging, is_of_test_key, request_id

@@ -47,7 +47,7 @@ from utils.logs import configure_logging
 from utils.settings import load_settings
 from worker.lanes import Lanes
 from worker.stop_signals import StopSignals
-from worker.test_keys import WorkOfTestKeys
+from worker.work_of_test_keys import WorkOfTestKeys
 
 TICK_SECONDS = 0.5
 # The engine asks for a sweep each minute; a worker that got none for longer does not wait for it.

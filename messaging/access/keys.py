@@ -1,6 +1,6 @@
 """API keys made here: named, scoped, stored as a hash. Those in `API_KEYS` stay valid beside them, with all scopes.
 
-A test key is one for whose holder nothing leaves: it is served from a store of its own (routes.test_keys).
+A test key is one for whose holder nothing leaves: it is served from a store of its own (routes.requests_of_test_keys).
 """
 
 from __future__ import annotations

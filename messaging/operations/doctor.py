@@ -24,7 +24,7 @@ from messaging.operations.health import queue_problem, require_migrated
 from messaging.operations.held import MOST_COUNTED, count_held
 from messaging.operations.metrics import Gauges
 from messaging.operations.recovery_views import latest_recoveries, sentence_of, unwritable
-from messaging.operations.test_keys import StoreOfTestKeys
+from messaging.operations.store_of_test_keys import StoreOfTestKeys
 from messaging.sending.witness import find_problem
 from messaging.service import Service
 from messaging.storage import counters, tables

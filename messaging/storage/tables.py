@@ -704,7 +704,7 @@ api_keys = Table(
     Column("prefix", String(16), nullable=False),
     Column("digest", String(64), nullable=False, unique=True),
     Column("scopes", Text, nullable=False),
-    # Served by the test service alone: messaging.operations.test_keys.
+    # Served by the test service alone: messaging.operations.store_of_test_keys.
     Column("test", Boolean, nullable=False, server_default=text("false")),
     # What its sends may cost in a day.
     Column("daily_limit_micros", BigInteger),

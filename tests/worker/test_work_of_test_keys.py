@@ -13,8 +13,8 @@ from messaging.service import Service
 from tests.support.databases import KINDS, empty_database, opened
 from tests.support.stack import Stack, eventually
 from utils.settings import Settings
-from worker import test_keys
-from worker.test_keys import WorkOfTestKeys
+from worker import work_of_test_keys
+from worker.work_of_test_keys import WorkOfTestKeys
 
 DEAD = "postgresql://nobody@127.0.0.1:1/none"
 
@@ -37,7 +37,7 @@ def run(work: WorkOfTestKeys, stopping: threading.Event) -> list[threading.Threa
 def test_without_a_test_key_no_store_is_made(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(test_keys, "FIRST_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(work_of_test_keys, "FIRST_LOOK_SECONDS", 0.01)
     stopping = threading.Event()
     threads = run(WorkOfTestKeys(service, stopping), stopping)
     stopping.wait(0.3)
@@ -53,15 +53,15 @@ def test_whatever_fails_is_logged_and_tried_again(
 ) -> None:
     """Also what nobody has thought of."""
     keys.create(service.database, "trial", ["send"], test=True)
-    monkeypatch.setattr(test_keys, "AGAIN_SECONDS", 0.01)
-    monkeypatch.setattr(test_keys, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(work_of_test_keys, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(work_of_test_keys, "LOOK_SECONDS", 0.01)
     tried = threading.Semaphore(0)
 
     def fail(*_: object) -> None:
         tried.release()
         raise RuntimeError("+254711000001 broke it")
 
-    monkeypatch.setattr(test_keys.due, "has_due", fail)
+    monkeypatch.setattr(work_of_test_keys.due, "has_due", fail)
     stopping = threading.Event()
     threads = run(WorkOfTestKeys(service, stopping), stopping)
     assert [tried.acquire(timeout=20) for _ in range(3)] == [True] * 3
@@ -69,7 +69,7 @@ def test_whatever_fails_is_logged_and_tried_again(
     stopping.set()
     for thread in threads:
         thread.join(5)
-    (record, *_) = [one for one in caplog.records if one.name == "worker.test_keys"]
+    (record, *_) = [one for one in caplog.records if one.name == "worker.work_of_test_keys"]
     assert "254711000001" not in str(vars(record))
 
 

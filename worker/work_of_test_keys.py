@@ -24,7 +24,7 @@ from messaging.callbacks.received import apply_received
 from messaging.forwarding import delivery
 from messaging.operations import health, sweep
 from messaging.operations.recovery import Recoverer
-from messaging.operations.test_keys import StoreOfTestKeys
+from messaging.operations.store_of_test_keys import StoreOfTestKeys
 from messaging.reports import adoption
 from messaging.sending import due, pauses
 from messaging.sending.sender import MessageSender, worker_name

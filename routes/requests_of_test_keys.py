@@ -10,7 +10,7 @@ from flask import Flask, request
 from werkzeug.wrappers import Response as BaseResponse
 
 from messaging.access.keys import TEST_PREFIX, KeyRing
-from messaging.operations.test_keys import StoreOfTestKeys, settings_of
+from messaging.operations.store_of_test_keys import StoreOfTestKeys, settings_of
 from messaging.service import Service
 from routes.guards import KEY_RING, given_key
 from utils.errors import Busy

@@ -13,7 +13,7 @@ from messaging.messages.queue import NewMessage, enqueue
 from messaging.messages.status_events import settle
 from messaging.operations import doctor
 from messaging.operations.account_check import WrongDatabase
-from messaging.operations.test_keys import StoreOfTestKeys, settings_of
+from messaging.operations.store_of_test_keys import StoreOfTestKeys, settings_of
 from messaging.service import Service
 from messaging.storage import tables
 from messaging.storage.database import Database
