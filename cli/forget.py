@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 
 import click
 from flask.cli import AppGroup
@@ -11,7 +10,6 @@ from flask.cli import AppGroup
 from cli.context import current_service, read_phone_argument
 from cli.output import as_json_option, show
 from messaging.operations.forget import forget
-from messaging.operations.store_of_test_keys import StoreOfTestKeys
 
 commands = AppGroup()
 
@@ -29,16 +27,8 @@ def forget_person(phone: str, yes: bool, as_json: bool) -> None:
     wanted = read_phone_argument(phone)
     if not yes and sys.stdin.isatty():
         click.confirm(f"Erase everything about {wanted}? This cannot be undone", abort=True, err=True)
-    found = {"erased": forget(current_service().database, wanted)}
-    test_keys = StoreOfTestKeys(current_service())
-    if test_keys.are_used():
-        found["erased_of_tests"] = forget(test_keys.open().database, wanted)
-    sentence = f"Erased: {_words(found['erased'])}."
-    if "erased_of_tests" in found:
-        sentence += f" Of test keys: {_words(found['erased_of_tests'])}."
-    show({"phone": wanted, **found}, as_json, sentence)
-
-
-def _words(found: Mapping[str, int]) -> str:
-    counted = (f"{count} {name.replace('_', ' ')}" for name, count in found.items())
-    return ", ".join(counted) or "nothing was there"
+    found = forget(current_service(), wanted)
+    words = (
+        ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.items()) or "nothing was there"
+    )
+    show({"phone": wanted, "erased": found}, as_json, f"Erased: {words}.")

@@ -282,5 +282,5 @@ def test_forget_erases_there_too(stack: Stack, tester: TestKeyCaller) -> None:
     done = stack.flask("sms", "forget", "+254711000140", "--yes", "--json")
 
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["erased_of_tests"]["messages"] == 1
+    assert json.loads(done.stdout)["erased"]["test_messages"] == 1
     assert tester.message(sent)["text"] != "About Ann"

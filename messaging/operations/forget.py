@@ -16,6 +16,8 @@ from messaging.callbacks import journal
 from messaging.consent import consents, forgotten, ledger
 from messaging.messages import search, status_events
 from messaging.operations import erasure
+from messaging.operations.store_of_test_keys import StoreOfTestKeys
+from messaging.service import Service
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
 from messaging.storage.database import Database
@@ -32,7 +34,18 @@ Progress = Callable[[], object]
 _LEAVING = "A text to this number is just being sent: try again in a minute"
 
 
-def forget(database: Database, phone: str, progress: Progress = lambda: None) -> dict[str, int]:
+def forget(service: Service, phone: str) -> dict[str, int]:
+    """As `forget_in`, of what test keys did with the number too: those kinds begin with `test_`."""
+    found = forget_in(service.database, phone)
+    test_keys = StoreOfTestKeys(service)
+    if not test_keys.are_used():
+        return found
+    return found | {
+        f"test_{name}": count for name, count in forget_in(test_keys.open().database, phone).items()
+    }
+
+
+def forget_in(database: Database, phone: str, progress: Progress = lambda: None) -> dict[str, int]:
     """How many rows of which kind lost what they held. Harmless to repeat. Raises Conflict while a POST is under way.
 
     `phone`: E.164. What is queued for it is cancelled. The journal and the log of forwarded events are read whole:

@@ -14,7 +14,7 @@ from messaging.conversations import inbound_views, threads, views
 from messaging.messages.views import MessageFilters, list_messages
 from messaging.operations.forget import forget
 from routes.dashboard.blueprint import dashboard_bp, done, read_phone, read_since
-from routes.service import current_database
+from routes.service import current_database, current_service
 from utils.errors import InvalidInput
 
 CALLERS = "Operators with the role `sender` or more: numbers and words of people stand there."
@@ -91,7 +91,7 @@ def forget_person(phone: str) -> Response:
     if request.form.get("sure") != "1":
         raise InvalidInput("Tick that you know that this cannot be undone", field="sure")
     # Without the limit of a large read: cut off in the middle it would have to say that something was changed.
-    found = forget(current_database(), read_phone(phone))
+    found = forget(current_service(), read_phone(phone))
     words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.items() if count)
     return done(f"Erased: {words or 'nothing was there'}. This cannot be undone.", "show_messages")
 

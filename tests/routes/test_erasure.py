@@ -22,7 +22,7 @@ from messaging.operations import erasure
 from messaging.operations import forget as forgetting
 from messaging.operations.audit import audit
 from messaging.operations.backup import back_up
-from messaging.operations.forget import forget
+from messaging.operations.forget import forget_in as forget
 from messaging.sending import claim, last_check, start_post
 from messaging.sending.rate_limit import Rates
 from messaging.storage import tables

@@ -13,6 +13,7 @@ from messaging.messages.queue import NewMessage, enqueue
 from messaging.messages.status_events import settle
 from messaging.operations import doctor
 from messaging.operations.account_check import WrongDatabase
+from messaging.operations.forget import forget
 from messaging.operations.store_of_test_keys import StoreOfTestKeys, settings_of
 from messaging.service import Service
 from messaging.storage import tables
@@ -104,3 +105,18 @@ def test_the_doctor_says_whether_the_store_can_be_used(live: Service, database_u
     (ill,) = doctor._test_keys(service)
     assert not ill.is_well
     service.database.close()
+
+
+def test_who_is_forgotten_is_forgotten_in_test_data_too(live: Service) -> None:
+    """For the command and for the page, which call the same."""
+    keys.create(live.database, "trial", ["send"], test=True)
+    tested = StoreOfTestKeys(live).open()
+    for database in (live.database, tested.database):
+        with database.write() as connection:
+            ids = enqueue(database, connection, [NewMessage("+254711000001", "About Ann")])
+            settle(connection, ids, "cancelled", "by_hand", database.now(connection), source="operator")
+    found = forget(live, "+254711000001")
+    assert (found["messages"], found["test_messages"]) == (1, 1)
+    with tested.database.read() as connection:
+        assert "About Ann" not in str(connection.execute(select(tables.messages)).all())
+    tested.database.close()
