@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 
 from messaging.access import keys
 from messaging.access.keys import Holder
-from routes import guards, test_keys
+from routes import guards, requests_of_test_keys
 from routes.scopes import ADMIN, SEND, SENDS_OF_TEST_KEYS, scope_of
 from tests.routes.conftest import MakeApp
 from tests.support.fake_provider import FakeProvider
@@ -116,15 +116,15 @@ def test_calls_of_test_keys_take_no_more_than_their_share_of_the_threads(
 ) -> None:
     assert call(app, key, "GET", "/v1/messages").status_code == 200
     answers: list[TestResponse] = []
-    made = test_keys._SecondApp._made
+    made = requests_of_test_keys._SecondApp._made
 
-    def call_again(second: test_keys._SecondApp) -> Flask:
+    def call_again(second: requests_of_test_keys._SecondApp) -> Flask:
         """Two of four threads are theirs: the call in the call in the call is one too many."""
         if len(answers) < 2:
             answers.append(call(app, key, "GET", "/v1/messages"))
         return made(second)
 
-    monkeypatch.setattr(test_keys._SecondApp, "_made", call_again)
+    monkeypatch.setattr(requests_of_test_keys._SecondApp, "_made", call_again)
     assert call(app, key, "GET", "/v1/messages").status_code == 200
     assert answers[0].json["error"]["code"] == "busy"  # type: ignore[index]
     assert call(app, API_KEY, "GET", "/v1/messages").status_code == 200
