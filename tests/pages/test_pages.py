@@ -338,6 +338,7 @@ def test_a_person_at_a_page_and_one_at_a_phone_talk(page: Page, stack: Stack) ->
     page.goto(f"{stack.web_url}/conversations/{phone}")
     box = page.get_by_label("Answer, from")
     box.fill("Yes, 10 is fine")
+    expect(page.locator("#length")).to_have_text("15 characters, 1 part, about KES 0.80.")
     box.press("Enter")
     eventually(lambda: "Yes, 10 is fine" in received(stack, phone), "it arrives")
     box = page.get_by_label("Answer, from")
@@ -408,6 +409,31 @@ def test_an_unknown_message_is_sent_again_by_hand(page: Page, stack: Stack) -> N
         stack, "GET", "/v1/actions", params={"actor": "operator:admin", "subject": f"message:{lost['id']}"}
     )
     assert [one["action"] for one in actions["items"]] == ["message.resend"]
+
+
+def test_a_file_dropped_anywhere_on_the_page_is_the_file_that_is_sent(page: Page, stack: Stack) -> None:
+    page.goto(f"{stack.web_url}/sends/new")
+    dropped = page.evaluate_handle(
+        """() => { const data = new DataTransfer();
+          data.items.add(new File(["phone\\n+254711200796\\n"], "dropped.csv", {type: "text/csv"})); return data; }"""
+    )
+    page.get_by_role("heading", name="New send").dispatch_event("drop", {"dataTransfer": dropped})
+    page.get_by_label("Text.").fill("Dropped")
+    page.get_by_role("button", name="Check:").click()
+    page.get_by_role("button", name="Send 1 text").click()
+    page.wait_for_url(re.compile(r"/sends/\d+$"))
+    expect(page.get_by_role("heading", name="dropped.csv")).to_be_visible()
+    eventually(lambda: received(stack, "+254711200796") == ["Dropped"], "it arrives")
+
+
+def test_the_whole_row_of_a_message_leads_to_it(page: Page, stack: Stack) -> None:
+    page.goto(f"{stack.web_url}/messages")
+    row = page.locator("table.rows tbody tr").nth(2)
+    row.scroll_into_view_if_needed()
+    box = row.locator("td").nth(1).bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 20, box["y"] + box["height"] / 2)
+    page.wait_for_url(re.compile(r"/messages/\d+$"))
 
 
 def test_messages_are_found_by_number_word_and_state(page: Page, stack: Stack) -> None:
