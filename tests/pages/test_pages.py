@@ -365,6 +365,29 @@ def test_a_stop_while_the_page_is_open_takes_the_box_away(page: Page, stack: Sta
     assert page.get_by_label("Answer, from").count() == 0
 
 
+def test_two_tabs_neither_double_nor_lose_what_is_typed(page: Page, stack: Stack) -> None:
+    phone, path = ASKERS[0], f"{stack.web_url}/conversations/{ASKERS[0]}"
+    with page.expect_popup() as opened:
+        page.evaluate("window.open('/conversations')")
+    other = opened.value
+    tabs = {page: "From the first tab", other: "From the second tab"}
+    for tab, text in tabs.items():
+        tab.goto(path)
+        tab.get_by_label("Answer, from").fill(text)
+    for tab in tabs:
+        tab.get_by_label("Answer, from").press("Enter")
+        expect(tab.get_by_role("status")).to_contain_text("on its way")
+    for text in tabs.values():
+        eventually(lambda text=text: received(stack, phone).count(text) == 1, "it arrives once")
+    # One of them ends the session of both.
+    page.get_by_label("Answer, from").fill("Typed before the other tab logged out")
+    other.get_by_role("button", name="Log out").click()
+    page.get_by_label("Answer, from").press("Enter")
+    expect(page.locator("main")).to_contain_text("Nothing was done")
+    assert page.get_by_label("Text").input_value() == "Typed before the other tab logged out"
+    other.close()
+
+
 def test_what_may_be_a_wish_to_stop_is_decided_by_a_person(page: Page, stack: Stack) -> None:
     page.goto(f"{stack.web_url}/conversations/{ASKERS[2]}")
     page.get_by_role("button", name="It is not").click()
