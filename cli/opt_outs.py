@@ -13,14 +13,9 @@ from cli.imports import progress_of, show_imported
 from cli.output import CURSOR, LIMIT, as_json_option, print_csv, print_json, print_page, show
 from messaging.consent import csv_import
 from messaging.consent import views as opt_out_views
+from messaging.consent.csv_export import COLUMNS
 
 OPERATOR = "operator"
-
-
-LEDGER_NAMES = (
-    *("id", "at", "phone", "action", "scope", "sender_id", "source", "in_force"),
-    *("callback_id", "callback_digest", "detail"),
-)
 commands = AppGroup()
 
 
@@ -41,7 +36,7 @@ def list_opt_outs(phone: str | None, limit: int, cursor: str | None, as_json: bo
     found = opt_out_views.list_entries(current_database(), filters, cursor, limit)
     if not as_json:
         found["items"] = [_with_evidence(entry) for entry in found["items"]]
-    print_page(found, as_json, LEDGER_NAMES)
+    print_page(found, as_json, COLUMNS)
 
 
 @opt_outs_group.command(name="add")
@@ -79,7 +74,7 @@ def export_opt_outs(as_json: bool) -> None:
     if as_json:
         print_json(list(entries))
     else:
-        print_csv(LEDGER_NAMES, map(_in_cells, entries))
+        print_csv(COLUMNS, map(_in_cells, entries))
 
 
 @opt_outs_group.command(name="import")
@@ -99,7 +94,7 @@ def import_opt_outs(file: Path, as_json: bool) -> None:
 
 
 def _in_cells(entry: dict[str, Any]) -> list[object]:
-    return [_with_evidence(entry)[name] for name in LEDGER_NAMES]
+    return [_with_evidence(entry)[name] for name in COLUMNS]
 
 
 def _with_evidence(entry: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sqlalchemy import text as text_clause
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
 from messaging.storage.database import Database
+from utils.json_shapes import booked_money
 from utils.phone_numbers import region_of
 from utils.provider_answers import RecipientAnswer
 from utils.segments import measure
@@ -130,6 +131,13 @@ def estimate(connection: Connection, sender_id: str | None, going: Iterable[Goin
         else:
             micros[price.currency] += price.micros_per_part * one.parts
     return Estimate(micros, unpriced)
+
+
+def cost_of_one(database: Database, sender_id: str | None, phone: str, parts: int) -> dict[str, Any] | None:
+    """Of one text, as the API writes money; None where no price near this number is known."""
+    with database.read() as connection:
+        found = estimate(connection, sender_id, [Going(phone, 1, parts)])
+    return next((booked_money(micros, currency) for currency, micros in found.micros.items()), None)
 
 
 def prefix_of(e164: str) -> str:

@@ -16,8 +16,10 @@ from werkzeug.wrappers import Response
 
 from messaging.batches import exports, quote, upload
 from messaging.batches.upload import AlreadySent, BatchRequest
+from messaging.costs.prices import cost_of_one
 from messaging.messages.way_out import WayOut
-from routes.dashboard.blueprint import dashboard_bp, done
+from routes.dashboard.blueprint import dashboard_bp, done, read_phone
+from routes.dashboard.filters import as_cost
 from routes.service import current_database, current_service
 from utils.african_countries import AFRICAN_COUNTRIES, country_name
 from utils.csv_files import header_of
@@ -113,7 +115,14 @@ def measure_text() -> Response:
     said: dict[str, Any] = {"encoding": found.encoding, "parts": found.parts, "characters": len(text)}
     if found.spill is not None:
         said |= {"character": found.spill, "alternative": gsm7_alternative(found.spill)}
-    return jsonify(said)
+    return jsonify(said | _cost_said(found.parts))
+
+
+def _cost_said(parts: int) -> dict[str, str]:
+    """Of an answer: a send has its cost from the check."""
+    to, number = request.args.get("to"), request.args.get("number")
+    cost = cost_of_one(current_database(), number, read_phone(to), parts) if to and parts else None
+    return {} if cost is None else {"cost": as_cost(cost)}
 
 
 def _as_sent(text: str, sender_id: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from flask import g, render_template, request
 from werkzeug.wrappers import Response
@@ -13,14 +13,15 @@ from messaging.access.actor import required_name
 from messaging.access.operators import ADMIN
 from messaging.callbacks.replay import replay
 from messaging.callbacks.views import list_callbacks, require_callback
+from messaging.consent import csv_export, csv_import
 from messaging.consent import views as opt_out_views
 from messaging.consent.views import LedgerFilters
 from messaging.operations import doctor, health_details, held
 from messaging.sending import pauses
 from routes.dashboard.blueprint import dashboard_bp, done, read_phone, read_since
-from routes.expensive_calls import expensive_read
+from routes.expensive_calls import expensive_download, expensive_read
 from routes.service import current_database, current_service
-from utils.errors import InvalidPhone
+from utils.errors import InvalidInput, InvalidPhone
 
 CALLERS = (
     "Operators; an `approver` releases and cancels, an `admin` lifts opt-outs and applies callbacks again."
@@ -82,6 +83,24 @@ def lift_opt_out(phone: str) -> Response:
     answer = opt_out_views.lift(current_database(), read_phone(phone), None, reason, OPERATOR)
     elsewhere = f" {answer['elsewhere']['advice']}" if answer["elsewhere"] else ""
     return done(f"{answer['phone']} may be texted again.{elsewhere}", "show_opt_outs")
+
+
+@dashboard_bp.get("/opt-outs.csv")
+def download_opt_outs() -> Response:
+    """The whole ledger, as it can be taken in again."""
+    database = current_database()
+    return expensive_download(lambda: csv_export.opt_outs_csv(database), "opt-outs.csv")
+
+
+@dashboard_bp.post("/opt-outs/import")
+def import_opt_outs() -> str:
+    """Stops texting everybody in a file."""
+    service, given = current_service(), request.files.get("file")
+    if given is None or not given.filename:
+        raise InvalidInput("Choose a file", code="missing_file", field="file")
+    stream = cast(BinaryIO, given.stream)
+    found = csv_import.import_opt_outs(service.database, stream, service.settings.default_region)
+    return render_template("dashboard/imported.html", found=found)
 
 
 @dashboard_bp.get("/callbacks")

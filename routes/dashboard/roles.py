@@ -9,7 +9,7 @@ from messaging.access.operators import ADMIN, APPROVER, SENDER, VIEWER
 # Without a login.
 PUBLIC: Final = frozenset({"show_login", "log_in", "show_choose_password", "choose_password"})
 # A file comes with these: it is not read before its sender is known and there is room.
-UPLOADS: Final = frozenset({"check_send", "download_unsent_refused", "begin_send"})
+UPLOADS: Final = frozenset({"check_send", "download_unsent_refused", "begin_send", "import_opt_outs"})
 # Each of them asks for texts: SENDS_PER_MINUTE.
 LIMITED: Final = frozenset({"begin_send", "reply", "resend_message"})
 NEEDED: Final = {
@@ -37,6 +37,7 @@ NEEDED: Final = {
     "download_duplicates": SENDER,
     "download_messages": SENDER,
     "download_undelivered": SENDER,
+    "download_opt_outs": SENDER,
     "release_held": APPROVER,
     "cancel_held": APPROVER,
     "release_message": APPROVER,

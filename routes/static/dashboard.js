@@ -129,9 +129,10 @@ async function measure(field) {
     return;
   }
   const parts = found.parts === 1 ? "1 part" : `${found.parts} parts`;
-  place.textContent = `${found.characters} characters, ${parts}.`;
+  const cost = found.cost ? `, about ${found.cost}` : "";
+  place.textContent = `${found.characters} characters, ${parts}${cost}.`;
   if (found.character) {
-    place.append(` “${found.character}” makes each part shorter: 70 characters in place of 160. `);
+    place.append(` “${found.character}” makes each part shorter: the text goes as Unicode, 70 characters in place of 160. `);
     if (found.alternative) {
       place.append(replacer(field, found));
     }
@@ -283,6 +284,27 @@ send?.addEventListener("change", (event) => {
     document.getElementById("column").replaceChildren();
   }
 });
+
+// A file may be dropped anywhere on the page; beside the form the browser would open it instead.
+if (send) {
+  const holdsFile = (event) => event.dataTransfer.types.includes("Files");
+  document.addEventListener("dragover", (event) => holdsFile(event) && event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    const field = send.elements.file;
+    if (!holdsFile(event)) {
+      return;
+    }
+    event.preventDefault();
+    if (event.dataTransfer.files.length && !field.matches(":disabled")) {
+      const first = new DataTransfer();
+      first.items.add(event.dataTransfer.files[0]);
+      field.files = first.files;
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+      field.dispatchEvent(new Event("change", { bubbles: true }));
+      field.focus();
+    }
+  });
+}
 
 // What was checked is no longer what stands in the form.
 send?.addEventListener("input", (event) => {

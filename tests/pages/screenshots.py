@@ -18,6 +18,7 @@ PAGES = {
     "overview": "/",
     "sends": "/sends",
     "send": "/sends/1",
+    "reasons": "/sends/1/reasons",
     "new-send": "/sends/new",
     CHECKED: "/sends/new",
     "messages": "/messages",

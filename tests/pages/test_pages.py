@@ -338,6 +338,7 @@ def test_a_person_at_a_page_and_one_at_a_phone_talk(page: Page, stack: Stack) ->
     page.goto(f"{stack.web_url}/conversations/{phone}")
     box = page.get_by_label("Answer, from")
     box.fill("Yes, 10 is fine")
+    expect(page.locator("#length")).to_have_text("15 characters, 1 part, about KES 0.80.")
     box.press("Enter")
     eventually(lambda: "Yes, 10 is fine" in received(stack, phone), "it arrives")
     box = page.get_by_label("Answer, from")
@@ -362,6 +363,29 @@ def test_a_stop_while_the_page_is_open_takes_the_box_away(page: Page, stack: Sta
     assert "Are you there?" not in received(stack, phone)
     page.goto(f"{stack.web_url}/conversations/{phone}")
     assert page.get_by_label("Answer, from").count() == 0
+
+
+def test_two_tabs_neither_double_nor_lose_what_is_typed(page: Page, stack: Stack) -> None:
+    phone, path = ASKERS[0], f"{stack.web_url}/conversations/{ASKERS[0]}"
+    with page.expect_popup() as opened:
+        page.evaluate("window.open('/conversations')")
+    other = opened.value
+    tabs = {page: "From the first tab", other: "From the second tab"}
+    for tab, text in tabs.items():
+        tab.goto(path)
+        tab.get_by_label("Answer, from").fill(text)
+    for tab in tabs:
+        tab.get_by_label("Answer, from").press("Enter")
+        expect(tab.get_by_role("status")).to_contain_text("on its way")
+    for text in tabs.values():
+        eventually(lambda text=text: received(stack, phone).count(text) == 1, "it arrives once")
+    # One of them ends the session of both.
+    page.get_by_label("Answer, from").fill("Typed before the other tab logged out")
+    other.get_by_role("button", name="Log out").click()
+    page.get_by_label("Answer, from").press("Enter")
+    expect(page.locator("main")).to_contain_text("Nothing was done")
+    assert page.get_by_label("Text").input_value() == "Typed before the other tab logged out"
+    other.close()
 
 
 def test_what_may_be_a_wish_to_stop_is_decided_by_a_person(page: Page, stack: Stack) -> None:
@@ -408,6 +432,31 @@ def test_an_unknown_message_is_sent_again_by_hand(page: Page, stack: Stack) -> N
         stack, "GET", "/v1/actions", params={"actor": "operator:admin", "subject": f"message:{lost['id']}"}
     )
     assert [one["action"] for one in actions["items"]] == ["message.resend"]
+
+
+def test_a_file_dropped_anywhere_on_the_page_is_the_file_that_is_sent(page: Page, stack: Stack) -> None:
+    page.goto(f"{stack.web_url}/sends/new")
+    dropped = page.evaluate_handle(
+        """() => { const data = new DataTransfer();
+          data.items.add(new File(["phone\\n+254711200796\\n"], "dropped.csv", {type: "text/csv"})); return data; }"""
+    )
+    page.get_by_role("heading", name="New send").dispatch_event("drop", {"dataTransfer": dropped})
+    page.get_by_label("Text.").fill("Dropped")
+    page.get_by_role("button", name="Check:").click()
+    page.get_by_role("button", name="Send 1 text").click()
+    page.wait_for_url(re.compile(r"/sends/\d+$"))
+    expect(page.get_by_role("heading", name="dropped.csv")).to_be_visible()
+    eventually(lambda: received(stack, "+254711200796") == ["Dropped"], "it arrives")
+
+
+def test_the_whole_row_of_a_message_leads_to_it(page: Page, stack: Stack) -> None:
+    page.goto(f"{stack.web_url}/messages")
+    row = page.locator("table.rows tbody tr").nth(2)
+    row.scroll_into_view_if_needed()
+    box = row.locator("td").nth(1).bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 20, box["y"] + box["height"] / 2)
+    page.wait_for_url(re.compile(r"/messages/\d+$"))
 
 
 def test_messages_are_found_by_number_word_and_state(page: Page, stack: Stack) -> None:

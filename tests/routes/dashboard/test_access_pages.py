@@ -62,7 +62,13 @@ SENDERS = {
         "resume_send",
         "cancel_send",
     ),
-    *("download_refused", "download_duplicates", "download_messages", "download_undelivered"),
+    *(
+        "download_refused",
+        "download_duplicates",
+        "download_messages",
+        "download_undelivered",
+        "download_opt_outs",
+    ),
     *("resend_message", "close_message"),
     *(
         "show_conversations",

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from flask_openapi.openapi import OpenAPI
@@ -15,6 +16,7 @@ from messaging.storage.database import Database
 from routes.dashboard import new_send
 from tests.routes.conftest import MakeApp
 from tests.routes.dashboard.test_access_pages import FIRST, Visitor
+from tests.support import delivery
 from tests.support.web import Caller
 from tests.support.workbooks import workbook
 from utils import uploaded_files
@@ -233,3 +235,17 @@ def test_a_sheet_that_another_file_had_is_told_with_those_that_there_are(visitor
 
 def test_a_workbook_of_one_sheet_asks_nothing(visitor: Visitor) -> None:
     assert 'name="sheet"' not in send(visitor, workbook({"Only": people(1)})).text
+
+
+def test_an_answer_is_measured_with_what_it_costs_and_a_send_without(
+    visitor: Visitor, database: Database
+) -> None:
+    def measured(**query: str) -> Any:
+        path = "/sends/measure" + (f"?{urlencode(query)}" if query else "")
+        return visitor.post("/sends/new", path, text="x" * 200).json
+
+    about = {"to": "+254711000001", "number": "20880"}
+    assert "cost" not in measured(**about)
+    delivery.know_price(database)
+    assert measured(**about)["cost"] == "KES 1.60"
+    assert "cost" not in measured()
