@@ -11,10 +11,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from flask import Flask, current_app, request
 
-from messaging.access.actor import Actor, acting, acting_name
-from messaging.access.key_throttle import KeyThrottle
+from messaging.access.actor import Actor, acting
+from messaging.access.key_throttle import KeyThrottle, network_of
 from messaging.access.keys import ADMIN, METRICS, SEND, KeyRing
-from messaging.access.send_throttle import SendThrottle
+from messaging.access.send_throttle import ADDRESS, SendThrottle
 from messaging.callbacks.refused import RefusedCallbacks
 from messaging.service import Service
 from routes.scopes import LIMITED, scope_of
@@ -59,13 +59,15 @@ def check_api_key() -> None:
 
 
 def limit_sends() -> None:
-    """One call that asks for texts, of whoever acts. Offline, where nobody needs a key, nobody is counted.
+    """One call that asks for texts, of whoever acts and of their address. Offline, where nobody needs a key, nobody is
+    counted.
 
     Raises RateLimited, before a body is read.
     """
-    name = acting_name()
-    if name is not None:
-        current_app.extensions[SEND_THROTTLE].count(name)
+    actor = acting.get()
+    if actor is not None:
+        address = f"{ADDRESS}{network_of(actor.address)}"
+        current_app.extensions[SEND_THROTTLE].count(actor.name, address)
 
 
 def requires_metrics_key(view: Callable[P, R]) -> Callable[P, R]:

@@ -1,4 +1,4 @@
-"""How many sends each key and each operator may ask for in a minute, counted in the database for all processes at once.
+"""How many sends each key, operator and address may ask for in a minute, counted in the database, so for all processes.
 
 A process takes permits in blocks, each a part of what is left of the minute, and hands them out from memory: an
 allowed call writes nothing but where a block has come to its end. The blocks shrink as the minute fills, so that
@@ -13,12 +13,13 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, delete, select, update
 
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
@@ -28,6 +29,9 @@ from utils.deadlines import boot_clock
 from utils.errors import ServiceError
 
 MINUTE = timedelta(minutes=1)
+# An address is personal data: nobody needs to know it any more.
+FORGOTTEN_AFTER = timedelta(hours=1)
+ADDRESS = "address:"
 # Of what is left, a block is one part of so many.
 PARTS = 16
 
@@ -37,10 +41,12 @@ logger = logging.getLogger(__name__)
 class RateLimited(ServiceError):
     code = "rate_limited"
 
-    def __init__(self, per_minute: int, seconds: float) -> None:
+    def __init__(self, per_minute: int, seconds: float, who: str) -> None:
         self.retry_after = max(1, math.ceil(seconds))
+        place = " from this address" if who.startswith(ADDRESS) else ""
         super().__init__(
-            f"More than {per_minute} sends were asked for in this minute: wait {self.retry_after} seconds"
+            f"More than {per_minute} sends were asked for{place} in this minute:"
+            f" wait {self.retry_after} seconds"
         )
 
 
@@ -53,12 +59,17 @@ class Block(NamedTuple):
 
 @dataclass(slots=True)
 class _Permits:
-    """Of one key or operator, in one process. `end`: a moment of the clock of the throttle."""
+    """Of one key, operator or address, in one process. `end`: a moment of the clock of the throttle."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     left: int = 0
     end: float = -math.inf
     is_refused: bool = False
+
+    @contextmanager
+    def held(self) -> Iterator[_Permits]:
+        with self.lock:
+            yield self
 
 
 class SendThrottle:
@@ -69,21 +80,46 @@ class SendThrottle:
         self._per_minute = per_minute
         self._clock = clock
         self._lock = threading.Lock()
-        # As many as there are keys and operators.
         self._permits: dict[str, _Permits] = {}
+        self._next_look = -math.inf
 
-    def count(self, who: str) -> None:
-        """One call, whatever it asks for. Raises RateLimited."""
+    def count(self, *callers: str) -> None:
+        """One call of all of these at once, whatever it asks for: the key and the address. Raises RateLimited.
+
+        Refused to one of them, it is counted for none.
+        """
         if not self._per_minute:
             return
+        # In one order, so that two threads cannot wait for each other.
+        names = sorted(set(callers))
+        with ExitStack() as held:
+            # Held while a block is taken: the threads of one caller would else each take one.
+            mine = {who: held.enter_context(self._permits_of(who).held()) for who in names}
+            for who, permits in mine.items():
+                self._provide(who, permits)
+                if permits.is_refused:
+                    raise RateLimited(self._per_minute, permits.end - self._clock(), who)
+            for permits in mine.values():
+                permits.left -= 1
+
+    def _permits_of(self, who: str) -> _Permits:
         with self._lock:
-            mine = self._permits.setdefault(who, _Permits())
-        # Held while a block is taken: the threads of one caller would else each take one.
-        with mine.lock:
-            self._provide(who, mine)
-            if mine.is_refused:
-                raise RateLimited(self._per_minute, mine.end - self._clock())
-            mine.left -= 1
+            known = self._permits.get(who)
+            if known is None:
+                self._forget_old()
+                known = self._permits[who] = _Permits()
+            return known
+
+    def _forget_old(self) -> None:
+        """Once a minute, as there may be any number of addresses.
+
+        One that a thread is just taking a block for may be among them: that block is lost, as others are.
+        """
+        now = self._clock()
+        if now < self._next_look:
+            return
+        self._next_look = now + MINUTE.total_seconds()
+        self._permits = {who: permits for who, permits in self._permits.items() if permits.end > now}
 
     def _provide(self, who: str, mine: _Permits) -> None:
         # Read first: the block is asked for later, so it never outlives its minute.
@@ -126,3 +162,14 @@ def take(connection: Connection, locked: Row[Any], per_minute: int, now: datetim
         mine = tables.send_buckets.c.who == locked.who
         connection.execute(update(tables.send_buckets).where(mine).values(**values))
     return Block(permits, minute_at + MINUTE - now)
+
+
+def forget_old(connection: Connection, now: datetime) -> None:
+    """`now`: in steady time. A row in which somebody is just counting is left to the next sweep.
+
+    One that is far ahead comes from a clock that was wrong.
+    """
+    who, minute_at = tables.send_buckets.c.who, tables.send_buckets.c.minute_at
+    is_old = (minute_at < now - FORGOTTEN_AFTER) | (minute_at > now + FORGOTTEN_AFTER)
+    unlocked = select(who).where(is_old).with_for_update(skip_locked=True)
+    connection.execute(delete(tables.send_buckets).where(who.in_(unlocked)))

@@ -18,7 +18,7 @@ from messaging.batch_statuses import CANCELLED, FINISHED
 from messaging.callbacks import journal
 from messaging.conversations import replies
 from messaging.messages import search
-from messaging.storage import tables
+from messaging.storage import free_pages, tables
 from messaging.storage.bulk import insert_for, one_of
 from messaging.storage.database import Database
 from messaging.storage.time_ranges import first_id_from
@@ -66,7 +66,9 @@ def erase_old(database: Database, retention: timedelta, seconds: float = SECONDS
             time.sleep(BREATH_SECONDS)
     if erased:
         search.purge(database)
-    if erased and database.is_sqlite:
+    # What an earlier sweep had no time for, too.
+    given_back = free_pages.give_back(database)
+    if database.is_sqlite and (erased or given_back):
         # On PostgreSQL the old rows go with its next VACUUM, which it makes by itself.
         database.truncate_log()
     return erased

@@ -18,7 +18,7 @@ from messaging.messages import search, status_events
 from messaging.operations import erasure
 from messaging.operations.store_of_test_keys import StoreOfTestKeys
 from messaging.service import Service
-from messaging.storage import tables
+from messaging.storage import free_pages, tables
 from messaging.storage.bulk import one_of
 from messaging.storage.database import Database
 from messaging.storage.identity import require_identity
@@ -349,6 +349,7 @@ def _compact(database: Database) -> None:
     """So that it is in no file any more: SQLite's log is emptied, PostgreSQL's dead rows are removed."""
     search.purge(database)
     if database.is_sqlite:
+        free_pages.give_back(database)
         database.truncate_log()
         return
     names = [*(table.name for table in tables.metadata.sorted_tables), tables.SEARCH]

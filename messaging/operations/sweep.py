@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, case, delete, select, update
 
 from messaging import statuses
-from messaging.access import login_throttle, sessions
+from messaging.access import login_throttle, send_throttle, sessions
 from messaging.batches import refused_rows, upload_store
 from messaging.callbacks import received, replay
 from messaging.costs import budgets
@@ -82,6 +82,7 @@ def _forget_old(database: Database, settings: Settings) -> int:
         idempotency.forget_old(connection, now)
         sessions.forget_old(connection, now)
         login_throttle.forget_old(connection, steady(connection, now))
+        send_throttle.forget_old(connection, steady(connection, now))
         lost_texts.forget_old(connection, now - timedelta(days=settings.witness_days))
         outbox.forget_old(connection, now, timedelta(days=settings.retention_days))
         connection.execute(

@@ -265,6 +265,9 @@ def _prepare_sqlite_connection(connection: Any, _record: Any) -> None:
     # The sqlite3 module's own BEGIN is deferred and comes late; ours is explicit (see below).
     connection.isolation_level = None
     cursor = connection.cursor()
+    # Before anything is in the file, else it is without effect; a file that has it would be written to each time.
+    if cursor.execute("PRAGMA page_count").fetchone() == (0,):
+        cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
     cursor.execute("PRAGMA journal_mode=WAL")
     # FULL: a commit survives a power cut. NORMAL gained nothing where it was measured.
     cursor.execute("PRAGMA synchronous=FULL")

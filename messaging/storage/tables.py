@@ -756,7 +756,7 @@ login_failures = Table(
     Column("locked_until", UtcDateTime, nullable=False),
 )
 
-# How many sends a key or an operator was granted in a minute (steady time). messaging.access.send_throttle.
+# How many sends a key, an operator or an address was granted in a minute (steady time). messaging.access.send_throttle.
 send_buckets = Table(
     "send_buckets",
     metadata,

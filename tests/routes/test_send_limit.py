@@ -11,9 +11,11 @@ import requests
 from flask_openapi.openapi import OpenAPI
 
 from messaging.access import keys, send_throttle
+from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.routes.conftest import MakeApp
 from tests.routes.dashboard.test_access_pages import FIRST, Visitor
+from tests.routes.test_open_mode import OPEN
 from tests.support.fake_provider import FakeProvider
 from tests.support.web import API_KEY, TOKEN, Caller
 
@@ -33,8 +35,16 @@ def _one_minute(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def app(make_app: MakeApp) -> OpenAPI:
     return make_app(
-        sends_per_minute=PER_MINUTE, dashboard_password=FIRST, secret_key="a-key-that-signs-cookies"
+        sends_per_minute=PER_MINUTE,
+        dashboard_password=FIRST,
+        secret_key="a-key-that-signs-cookies",
+        trusted_proxies=("127.0.0.1",),
     )
+
+
+def come_from(address: str) -> dict[str, str]:
+    """As the proxy says it that TRUSTED_PROXIES names."""
+    return {"X-Forwarded-For": address}
 
 
 def use_up(caller: Caller) -> None:
@@ -116,13 +126,14 @@ def test_each_key_has_its_own_and_those_of_the_environment_one_together(
     second = {"Authorization": "Bearer second-key"}
     assert caller.post("/v1/messages", SEND, second).status_code == 429
     made, _ = keys.create(database, "billing", ["send"])
-    mine = {"Authorization": f"Bearer {made}"}
+    mine = {"Authorization": f"Bearer {made}"} | come_from("192.0.2.2")
     told = [caller.post("/v1/messages", SEND, mine).status_code for _ in range(PER_MINUTE + 1)]
     assert told == [202] * PER_MINUTE + [429]
 
 
 def test_it_holds_over_two_web_processes(make_app: MakeApp, app: OpenAPI, caller: Caller) -> None:
     other = Caller(make_app(sends_per_minute=PER_MINUTE))
+    # The keys of API_KEYS have one limit, the address another.
     told = [
         each.post("/v1/messages", SEND).status_code for _ in range(PER_MINUTE) for each in (caller, other)
     ]
@@ -131,6 +142,7 @@ def test_it_holds_over_two_web_processes(make_app: MakeApp, app: OpenAPI, caller
 
 def test_an_operator_has_a_limit_too_and_is_told_on_a_page(app: OpenAPI, caller: Caller) -> None:
     visitor = Visitor(app)
+    visitor.client.environ_base["REMOTE_ADDR"] = "192.0.2.2"
     visitor.log_in("admin", FIRST)
     answers = [
         visitor.post("/sends/new", numbers=ALICE, text=f"hello {number}") for number in range(PER_MINUTE + 1)
@@ -141,6 +153,66 @@ def test_an_operator_has_a_limit_too_and_is_told_on_a_page(app: OpenAPI, caller:
     assert visitor.post("/sends/new", f"/conversations/{ALICE}/reply", text="hello").status_code == 429
     assert visitor.post("/sends/new", "/sends/check", numbers=ALICE, text="hello").status_code == 200
     use_up(caller)
+
+
+def test_all_keys_and_operators_of_one_address_share_its_limit(
+    app: OpenAPI, caller: Caller, database: Database
+) -> None:
+    use_up(caller)
+    made, _ = keys.create(database, "billing", ["send"])
+    mine = {"Authorization": f"Bearer {made}"}
+    refused = caller.post("/v1/messages", SEND, mine)
+    assert refused.status_code == 429
+    assert "from this address" in refused.json["error"]["message"]  # type: ignore[index]
+    visitor = Visitor(app)
+    visitor.log_in("admin", FIRST)
+    assert visitor.post("/sends/new", numbers=ALICE, text="hello").status_code == 429
+    # What was refused here took nothing from the key: elsewhere it has all of its own.
+    told = [
+        caller.post("/v1/messages", SEND, mine | come_from("192.0.2.2")).status_code
+        for _ in range(PER_MINUTE + 1)
+    ]
+    assert told == [202] * PER_MINUTE + [429]
+
+
+def test_one_key_from_many_addresses_has_one_limit(caller: Caller) -> None:
+    told = [
+        caller.post("/v1/messages", SEND, come_from(f"192.0.2.{number}")).status_code
+        for number in range(PER_MINUTE + 2)
+    ]
+    assert told == [202] * PER_MINUTE + [429] * 2
+
+
+def test_of_ipv6_a_customers_network_is_one_address(caller: Caller, database: Database) -> None:
+    """Each key has sends left: it is the network that has none."""
+    told = []
+    for number in range(PER_MINUTE + 1):
+        made, _ = keys.create(database, f"key{number}", ["send"])
+        headers = {"Authorization": f"Bearer {made}"} | come_from(f"2001:db8::{number + 1}")
+        told.append(caller.post("/v1/messages", SEND, headers).status_code)
+    assert told == [202] * PER_MINUTE + [429]
+
+
+def test_a_wrong_key_takes_nothing_from_its_address(caller: Caller, database: Database) -> None:
+    wrong = {"Authorization": "Bearer wrong"}
+    assert {caller.post("/v1/messages", SEND, wrong).status_code for _ in range(PER_MINUTE)} == {401}
+    with database.read() as connection:
+        assert connection.execute(tables.send_buckets.select()).all() == []
+    use_up(caller)
+
+
+def test_an_address_that_is_used_up_brings_callbacks_all_the_same(caller: Caller, database: Database) -> None:
+    use_up(caller)
+    for _ in range(2 * PER_MINUTE):
+        assert caller.callback("/sms/opt-out", {"phoneNumber": ALICE}).status_code == 200
+
+
+def test_offline_without_keys_nobody_is_counted(make_app: MakeApp, database: Database) -> None:
+    caller = Caller(make_app(**OPEN, sends_per_minute=PER_MINUTE))
+    told = {caller.post("/v1/messages", SEND).status_code for _ in range(3 * PER_MINUTE)}
+    assert told == {202}
+    with database.read() as connection:
+        assert connection.execute(tables.send_buckets.select()).all() == []
 
 
 def test_zero_turns_it_off(make_app: MakeApp) -> None:

@@ -2,19 +2,23 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import event, text
 
 from messaging.access import send_throttle
-from messaging.access.send_throttle import PARTS, Block, RateLimited, SendThrottle
+from messaging.access.send_throttle import ADDRESS, PARTS, Block, RateLimited, SendThrottle
+from messaging.operations.sweep import sweep
 from messaging.storage import tables
+from messaging.storage.clocks import steady
 from messaging.storage.database import Database
 from tests.support.delivery_processes import count_sends, in_processes
 from utils.settings import Settings
 
 BILLING, OTHER = "key:billing", "key:other"
+HERE, THERE = f"{ADDRESS}192.0.2.1", f"{ADDRESS}192.0.2.2"
 NOON = datetime(2027, 1, 31, 12, tzinfo=UTC)
 
 
@@ -169,6 +173,85 @@ def test_the_log_tells_once_a_minute_who_asks_for_too_much(
     with caplog.at_level(logging.WARNING):
         passed(throttle, 10)
     assert [record.caller for record in caplog.records] == [BILLING]  # type: ignore[attr-defined]
+
+
+def test_a_key_and_its_address_are_asked_together_and_a_refusal_costs_neither(
+    database: Database, clock: Clock
+) -> None:
+    throttle = SendThrottle(database, 3, clock)
+    assert passed(throttle, 2, OTHER) == 2
+    assert passed(throttle, 3, HERE) == 3
+    with pytest.raises(RateLimited, match="More than 3 sends were asked for from this address"):
+        throttle.count(OTHER, HERE)
+    assert passed(throttle, 2, OTHER) == 1
+    with pytest.raises(RateLimited, match="More than 3 sends were asked for in this minute"):
+        throttle.count(OTHER, THERE)
+    assert passed(throttle, 4, THERE) == 3
+
+
+def test_threads_that_name_two_in_any_order_do_not_wait_for_each_other(
+    database: Database, clock: Clock
+) -> None:
+    throttle = SendThrottle(database, 100, clock)
+    through: list[bool] = []
+
+    def ask(*callers: str) -> None:
+        for _ in range(40):
+            with suppress(RateLimited):
+                throttle.count(*callers)
+                through.append(True)
+
+    pairs = [(BILLING, HERE), (HERE, BILLING)] * 2
+    threads = [threading.Thread(target=ask, args=pair, daemon=True) for pair in pairs]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(20)
+    assert len(through) == 100
+
+
+def test_a_process_forgets_addresses_whose_minute_is_over(database: Database, clock: Clock) -> None:
+    throttle = SendThrottle(database, 100, clock)
+    for number in range(50):
+        throttle.count(f"{ADDRESS}192.0.2.{number}")
+    clock.seconds = 30.0
+    throttle.count(BILLING)
+    assert len(throttle._permits) == 51
+    clock.seconds = 61.0
+    throttle.count(OTHER)
+    assert list(throttle._permits) == [OTHER]
+
+
+def test_who_has_asked_for_nothing_for_an_hour_is_no_row_any_more(database: Database) -> None:
+    take(database, 100, NOON, HERE)
+    take(database, 100, NOON + timedelta(minutes=2), BILLING)
+    take(database, 100, NOON + timedelta(days=365), THERE)
+    with database.write() as connection:
+        send_throttle.forget_old(connection, NOON + timedelta(minutes=61))
+    with database.read() as connection:
+        assert [row.who for row in connection.execute(tables.send_buckets.select())] == [BILLING]
+
+
+def test_a_sweep_deletes_them(database: Database, settings: Settings) -> None:
+    with database.write() as connection:
+        now = steady(connection, database.now(connection))
+    take(database, 100, now - timedelta(minutes=62), HERE)
+    take(database, 100, now, THERE)
+    sweep(database, settings)
+    with database.read() as connection:
+        assert [row.who for row in connection.execute(tables.send_buckets.select())] == [THERE]
+
+
+def test_whoever_forgets_waits_for_nobody_who_counts(database: Database) -> None:
+    if database.is_sqlite:
+        pytest.skip("SQLite has one writer")
+    take(database, 100, NOON, HERE)
+    with database.write() as counting:
+        send_throttle.lock(counting, HERE)
+        with database.write() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = '2s'"))
+            send_throttle.forget_old(connection, NOON + timedelta(days=1))
+        assert send_throttle.take(counting, send_throttle.lock(counting, HERE), 100, NOON).permits > 0
 
 
 def test_there_is_one_row_for_each_caller(database: Database) -> None:
