@@ -13,7 +13,7 @@ from utils.setting_types import REPOSITORY
 from utils.settings import Settings
 
 # What else a Dockerfile or a unit may start.
-FOREIGN = {"pg_isready"}
+FOREIGN = {"pg_isready", "psql"}
 SMS = ["flask", "--app", "app", "sms"]
 
 

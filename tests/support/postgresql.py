@@ -44,6 +44,11 @@ class PostgresqlServer:
         self._run("pg_ctl", "-w", "-l", str(self._folder / "log"), "-o", options, "start")
 
     @property
+    def folder(self) -> Path:
+        """Of its files; its log lies beside it."""
+        return self._folder / "cluster"
+
+    @property
     def is_running(self) -> bool:
         return (self._folder / "cluster" / "postmaster.pid").exists()
 
