@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import delete, insert, text
 
 from messaging.operations import erasure
-from messaging.operations.forget import forget
+from messaging.operations.forget import forget_in
 from messaging.storage import free_pages, migrations, tables
 from messaging.storage.database import Database
 from tests.support.callback_rows import move_time
@@ -147,7 +147,7 @@ def test_both_ways_to_erase_give_the_room_back(new: Database, way: str) -> None:
     new.truncate_log()
     full = size(new)
     if way == "forget":
-        assert forget(new, PHONE) == {"messages": count}
+        assert forget_in(new, PHONE) == {"messages": count}
     else:
         assert erasure.erase_old(new, 90 * DAY) == count
     assert size(new) < full - count * len(longer) / 2
@@ -161,7 +161,7 @@ def test_a_file_of_an_earlier_release_works_on_and_keeps_its_free_pages(old: Dat
     full = fill(old)
     empty(old)
     erasure.erase_old(old, 90 * DAY)
-    assert forget(old, PHONE) == {}
+    assert forget_in(old, PHONE) == {}
     assert free_pages.give_back(old) == 0
     assert pragma(old, "auto_vacuum") == 0
     assert pragma(old, "freelist_count") > ROWS / 10
