@@ -823,7 +823,7 @@ def test_a_batch_is_held_and_ended_from_a_shell(sms: Sms, migrated: Database, tm
     assert sms("batch", "duplicates", "1").stdout == "\ufeffline,value,code,reason,phone\n"
     (row,) = csv.DictReader(io.StringIO(sms("batch", "messages", "1").stdout))
     assert (row["to"], row["status"]) == ("+254711000001", "cancelled")
-    for act in ("show", "pause", "resume", "cancel", "bill", "refused", "messages"):
+    for act in ("show", "pause", "resume", "cancel", "bill", "reasons", "refused", "messages"):
         assert error_of(sms("batch", act, "77")) == "Error: There is no batch 77"
     assert "it cannot be resumed" in error_of(sms("batch", "resume", "1"))
 
