@@ -18,6 +18,7 @@ from routes.dashboard.blueprint import dashboard_bp
 from routes.service import current_service
 from utils import reasons
 from utils.african_countries import country_name
+from utils.callback_phones import mask_digits
 from utils.local_times import show_duration, show_local_time, show_local_times
 from utils.phone_numbers import mask_phone
 
@@ -134,6 +135,18 @@ def as_phone(phone: str | None) -> str:
     operator = g.get("operator")
     may_see = operator is not None and operator.may(SENDER)
     return phone or "" if may_see else mask_phone(phone or "")
+
+
+@dashboard_bp.app_template_filter("callback_body")
+def as_callback_body(callback: dict[str, Any]) -> str:
+    """As it came; for a role that only looks, with its long digit strings masked."""
+    body = callback["body"]
+    if body == "":
+        return "erased"
+    operator = g.get("operator")
+    if operator is not None and operator.may(SENDER):
+        return str(body or callback["body_base64"])
+    return "not readable as text" if body is None else mask_digits(body)
 
 
 @dashboard_bp.app_template_filter("explain")

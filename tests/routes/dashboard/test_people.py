@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from flask_openapi.openapi import OpenAPI
 
 from messaging.consent import consents
+from messaging.storage import tables
 from messaging.storage.database import Database
 from tests.routes.conftest import MakeApp
 from tests.routes.dashboard.test_access_pages import FIRST, PASSWORD, Visitor, add
@@ -81,3 +82,28 @@ def test_offline_and_only_there_a_message_and_its_person_lead_to_the_phone(
         links = [urlsplit(one) for one in page.split('"') if "?find=" in one]
         found = [(one.hostname, parse_qs(one.query)["find"]) for one in links]
         assert found == [("127.0.0.1", [PHONE.removeprefix("+")])] * is_offline
+
+
+def test_a_message_shows_the_callbacks_that_speak_of_it_without_numbers_to_who_may_not_see_them(
+    app: OpenAPI, visitor: Visitor, database: Database, caller: Caller
+) -> None:
+    (message_id,) = delivery.queue(database, PHONE)
+    delivery.change(database, tables.messages, message_id, status="accepted", provider_message_id="ATXid_7")
+    said = {"id": "ATXid_7", "status": "Success", "phoneNumber": PHONE, "networkCode": "63902"}
+    assert caller.callback("/sms/delivery-reports", said).status_code == 200
+    caller.apply_reports()
+    page = visitor.client.get(f"/messages/{message_id}").text
+    assert "Callback 1, as it came" in page
+    assert f"phoneNumber={quote(PHONE)}" in page
+    add(database, "vera", "viewer")
+    looking = Visitor(app)
+    looking.log_in("vera", PASSWORD)
+    shown = looking.client.get(f"/messages/{message_id}").text
+    assert "status=Success" in shown
+    assert "phoneNumber=+••••••••••••" in shown
+    assert PHONE[1:] not in shown
+    delivery.change(database, tables.callbacks, 1, body=b"")
+    for one in (visitor, looking):
+        assert '<code class="body">erased</code>' in one.client.get(f"/messages/{message_id}").text
+    delivery.change(database, tables.callbacks, 1, body=b"\xff" + PHONE.encode())
+    assert "not readable as text" in looking.client.get(f"/messages/{message_id}").text
