@@ -535,3 +535,16 @@ def test_every_link_of_every_page_leads_somewhere_for_every_role(
         waiting += kinds.values()
     page.close()
     assert len(seen) > 12
+
+
+def test_a_callback_url_is_copied_by_its_button(page: Page, stack: Stack) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=stack.web_url)
+    page.goto(f"{stack.web_url}/health")
+    shown = page.locator("#url-2").inner_text()
+    button = page.get_by_role("button", name="Copy the URL for").nth(1)
+    button.focus()
+    page.keyboard.press("Enter")
+    copied = page.get_by_role("button", name="Copied")
+    expect(copied).to_be_focused()
+    assert page.evaluate("navigator.clipboard.readText()") == shown
+    assert "token=" in shown
