@@ -56,6 +56,7 @@ SENDERS = {
         "show_new_send",
         "check_send",
         "download_unsent_refused",
+        "download_unsent_duplicates",
         "begin_send",
         "measure_text",
         "pause_send",
