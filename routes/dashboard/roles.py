@@ -19,6 +19,7 @@ NEEDED: Final = {
     "show_conversations": SENDER,
     "show_conversation": SENDER,
     "show_texts": SENDER,
+    "find_person": SENDER,
     "show_person": SENDER,
     "reply": SENDER,
     "show_new_send": SENDER,

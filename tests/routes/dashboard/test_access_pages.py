@@ -76,6 +76,7 @@ SENDERS = {
         "show_conversation",
         "show_texts",
         "show_person",
+        "find_person",
         "reply",
         "mark_read",
         "stop_texting",
