@@ -21,10 +21,13 @@ from cli.output import (
     show_warnings,
     waiting_sentence,
 )
+from messaging.batch_statuses import FINISHED
 from messaging.batches import bill as bills
 from messaging.batches import control, exports, progress
 
 LISTED = ("id", "created_at", "name", "status", "reason", "total", "refused", "progress", "cost", "counts")
+REASON = ("status", "reason", "messages", "explanation", "remedy")
+SHOWN_REASONS = 3
 BATCH_ID = click.argument("batch_id", metavar="ID", type=int)
 
 commands = AppGroup()
@@ -51,8 +54,23 @@ def list_all(limit: int, cursor: str | None, as_json: bool) -> None:
 @BATCH_ID
 @as_json_option
 def show_batch(batch_id: int, as_json: bool) -> None:
-    """Show how far the batch ID is."""
-    _show(progress.get_batch(current_database(), batch_id), as_json)
+    """Show how far the batch ID is, and of a finished one the most frequent reasons why texts did not arrive."""
+    found = progress.get_batch(current_database(), batch_id)
+    _show(found, as_json)
+    if not as_json and found["status"] == FINISHED:
+        _show_first_reasons(batch_id)
+
+
+@batch.command("reasons")
+@BATCH_ID
+@as_json_option
+def show_reasons(batch_id: int, as_json: bool) -> None:
+    """Show why messages of the batch ID did not arrive or are not known to, the most frequent reason first."""
+    found = progress.reasons_of(current_database(), batch_id)
+    if as_json:
+        print_json({"items": found})
+    else:
+        _print_reasons(found)
 
 
 @batch.command()
@@ -133,6 +151,19 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
     if found.get("waiting"):
         click.echo(waiting_sentence(found).strip())
     show_warnings(found)
+
+
+def _show_first_reasons(batch_id: int) -> None:
+    found = progress.reasons_of(current_database(), batch_id)
+    if found:
+        click.echo()
+        _print_reasons(found[:SHOWN_REASONS])
+    if len(found) > SHOWN_REASONS:
+        click.echo(f"{len(found) - SHOWN_REASONS} more: sms batch reasons {batch_id}", err=True)
+
+
+def _print_reasons(found: list[dict[str, Any]]) -> None:
+    print_table(REASON, ([one[name] for name in REASON] for one in found))
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from messaging.callbacks import fetch_inbound
 from messaging.callbacks.replay import replay
 from messaging.conversations.handlers import require_handlers
 from messaging.operations.audit import audit
-from messaging.operations.doctor import examine
+from messaging.operations.doctor import Finding, examine
 from messaging.operations.store_of_test_keys import StoreOfTestKeys
 from messaging.sending import pauses
 from messaging.storage import migrations
@@ -102,16 +102,20 @@ def audit_records(as_json: bool) -> None:
 @commands.command()
 @as_json_option
 def doctor(as_json: bool) -> None:
-    """Look at every part of the set-up; exit code 1 where somebody must act."""
+    """Look at every part of the set-up; exit code 1 where somebody must act or a part could not be asked."""
     findings = list(examine(current_service()))
     if as_json:
-        print_json([{"part": one.part, "ok": one.is_well, "says": one.says} for one in findings])
+        print_json([_in_json(one) for one in findings])
     else:
         zone = time_zone()
         says = [show_local_times(one.says, zone) for one in findings]
-        words = ("ok" if one.is_well else "ACT" for one in findings)
+        words = ("ok" if one.is_well else "?" if one.is_unknown else "ACT" for one in findings)
         print_table(("", "", ""), zip((one.part for one in findings), words, says, strict=True))
     sys.exit(0 if all(one.is_well for one in findings) else 1)
+
+
+def _in_json(one: Finding) -> dict[str, object]:
+    return {"part": one.part, "ok": one.is_well, "unknown": one.is_unknown, "says": one.says}
 
 
 @commands.command(name="fetch-inbound")

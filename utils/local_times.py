@@ -59,3 +59,13 @@ def show_duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(round(seconds), 1)} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def show_age(age: timedelta) -> str:
+    """`3 minutes ago`, in the largest unit of which there is a whole one."""
+    seconds = age.total_seconds()
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        count = int(seconds // length)
+        if count > 0:
+            return f"{count} {unit}{'s' * (count > 1)} ago"
+    return "less than a minute ago"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
@@ -93,23 +93,34 @@ def quote_file(
     return _with_regions(quoted, region) | reader.warnings.in_json()
 
 
-class RefusedRows(NamedTuple):
+class RowsLeftOut(NamedTuple):
     """`titles`: of the file's columns. `rows`: the first `MOST_REFUSED`, by line."""
 
     titles: Sequence[str]
     rows: list[RefusedRow]
 
 
-def refused_rows(settings: Settings, plain: BinaryIO, asked: BatchRequest) -> RefusedRows:
+def refused_rows(settings: Settings, plain: BinaryIO, asked: BatchRequest) -> RowsLeftOut:
     """Of a CSV file, before it is sent. Raises InvalidInput, InvalidFile for the file as a whole."""
+    return _rows_left_out(settings, plain, asked, lambda chunk: chunk.refused)
+
+
+def duplicate_rows(settings: Settings, plain: BinaryIO, asked: BatchRequest) -> RowsLeftOut:
+    """As `refused_rows`: those whose number stood there before with the same text."""
+    return _rows_left_out(settings, plain, asked, lambda chunk: chunk.duplicate_rows)
+
+
+def _rows_left_out(
+    settings: Settings, plain: BinaryIO, asked: BatchRequest, those_of: Callable[[Chunk], list[RefusedRow]]
+) -> RowsLeftOut:
     validate_text(asked.text)
     region = read_region(asked.default_region) or settings.default_region
     header = header_of(plain, asked.phone_column)
     way_out = WayOut.of(settings, asked.sender_id or settings.at_sender_id)
-    refused: list[RefusedRow] = []
+    rows: list[RefusedRow] = []
     for chunk in _chunks(BatchRows(asked.text, header, region, way_out), plain, header):
-        refused += chunk.refused[: MOST_REFUSED - len(refused)]
-    return RefusedRows(header.titles, refused)
+        rows += those_of(chunk)[: MOST_REFUSED - len(rows)]
+    return RowsLeftOut(header.titles, rows)
 
 
 def _chunks(reader: BatchRows, plain: BinaryIO, header: Header) -> Iterator[Chunk]:

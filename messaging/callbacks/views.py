@@ -12,6 +12,9 @@ from messaging.storage.database import Database
 from utils.errors import NotFound
 from utils.json_shapes import LARGEST_ID, decode_cursor, page, rfc3339
 
+# Of one message: AT repeats itself, but each body is kept once.
+MOST_SHOWN = 50
+
 
 def list_callbacks(
     database: Database,
@@ -32,6 +35,16 @@ def list_callbacks(
     with database.read() as connection:
         rows = connection.execute(statement).all()
     return page([callback_in_json(row) for row in rows], limit)
+
+
+def reports_about(database: Database, message_id: int) -> dict[int, dict[str, Any]]:
+    """The callbacks whose reports belong to a message, the first `MOST_SHOWN`, by their id."""
+    reports = tables.delivery_reports.c
+    ids = select(reports.callback_id).where(reports.message_id == message_id)
+    statement = select(tables.callbacks).where(tables.callbacks.c.id.in_(ids))
+    with database.read() as connection:
+        rows = connection.execute(statement.order_by(tables.callbacks.c.id).limit(MOST_SHOWN)).all()
+    return {row.id: callback_in_json(row) for row in rows}
 
 
 def callback_in_json(row: Row[Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +15,9 @@ from messaging.storage import tables
 from utils.json_shapes import rfc3339
 
 TRIGGER_ORIGIN = "trigger"
+# Effects of a report that stand in the history as an event, and the sources of such events.
+CHANGING = (MOVED, ADOPTED)
+REPORTED = ("report", "inferred")
 _Entry = tuple[datetime, dict[str, Any]]
 
 
@@ -22,12 +27,21 @@ def history_of(connection: Connection, message: Row[Any]) -> list[dict[str, Any]
         .where(tables.message_events.c.message_id == message.id)
         .order_by(tables.message_events.c.id)
     ).all()
+    reports = connection.execute(
+        select(tables.delivery_reports)
+        .where(tables.delivery_reports.c.message_id == message.id)
+        .order_by(tables.delivery_reports.c.id)
+    ).all()
+    callbacks = _callbacks_of_changes(reports)
     attempt_ids = {row.attempt_id for row in events} | {message.attempt_id}
     entries = [
         _entry(message.created_at, statuses.QUEUED, message.origin, None),
         *_posts(connection, attempt_ids - {None}),
-        *(_entry(row.at, row.status, row.source, row.detail) for row in events),
-        *_reports(connection, message.id),
+        *(
+            _entry(row.at, row.status, row.source, row.detail, _take_callback(callbacks, row))
+            for row in events
+        ),
+        *_reports(reports),
     ]
     # Stable: of two things in one microsecond the one named first above comes first.
     return [entry for _, entry in sorted(entries, key=lambda pair: pair[0])]
@@ -49,19 +63,36 @@ def _posts(connection: Connection, attempt_ids: set[int]) -> list[_Entry]:
     ]
 
 
-def _reports(connection: Connection, message_id: int) -> list[_Entry]:
+def _reports(reports: Sequence[Row[Any]]) -> list[_Entry]:
     """Those that changed nothing; the others stand in the history as what they changed."""
-    statement = select(tables.delivery_reports).where(
-        tables.delivery_reports.c.message_id == message_id,
-        tables.delivery_reports.c.effect.not_in((MOVED, ADOPTED)),
-    )
-    rows = connection.execute(statement.order_by(tables.delivery_reports.c.id))
-    return [_entry(row.received_at, None, "report", _report_detail(row)) for row in rows]
+    return [
+        _entry(row.received_at, None, "report", _report_detail(row), row.callback_id)
+        for row in reports
+        if row.effect not in CHANGING
+    ]
+
+
+def _callbacks_of_changes(reports: Sequence[Row[Any]]) -> dict[str, deque[int]]:
+    """The callbacks of those that changed something, by what they say: an event has the words of its report."""
+    found: dict[str, deque[int]] = {}
+    for row in reports:
+        if row.effect in CHANGING:
+            found.setdefault(words_of(row.word, row.failure_reason), deque()).append(row.callback_id)
+    return found
+
+
+def _take_callback(callbacks: dict[str, deque[int]], event: Row[Any]) -> int | None:
+    waiting = callbacks.get(event.detail) if event.source in REPORTED else None
+    return waiting.popleft() if waiting else None
 
 
 def _report_detail(row: Row[Any]) -> str:
     return f"{words_of(row.word, row.failure_reason)} ({row.effect})"
 
 
-def _entry(at: datetime, status: str | None, source: str, detail: str | None) -> _Entry:
-    return at, {"at": rfc3339(at), "status": status, "source": source, "detail": detail}
+def _entry(
+    at: datetime, status: str | None, source: str, detail: str | None, callback_id: int | None = None
+) -> _Entry:
+    """`callback_id` only where a callback said it."""
+    shape = {"at": rfc3339(at), "status": status, "source": source, "detail": detail}
+    return at, shape if callback_id is None else shape | {"callback_id": callback_id}

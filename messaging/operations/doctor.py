@@ -48,11 +48,20 @@ NO_BOOT_CLOCK = "no boot clock can be read here, so waits and leases follow the 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`is_well` False needs somebody to act; `says` tells what was found, or what to do."""
+    """`is_well` False needs somebody to act; `says` tells what was found, or what to do.
+
+    `is_unknown`: it could not be asked now, so it is not known to be well; asking again may tell.
+    """
 
     part: str
     is_well: bool
     says: str
+    is_unknown: bool = False
+
+
+_UNREAD = Finding(
+    "records", False, "what stands in the database could not be looked at: mend that first", is_unknown=True
+)
 
 
 def examine(service: Service) -> Iterator[Finding]:
@@ -66,8 +75,10 @@ def examine(service: Service) -> Iterator[Finding]:
         yield from _records(service)
     except ServiceError as error:
         yield Finding("database", False, error.message)
+        yield _UNREAD
     except SQLAlchemyError as error:
         yield Finding("database", False, str(error).splitlines()[0])
+        yield _UNREAD
     problem = queue_problem(service.settings.queue_url)
     yield Finding("queue", problem is None, f"the task queue {problem or 'answers'}")
     yield _balance(service)
@@ -78,7 +89,13 @@ def _test_keys(service: Service) -> Iterator[Finding]:
     """Nothing where nobody has made one."""
     test_keys = StoreOfTestKeys(service)
     try:
-        if test_keys.are_used():
+        are_used = test_keys.are_used()
+    except (ServiceError, SQLAlchemyError):
+        says = "whether there are any stands in the database, which cannot be used"
+        yield Finding("test keys", False, says, is_unknown=True)
+        return
+    try:
+        if are_used:
             with test_keys.open().database.read() as connection:
                 connection.execute(select(tables.messages.c.id).limit(1))
             yield Finding("test keys", True, "their texts go to a database of their own, never to AT")
@@ -341,5 +358,5 @@ def _balance(service: Service) -> Finding:
     try:
         balance = service.provider.fetch_balance(deadline_seconds=BALANCE_TIMEOUT_SECONDS)
     except ProviderError as error:
-        return Finding("provider", False, error.message)
+        return Finding("provider", False, error.message, is_unknown=error.retryable)
     return Finding("provider", balance.amount > 0, f"answers; balance {balance}")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from routes.api.models import Moment, Money, Warned
+from routes.api.models import Moment, Money, Status, Warned
 
 BatchStatus = Literal["receiving", "scheduled", "sending", "paused", "cancelled", "finished"]
 
@@ -72,6 +72,18 @@ class BatchItem(Batch):
 class BatchPage(BaseModel):
     items: list[BatchItem]
     next_cursor: str | None = Field(description="Null on the last page")
+
+
+class BatchReason(BaseModel):
+    status: Status
+    reason: str
+    messages: int = Field(description="How many of the batch have this status for this reason")
+    explanation: str | None = Field(description="The reason in a sentence; null where unknown")
+    remedy: str | None = Field(description="What a person can do about it; null where unknown")
+
+
+class BatchReasons(BaseModel):
+    items: list[BatchReason] = Field(description="The most frequent first; all of them")
 
 
 class CancelledBatch(Batch):

@@ -8,9 +8,10 @@ from flask_openapi.models.tag import Tag
 from pydantic import BaseModel, Field
 
 from messaging.batches import control, progress
-from routes.api.batch_models import Batch, CancelledBatch
+from routes.api.batch_models import Batch, BatchReasons, CancelledBatch
 from routes.api.common import create_blueprint
 from routes.api.models import ErrorAnswer
+from routes.expensive_calls import expensive_read
 from routes.service import current_database
 
 CALLERS = "Holders of an API key."
@@ -27,6 +28,13 @@ class BatchPath(BaseModel):
 def show_batch(path: BatchPath) -> dict[str, Any]:
     """How far a batch has come."""
     return progress.get_batch(current_database(), path.id)
+
+
+@batches_api.get("/batches/<int:id>/reasons", tags=[BATCHES], responses={200: BatchReasons, 404: ErrorAnswer})
+def show_batch_reasons(path: BatchPath) -> dict[str, Any]:
+    """Why messages of a batch did not arrive or are not known to, the most frequent first."""
+    with expensive_read():
+        return {"items": progress.reasons_of(current_database(), path.id)}
 
 
 @batches_api.post(

@@ -172,6 +172,9 @@ class HistoryEntry(BaseModel):
     status: Status | None = Field(description="What the message became; null where this changed nothing")
     source: str = Field(description="Who said so: `provider`, `report`, `worker`, `sweep` …")
     detail: str | None
+    callback_id: int | None = Field(
+        None, description="Of the callback that said so (`GET /v1/callbacks`); absent where none did"
+    )
 
 
 class MessageItem(BaseModel):

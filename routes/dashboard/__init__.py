@@ -7,6 +7,7 @@ from routes.dashboard import login as login
 from routes.dashboard import messages as messages
 from routes.dashboard import new_send as new_send
 from routes.dashboard import overview as overview
+from routes.dashboard import people as people
 from routes.dashboard import records as records
 from routes.dashboard import sends as sends
 from routes.dashboard import settings as settings

@@ -18,8 +18,12 @@ from routes.dashboard.blueprint import dashboard_bp
 from routes.service import current_service
 from utils import reasons
 from utils.african_countries import country_name
-from utils.local_times import show_duration, show_local_time, show_local_times
+from utils.callback_phones import mask_digits
+from utils.local_times import show_age, show_duration, show_local_time, show_local_times
 from utils.phone_numbers import mask_phone
+
+# Between the clocks of two machines.
+SKEW = timedelta(minutes=1)
 
 dashboard_bp.add_app_template_filter(words.status_word)
 dashboard_bp.add_app_template_filter(words.batch_word)
@@ -55,6 +59,14 @@ def as_short_time(rfc3339: str | None) -> Markup:
         return Markup()
     at, now = _at(rfc3339), datetime.now(_zone())
     shown = f"{at:%-d %b %H:%M}" if at.year == now.year else f"{at:%-d %b %Y}"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(rfc3339, as_local_time(rfc3339), shown)
+
+
+@dashboard_bp.app_template_filter("ago")
+def as_age(rfc3339: str) -> Markup:
+    """`3 minutes ago`; the time itself is told on pointing. What lies ahead, by a clock that was set, is its time."""
+    age = datetime.now(_zone()) - _at(rfc3339)
+    shown = as_local_time(rfc3339) if age < -SKEW else show_age(age)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(rfc3339, as_local_time(rfc3339), shown)
 
 
@@ -134,6 +146,18 @@ def as_phone(phone: str | None) -> str:
     operator = g.get("operator")
     may_see = operator is not None and operator.may(SENDER)
     return phone or "" if may_see else mask_phone(phone or "")
+
+
+@dashboard_bp.app_template_filter("callback_body")
+def as_callback_body(callback: dict[str, Any]) -> str:
+    """As it came; for a role that only looks, with its long digit strings masked."""
+    body = callback["body"]
+    if body == "":
+        return "erased"
+    operator = g.get("operator")
+    if operator is not None and operator.may(SENDER):
+        return str(body or callback["body_base64"])
+    return "not readable as text" if body is None else mask_digits(body)
 
 
 @dashboard_bp.app_template_filter("explain")

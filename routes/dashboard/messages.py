@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response
 
 from messaging import statuses
 from messaging.access.actor import required_name
+from messaging.callbacks.views import reports_about
 from messaging.messages import unknown_outcomes
 from messaging.messages.typed_search import SYNTAX, read_search
 from messaging.messages.views import MessageFilters, get_message, list_messages
@@ -40,8 +41,10 @@ def show_messages() -> tuple[str, int]:
 
 @dashboard_bp.get("/messages/<int:id>")
 def show_message(id: int) -> str:
-    """One message with its history."""
-    return render_template("dashboard/message.html", message=get_message(current_database(), id))
+    """One message with its history, and the callbacks that speak of it as they came."""
+    database = current_database()
+    message = get_message(database, id)
+    return render_template("dashboard/message.html", message=message, callbacks=reports_about(database, id))
 
 
 @dashboard_bp.post("/messages/<int:id>/resend")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from utils.csv_files import header_of
 from utils.errors import InvalidInput
 from utils.local_times import read_local_time
 from utils.segments import gsm7_alternative, measure
+from utils.settings import Settings
 from utils.texts import compose
 from utils.uploaded_files import Opened, opened
 
@@ -40,6 +41,7 @@ FIELDS = (
 MOST_SHEETS = 100
 # A first line that names columns has no number in it.
 DIGITS_OF_A_NUMBER = 7
+FindRows = Callable[[Settings, BinaryIO, BatchRequest], quote.RowsLeftOut]
 FILE_WORDS = {
     "several_phone_columns": "More than one column may hold the numbers ({columns}):"
     " choose it under “To whom”, then check again.",
@@ -81,13 +83,13 @@ def check_send() -> str | tuple[str, int]:
 @dashboard_bp.post("/sends/refused.csv")
 def download_unsent_refused() -> Response | tuple[str, int]:
     """The rows that would be refused, to be mended before anything is sent."""
-    try:
-        lines = _refused_lines(_read())
-    except InvalidInput as error:
-        return _page(request.form, **_problem(error)), 400
-    found = Response("".join(lines), mimetype="text/csv")
-    found.headers.set("Content-Disposition", "attachment", filename="refused.csv")
-    return found
+    return _download(quote.refused_rows, "refused.csv")
+
+
+@dashboard_bp.post("/sends/duplicates.csv")
+def download_unsent_duplicates() -> Response | tuple[str, int]:
+    """The rows whose number stands there before with the same text."""
+    return _download(quote.duplicate_rows, "duplicates.csv")
 
 
 @dashboard_bp.post("/sends/new")
@@ -197,9 +199,19 @@ def _check(form: Form) -> dict[str, Any]:
     return _told(found, asked.text) | columns | {"earlier": earlier}
 
 
-def _refused_lines(form: Form) -> Iterator[str]:
+def _download(find: FindRows, name: str) -> Response | tuple[str, int]:
+    try:
+        lines = _lines_left_out(_read(), find)
+    except InvalidInput as error:
+        return _page(request.form, **_problem(error)), 400
+    found = Response("".join(lines), mimetype="text/csv")
+    found.headers.set("Content-Disposition", "attachment", filename=name)
+    return found
+
+
+def _lines_left_out(form: Form, find: FindRows) -> Iterator[str]:
     with _opened(form) as given:
-        titles, rows = quote.refused_rows(current_service().settings, given.csv, form.asked)
+        titles, rows = find(current_service().settings, given.csv, form.asked)
     # A line was put above what was pasted.
     rows = [row._replace(line=row.line - form.is_pasted) for row in rows]
     return exports.refused_csv_of(titles, rows)

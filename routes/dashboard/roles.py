@@ -9,7 +9,9 @@ from messaging.access.operators import ADMIN, APPROVER, SENDER, VIEWER
 # Without a login.
 PUBLIC: Final = frozenset({"show_login", "log_in", "show_choose_password", "choose_password"})
 # A file comes with these: it is not read before its sender is known and there is room.
-UPLOADS: Final = frozenset({"check_send", "download_unsent_refused", "begin_send", "import_opt_outs"})
+UPLOADS: Final = frozenset(
+    {"check_send", "download_unsent_refused", "download_unsent_duplicates", "begin_send", "import_opt_outs"}
+)
 # Each of them asks for texts: SENDS_PER_MINUTE.
 LIMITED: Final = frozenset({"begin_send", "reply", "resend_message"})
 NEEDED: Final = {
@@ -17,11 +19,13 @@ NEEDED: Final = {
     "show_conversations": SENDER,
     "show_conversation": SENDER,
     "show_texts": SENDER,
+    "find_person": SENDER,
     "show_person": SENDER,
     "reply": SENDER,
     "show_new_send": SENDER,
     "check_send": SENDER,
     "download_unsent_refused": SENDER,
+    "download_unsent_duplicates": SENDER,
     "begin_send": SENDER,
     "measure_text": SENDER,
     "resend_message": SENDER,

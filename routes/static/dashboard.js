@@ -109,6 +109,8 @@ for (const field of document.querySelectorAll("[data-measure]")) {
   }
 }
 
+const LETTERS = { "GSM-7": "ordinary letters (GSM-7)", "UCS-2": "special letters or signs (Unicode)" };
+
 async function measure(field) {
   const place = document.getElementById(field.getAttribute("aria-describedby"));
   const body = new FormData();
@@ -130,9 +132,10 @@ async function measure(field) {
   }
   const parts = found.parts === 1 ? "1 part" : `${found.parts} parts`;
   const cost = found.cost ? `, about ${found.cost}` : "";
-  place.textContent = `${found.characters} characters, ${parts}${cost}.`;
+  const letters = found.characters ? `, ${LETTERS[found.encoding]}` : "";
+  place.textContent = `${found.characters} characters, ${parts}${cost}${letters}.`;
   if (found.character) {
-    place.append(` “${found.character}” makes each part shorter: the text goes as Unicode, 70 characters in place of 160. `);
+    place.append(` “${found.character}” makes each part shorter: 70 characters in place of 160. `);
     if (found.alternative) {
       place.append(replacer(field, found));
     }

@@ -301,6 +301,8 @@ def test_doctor_names_every_part_that_is_ill(
     assert result.exit_code == 1
     ill = {finding["part"] for finding in parsed(result) if not finding["ok"]}
     assert ill == {"identity", "worker", "pauses", "waiting", "reports", "provider"}
+    assert [finding["part"] for finding in parsed(result) if finding["unknown"]] == ["provider"]
+    assert re.search(r"^provider +\? ", sms("doctor").stdout, re.MULTILINE)
 
 
 def test_doctor_changes_nothing_of_whose_records_these_are(
@@ -321,8 +323,10 @@ def test_doctor_of_a_database_that_is_not_there_says_so(tmp_path: Path) -> None:
     )
     result = app.test_cli_runner().invoke(args=["sms", "doctor", "--json"])
     assert result.exit_code == 1
-    ill = {finding["part"] for finding in parsed(result) if not finding["ok"]}
-    assert ill == {"database", "queue", "provider"}
+    found = parsed(result)
+    ill = {one["part"] for one in found if not one["ok"] and not one["unknown"]}
+    assert ill == {"database", "queue"}
+    assert [one["part"] for one in found if one["unknown"]] == ["records", "provider", "test keys"]
 
 
 def test_a_consent_is_added_listed_and_withdrawn(sms: Sms, migrated: Database) -> None:
@@ -823,7 +827,7 @@ def test_a_batch_is_held_and_ended_from_a_shell(sms: Sms, migrated: Database, tm
     assert sms("batch", "duplicates", "1").stdout == "\ufeffline,value,code,reason,phone\n"
     (row,) = csv.DictReader(io.StringIO(sms("batch", "messages", "1").stdout))
     assert (row["to"], row["status"]) == ("+254711000001", "cancelled")
-    for act in ("show", "pause", "resume", "cancel", "bill", "refused", "messages"):
+    for act in ("show", "pause", "resume", "cancel", "bill", "reasons", "refused", "messages"):
         assert error_of(sms("batch", act, "77")) == "Error: There is no batch 77"
     assert "it cannot be resumed" in error_of(sms("batch", "resume", "1"))
 

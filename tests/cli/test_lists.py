@@ -163,3 +163,31 @@ def test_a_ledger_says_how_to_see_more(sms: Sms, words: tuple[str, ...]) -> None
         len(listed(sms(*words, "--cursor", cursor.strip(), "--json")))
         == len(listed(sms(*words, "--json"))) - 2
     )
+
+
+def test_a_batch_says_why_its_texts_did_not_arrive(sms: Sms, database: Database) -> None:
+    batch = delivery.queue_batch(database, delivery.phones(7))
+    why = [
+        "opted_out",
+        "absent_subscriber",
+        "opted_out",
+        "absent_subscriber",
+        "opted_out",
+        "too_late",
+        "timed_out",
+    ]
+    became = ["blocked", "failed", "blocked", "failed", "blocked", "expired", "unknown"]
+    for message_id, (status, reason) in enumerate(zip(became, why, strict=True), 1):
+        delivery.change(database, tables.messages, message_id, status=status, reason=reason)
+    found = listed(sms("batch", "reasons", str(batch), "--json"))
+    assert [(one["reason"], one["messages"]) for one in found][:2] == [
+        ("opted_out", 3),
+        ("absent_subscriber", 2),
+    ]
+    assert found[0]["explanation"] in sms("batch", "reasons", str(batch)).stdout
+    assert "opted_out" not in sms("batch", "show", str(batch)).stdout
+    delivery.change(database, tables.batches, batch, status="finished")
+    shown = sms("batch", "show", str(batch))
+    assert "opted_out" in shown.stdout
+    assert f"1 more: sms batch reasons {batch}" in shown.stderr
+    assert json.loads(sms("batch", "show", str(batch), "--json").stdout)["total"] == 7

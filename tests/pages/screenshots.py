@@ -25,6 +25,7 @@ PAGES = {
     "message": "/messages/1",
     "conversations": "/conversations",
     "conversation": f"/conversations/{ASKERS[0]}",
+    "people": "/people?q=nobody-has-it",
     "person": f"/people/{ASKERS[1]}",
     "held": "/held",
     "opt-outs": "/opt-outs",

@@ -292,9 +292,10 @@ def test_a_character_that_costs_is_named_and_replaced_by_one_click(page: Page, s
     page.goto(f"{stack.web_url}/sends/new")
     page.get_by_label("Text.").fill("We’re open")
     expect(page.locator("#length")).to_contain_text("“’” makes each part shorter")
+    expect(page.locator("#length")).to_contain_text("special letters or signs (Unicode)")
     page.get_by_role("button", name="Write “'” instead").click()
     assert page.get_by_label("Text.").input_value() == "We're open"
-    expect(page.locator("#length")).to_have_text("10 characters, 1 part.")
+    expect(page.locator("#length")).to_have_text("10 characters, 1 part, ordinary letters (GSM-7).")
 
 
 def test_pasted_numbers_are_sent_once_however_often_the_button_is_pressed(page: Page, stack: Stack) -> None:
@@ -338,7 +339,9 @@ def test_a_person_at_a_page_and_one_at_a_phone_talk(page: Page, stack: Stack) ->
     page.goto(f"{stack.web_url}/conversations/{phone}")
     box = page.get_by_label("Answer, from")
     box.fill("Yes, 10 is fine")
-    expect(page.locator("#length")).to_have_text("15 characters, 1 part, about KES 0.80.")
+    expect(page.locator("#length")).to_have_text(
+        "15 characters, 1 part, about KES 0.80, ordinary letters (GSM-7)."
+    )
     box.press("Enter")
     eventually(lambda: "Yes, 10 is fine" in received(stack, phone), "it arrives")
     box = page.get_by_label("Answer, from")
@@ -535,3 +538,16 @@ def test_every_link_of_every_page_leads_somewhere_for_every_role(
         waiting += kinds.values()
     page.close()
     assert len(seen) > 12
+
+
+def test_a_callback_url_is_copied_by_its_button(page: Page, stack: Stack) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=stack.web_url)
+    page.goto(f"{stack.web_url}/health")
+    shown = page.locator("#url-2").inner_text()
+    button = page.get_by_role("button", name="Copy the URL for").nth(1)
+    button.focus()
+    page.keyboard.press("Enter")
+    copied = page.get_by_role("button", name="Copied")
+    expect(copied).to_be_focused()
+    assert page.evaluate("navigator.clipboard.readText()") == shown
+    assert "token=" in shown

@@ -131,10 +131,13 @@ def test_a_report_moves_the_message_that_a_trigger_sent(caller: Caller) -> None:
     ]
 
 
+WORDS = ("Success", "Sent", "Teleported")
+
+
 def test_a_report_that_came_twice_and_one_of_an_unknown_word_stay_in_the_history(caller: Caller) -> None:
     caller.get("/sms/invoke-bulk-sms", phone=ALICE)
     (message,) = caller.messages()
-    for status in ("Success", "Sent", "Teleported"):
+    for status in WORDS:
         fields = {"id": message["provider_message_id"], "status": status}
         assert caller.callback("/sms/delivery-reports", fields).status_code == 200
     caller.apply_reports()
@@ -147,6 +150,30 @@ def test_a_report_that_came_twice_and_one_of_an_unknown_word_stay_in_the_history
         "Teleported (unknown_word)",
     ]
     assert [step["status"] for step in history[3:]] == ["delivered", None, None]
+    bodies = {one["id"]: one["body"] for one in caller.callbacks()}
+    assert [
+        f"status={word}" in bodies[step["callback_id"]] for step, word in zip(history[3:], WORDS, strict=True)
+    ] == [True] * 3
+    assert not any("callback_id" in step for step in history[:3])
+
+
+def test_each_change_names_the_callback_that_said_it_whatever_order_they_came_in(caller: Caller) -> None:
+    caller.get("/sms/invoke-bulk-sms", phone=ALICE)
+    (message,) = caller.messages()
+    about = {"id": message["provider_message_id"], "phoneNumber": ALICE}
+    for word in ({"status": "Failed", "failureReason": "UserAbsent"}, {"status": "Success"}):
+        assert caller.callback("/sms/delivery-reports", about | word).status_code == 200
+    caller.apply_reports()
+    changes = [step for step in caller.message(message["id"])["history"] if step["source"] == "report"]
+    assert [step["status"] for step in changes] == ["failed", "delivered"]
+    bodies = {one["id"]: one["body"] for one in caller.callbacks()}
+    assert [
+        "status=Failed" in bodies[changes[0]["callback_id"]],
+        "status=Success" in bodies[changes[1]["callback_id"]],
+    ] == [
+        True,
+        True,
+    ]
 
 
 def test_an_opt_out_stops_the_next_trigger(caller: Caller) -> None:

@@ -29,6 +29,7 @@ LARGE_READS = (
     "/v1/messages?q=hello",
     "/v1/messages?status=unknown",
     "/v1/batches/1/messages.csv",
+    "/v1/batches/1/reasons",
 )
 WAITING = text(
     "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"

@@ -1,12 +1,12 @@
 """Times as people type and read them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from utils.errors import InvalidInput
-from utils.local_times import read_local_time, show_local_time, show_local_times
+from utils.local_times import read_local_time, show_age, show_local_time, show_local_times
 
 NAIROBI, CAIRO = ZoneInfo("Africa/Nairobi"), ZoneInfo("Africa/Cairo")
 EIGHT = datetime(2026, 11, 24, 8, tzinfo=UTC)
@@ -57,3 +57,18 @@ def test_the_times_in_a_sentence_are_shown_likewise() -> None:
     sentence = "from 2026-11-24T08:00:00Z to 2026-11-24T09:30:00.000Z"
     shown = "from 2026-11-24 11:00:00 Africa/Nairobi to 2026-11-24 12:30:00 Africa/Nairobi"
     assert show_local_times(sentence, NAIROBI) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-20, "less than a minute ago"),
+        (59, "less than a minute ago"),
+        (60, "1 minute ago"),
+        (3599, "59 minutes ago"),
+        (3600, "1 hour ago"),
+        (172_800, "2 days ago"),
+    ],
+)
+def test_how_long_ago_is_told_in_the_largest_whole_unit(seconds: int, words: str) -> None:
+    assert show_age(timedelta(seconds=seconds)) == words

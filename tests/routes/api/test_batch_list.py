@@ -65,3 +65,32 @@ def test_a_bad_cursor_is_refused(caller: Caller) -> None:
     answer = caller.get("/v1/batches", cursor="x")
     assert answer.status_code == 400
     assert answer.json["error"]["code"] == "invalid_cursor"  # type: ignore[index]
+
+
+def test_a_batch_says_why_its_texts_did_not_arrive(caller: Caller, database: Database) -> None:
+    batch = delivery.queue_batch(database, delivery.phones(6))
+    other = delivery.queue_batch(database, [delivery.phone(9)])
+    became = ["failed", "failed", "blocked", "delivered", "queued", "unknown", "failed"]
+    why = [
+        "absent_subscriber",
+        "absent_subscriber",
+        "opted_out",
+        None,
+        "do_not_disturb",
+        "timed_out",
+        "expired",
+    ]
+    for message_id, (status, reason) in enumerate(zip(became, why, strict=True), 1):
+        delivery.change(database, tables.messages, message_id, status=status, reason=reason)
+    found: Any = caller.get(f"/v1/batches/{batch}/reasons").json
+    assert [(one["status"], one["reason"], one["messages"]) for one in found["items"]] == [
+        ("failed", "absent_subscriber", 2),
+        ("blocked", "opted_out", 1),
+        ("unknown", "timed_out", 1),
+    ]
+    first = found["items"][0]
+    assert set(first) == {"status", "reason", "messages", "explanation", "remedy"}
+    assert first["explanation"]
+    (alone,) = caller.get(f"/v1/batches/{other}/reasons").json["items"]  # type: ignore[index]
+    assert alone["messages"] == 1
+    assert caller.get("/v1/batches/77/reasons").status_code == 404

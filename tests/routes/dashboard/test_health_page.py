@@ -9,9 +9,9 @@ import pytest
 from flask_openapi.openapi import OpenAPI
 
 from messaging.callbacks.receive import KINDS
-from messaging.operations import counts, health, health_details
+from messaging.operations import counts, doctor, health, health_details
 from messaging.sending import pauses
-from messaging.storage.database import Database
+from messaging.storage.database import Database, utc_now
 from tests.routes.conftest import MakeApp
 from tests.routes.dashboard.test_access_pages import FIRST, PASSWORD, Visitor, add
 from tests.support.web import Caller
@@ -47,18 +47,18 @@ def test_a_pause_is_shown_in_words_and_ended_by_an_admin(
 ) -> None:
     pause(database, {"sender:ACME": "invalid_sender_id", "sender:SHOP": "invalid_sender_id"})
     page = visitor.client.get("/health").text
-    assert "What leaves as ACME since" in page
+    assert "What leaves as ACME, paused <time" in page
     acme, _shop = RESUME.findall(page)
     assert visitor.post("/health", acme).status_code == 303
     assert paused(database) == {"sender:SHOP"}
     pause(database, {"account": "credentials_refused"})
     page = visitor.client.get("/health").text
-    assert "Everything since" in page
+    assert "Everything, paused <time" in page
     add(database, "ann", "approver")
     other = Visitor(app)
     other.log_in("ann", PASSWORD)
     shown = other.client.get("/health").text
-    assert ("Everything since" in shown, RESUME.findall(shown)) == (True, [])
+    assert ("Everything, paused <time" in shown, RESUME.findall(shown)) == (True, [])
     assert other.post("/health", "/health/resume").status_code == 403
     visitor.post("/health", RESUME.findall(page)[0])
     assert paused(database) == set()
@@ -68,7 +68,11 @@ def test_a_pause_is_shown_in_words_and_ended_by_an_admin(
 def test_workers_are_named(visitor: Visitor, database: Database) -> None:
     assert "None was seen within the last hour" in visitor.client.get("/health").text
     health.beat(database, "clinic:77:sender-1")
-    assert "<li>clinic:77: last seen" in visitor.client.get("/health").text
+    page = visitor.client.get("/health").text
+    (at, title, words) = re.findall(
+        r'<li>clinic:77: last seen <time datetime="([^"]+)" title="([^"]+)">([^<]+)</time>', page
+    )[0]
+    assert (at[:4], title[:4], words) == (str(utc_now().year), at[:4], "less than a minute ago")
 
 
 def test_each_callback_url_says_when_the_last_one_came(
@@ -82,4 +86,25 @@ def test_each_callback_url_says_when_the_last_one_came(
     page = visitor.client.get("/health").text
     assert page.count("none has arrived yet") == 3
     twoway = page.partition("<dt>twoway</dt>")[2].partition("</dd>")[0]
-    assert "last one" in twoway
+    assert "last one <time" in twoway
+    assert "ago</time>" in twoway
+
+
+def test_what_cannot_be_asked_now_is_told_apart_from_what_needs_somebody(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [
+        doctor.Finding("queue", True, "answers"),
+        doctor.Finding("provider", False, "was not reached", is_unknown=True),
+    ]
+    monkeypatch.setattr(doctor, "examine", lambda _service: found)
+    page = visitor.client.get("/health").text
+    assert "1 could not be asked now." in page
+    assert "All is well" not in page
+    assert "somebody to act" not in page
+    assert re.search(r"provider</th><td[^>]*><span[^>]*>\?</span> not known</td>", page)
+    found.append(doctor.Finding("worker", False, "none seen lately"))
+    page = visitor.client.get("/health").text
+    assert "1 needs somebody to act." in page
+    rows = re.findall(r'<th scope="row">([^<]+)</th>', page)
+    assert rows == ["worker", "provider", "queue"]

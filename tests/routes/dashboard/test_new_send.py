@@ -70,6 +70,23 @@ def test_the_refused_rows_can_be_had_before_anything_is_sent(visitor: Visitor) -
     assert send(visitor, None, "/sends/refused.csv").status_code == 400
 
 
+def test_the_duplicates_can_be_had_before_anything_is_sent(visitor: Visitor) -> None:
+    answer = send(visitor, PEOPLE, "/sends/duplicates.csv", default_region="KE")
+    assert answer.headers["Content-Disposition"] == "attachment; filename=duplicates.csv"
+    title, *rows = csv.reader(io.StringIO(answer.text.removeprefix("\ufeff")))
+    assert title == ["line", "value", "code", "reason", "phone", "name"]
+    assert [(row[:3], row[4:]) for row in rows] == [
+        (["4", "+254711000001", "duplicate"], ["+254711000001", "Amina"])
+    ]
+    numbers = "\n".join(["+254711000001"] * 250)
+    pasted = send(visitor, None, "/sends/duplicates.csv", numbers=numbers, text="Hello")
+    lines = pasted.text.splitlines()[1:]
+    assert (len(lines), lines[0].partition(",")[0], lines[-1].partition(",")[0]) == (249, "2", "250")
+    assert send(visitor, None, "/sends/duplicates.csv").status_code == 400
+    assert "/sends/duplicates.csv" in send(visitor, PEOPLE, default_region="KE").text
+    assert "/sends/duplicates.csv" not in send(visitor, "phone\n+254711000001\n", text="Hello").text
+
+
 def test_of_pasted_numbers_the_place_is_told(visitor: Visitor) -> None:
     numbers = "+254711000001\n+254711000002\n+254711000003\n+254711000004, 12"
     page = send(visitor, None, numbers=numbers, text="Hello").text

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, unquote, unquote_plus, urlsplit
 
 import pytest
 from flask_openapi.openapi import OpenAPI
 
 from messaging.consent import consents
+from messaging.storage import tables
 from messaging.storage.database import Database
+from routes.dashboard import people
 from tests.routes.conftest import MakeApp
 from tests.routes.dashboard.test_access_pages import FIRST, PASSWORD, Visitor, add
 from tests.support import delivery
@@ -81,3 +83,65 @@ def test_offline_and_only_there_a_message_and_its_person_lead_to_the_phone(
         links = [urlsplit(one) for one in page.split('"') if "?find=" in one]
         found = [(one.hostname, parse_qs(one.query)["find"]) for one in links]
         assert found == [("127.0.0.1", [PHONE.removeprefix("+")])] * is_offline
+
+
+def test_a_message_shows_the_callbacks_that_speak_of_it_without_numbers_to_who_may_not_see_them(
+    app: OpenAPI, visitor: Visitor, database: Database, caller: Caller
+) -> None:
+    (message_id,) = delivery.queue(database, PHONE)
+    delivery.change(database, tables.messages, message_id, status="accepted", provider_message_id="ATXid_7")
+    said = {"id": "ATXid_7", "status": "Success", "phoneNumber": PHONE, "networkCode": "63902"}
+    assert caller.callback("/sms/delivery-reports", said).status_code == 200
+    caller.apply_reports()
+    page = visitor.client.get(f"/messages/{message_id}").text
+    assert "Callback 1, as it came" in page
+    assert f"phoneNumber={quote(PHONE)}" in page
+    add(database, "vera", "viewer")
+    looking = Visitor(app)
+    looking.log_in("vera", PASSWORD)
+    shown = looking.client.get(f"/messages/{message_id}").text
+    assert "status=Success" in shown
+    assert "phoneNumber=+••••••••••••" in shown
+    assert PHONE[1:] not in shown
+    delivery.change(database, tables.callbacks, 1, body=b"")
+    for one in (visitor, looking):
+        assert '<code class="body">erased</code>' in one.client.get(f"/messages/{message_id}").text
+    delivery.change(database, tables.callbacks, 1, body=b"\xff" + PHONE.encode())
+    assert "not readable as text" in looking.client.get(f"/messages/{message_id}").text
+
+
+def test_a_person_is_found_by_number_and_by_reference(visitor: Visitor, database: Database) -> None:
+    other = delivery.phone(2)
+    delivery.queue(database, PHONE, reference="visit 7")
+    delivery.queue(database, PHONE, reference="visit 7")
+    delivery.queue(database, PHONE, other, reference="family-3")
+    delivery.queue(database, other, reference="0711000009")
+
+    def led_to(typed: str) -> str:
+        found = visitor.client.get("/people", query_string={"q": typed})
+        assert found.status_code == 303
+        return unquote(found.headers["Location"])
+
+    assert led_to("visit 7") == PATH
+    assert led_to(PHONE) == PATH
+    assert led_to("0711000009") == f"/people/{other}"
+    assert led_to("+254711000009") == "/people/+254711000009"
+    shared = visitor.client.get("/people?q=family-3")
+    page = visitor.client.get(shared.headers["Location"]).text
+    assert PHONE in page
+    assert other in page
+    lost = visitor.client.get("/people?q=nobody")
+    assert (lost.status_code, "no message has it as its reference" in lost.text) == (404, True)
+    assert visitor.client.get("/people").status_code == 200
+    assert 'href="/people"' in visitor.client.get(PATH).text
+
+
+def test_a_reference_whose_person_was_erased_or_that_goes_on_leads_to_its_messages(
+    visitor: Visitor, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (message_id,) = delivery.queue(database, PHONE, reference="a b")
+    delivery.change(database, tables.messages, message_id, recipient="")
+    assert "reference:a b" in unquote_plus(visitor.client.get("/people?q=a+b").headers["Location"])
+    monkeypatch.setattr(people, "PAGE", 1)
+    delivery.queue(database, PHONE, PHONE, reference="many")
+    assert "reference:many" in unquote_plus(visitor.client.get("/people?q=many").headers["Location"])
