@@ -33,6 +33,7 @@ NEEDED: Final = {
     "pause_send": SENDER,
     "resume_send": SENDER,
     "cancel_send": SENDER,
+    "show_refused": SENDER,
     "download_refused": SENDER,
     "download_duplicates": SENDER,
     "download_messages": SENDER,

@@ -63,6 +63,7 @@ SENDERS = {
         "cancel_send",
     ),
     *(
+        "show_refused",
         "download_refused",
         "download_duplicates",
         "download_messages",
