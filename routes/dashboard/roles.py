@@ -16,6 +16,7 @@ NEEDED: Final = {
     "log_out": VIEWER,
     "show_conversations": SENDER,
     "show_conversation": SENDER,
+    "show_people": SENDER,
     "show_texts": SENDER,
     "show_person": SENDER,
     "reply": SENDER,
