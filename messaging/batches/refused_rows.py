@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import delete, func, select, update
 
+from messaging.batches.rows import DUPLICATE
 from messaging.storage import tables
 from messaging.storage.database import Database
 
 # Small, so that callbacks that come in meanwhile do not wait long for the one writer of SQLite.
 CHUNK = 1000
+
+
+def list_first(database: Database, batch_id: int, limit: int) -> list[dict[str, Any]]:
+    """By line, without the duplicates: `line`, `value` (the cell) and `reason` in words."""
+    rows = tables.refused_rows.c
+    statement = (
+        select(rows.line, rows.value, rows.reason)
+        .where(rows.batch_id == batch_id, rows.code != DUPLICATE)
+        .order_by(rows.line)
+        .limit(limit)
+    )
+    with database.read() as connection:
+        return [row._asdict() for row in connection.execute(statement)]
 
 
 def forget_old(database: Database, before: datetime) -> int:

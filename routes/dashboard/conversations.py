@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from flask import render_template, request
@@ -15,7 +16,7 @@ from messaging.messages.views import MessageFilters, list_messages
 from messaging.operations.forget import forget
 from routes.dashboard.blueprint import dashboard_bp, done, read_phone, read_since
 from routes.service import current_database, current_service
-from utils.errors import InvalidInput
+from utils.errors import InvalidInput, OptedOut
 
 CALLERS = "Operators with the role `sender` or more: numbers and words of people stand there."
 PAGE = 30
@@ -26,12 +27,17 @@ OPERATOR = "operator"
 def show_conversations() -> str:
     """Everyone who wrote to us: what is unread first, then the latest."""
     only_unread, since, cursor = request.args.get("unread") == "1", read_since(), request.args.get("cursor")
-    is_whole = not only_unread and since is None
-    found = views.list_conversations(
-        current_database(), cursor, PAGE, only_unread=only_unread, only_read=is_whole, since=since
-    )
-    first = _unread() if is_whole and cursor is None else None
-    return render_template("dashboard/conversations.html", page=found, first=first, only_unread=only_unread)
+    if not (only_unread or since or cursor):
+        return render_template("dashboard/conversations.html", **_people())
+    found = _some_people(cursor, only_unread, since)
+    known = {"page": found, "only_unread": only_unread, "since": request.args.get("since")}
+    return render_template("dashboard/conversations.html", **known)
+
+
+@dashboard_bp.get("/conversations/people")
+def show_people() -> str:
+    """The list of people as it is now, with the one whose conversation is open beside it."""
+    return render_template("dashboard/conversation_list.html", **_people(), phone=request.args.get("phone"))
 
 
 @dashboard_bp.get("/conversations/<phone>")
@@ -52,7 +58,7 @@ def reply(phone: str) -> Response | tuple[str, int]:
     text, key = request.form.get("text", ""), request.form.get("once") or None
     try:
         threads.say(current_database(), read_phone(phone), text, key)
-    except InvalidInput as error:
+    except (InvalidInput, OptedOut) as error:
         return _conversation(phone, text=text, error=error.message), 400
     return done("Your answer is on its way.", "show_conversation", phone=phone)
 
@@ -96,8 +102,19 @@ def forget_person(phone: str) -> Response:
     return done(f"Erased: {words or 'nothing was there'}. This cannot be undone.", "show_messages")
 
 
-def _unread() -> dict[str, Any]:
-    return views.list_conversations(current_database(), None, PAGE, only_unread=True)
+def _some_people(cursor: str | None, only_unread: bool, since: datetime | None) -> dict[str, Any]:
+    # Behind the first page of all come those who are read: the others stand at its top.
+    only_read = not only_unread and since is None
+    return views.list_conversations(
+        current_database(), cursor, PAGE, only_unread=only_unread, only_read=only_read, since=since
+    )
+
+
+def _people() -> dict[str, Any]:
+    """The top of the list: what is unread, then the latest of the others."""
+    database = current_database()
+    first = views.list_conversations(database, None, PAGE, only_unread=True)
+    return {"first": first, "page": views.list_conversations(database, None, PAGE, only_read=True)}
 
 
 def _known_of(number: str) -> dict[str, object]:
@@ -115,10 +132,9 @@ def _known_of(number: str) -> dict[str, object]:
 def _read(phone: str) -> dict[str, object]:
     database, number = current_database(), read_phone(phone)
     found = views.get_conversation(database, number, request.args.get("cursor"), PAGE)
-    return {"phone": number, "conversation": found}
+    blocks = opt_out_views.list_entries(database, LedgerFilters(phone=number, in_force=True), limit=1)
+    return {"phone": number, "conversation": found, "blocks": blocks["items"]}
 
 
 def _conversation(phone: str, **known: object) -> str:
-    standing = LedgerFilters(phone=read_phone(phone), in_force=True)
-    blocks = opt_out_views.list_entries(current_database(), standing, limit=1)["items"]
-    return render_template("dashboard/conversation.html", **_read(phone), blocks=blocks, **known)
+    return render_template("dashboard/conversation.html", **_read(phone), **_people(), **known)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from flask import render_template, request
 from werkzeug.wrappers import Response
 
-from messaging.batches import bill, control, exports, progress
+from messaging.batches import bill, control, exports, progress, refused_rows
+from messaging.batches.pace import paces
+from messaging.batches.rows import MOST_REFUSED_KEPT
 from messaging.messages.views import MessageFilters, list_messages
 from routes.dashboard.blueprint import dashboard_bp, done
 from routes.expensive_calls import expensive_download, expensive_read
@@ -14,6 +16,7 @@ from routes.service import current_database
 CALLERS = "Operators; a `sender` may pause, resume and cancel."
 PAGE = 25
 FIRST_MESSAGES = 10
+FIRST_REFUSED = 50
 
 
 @dashboard_bp.get("/sends")
@@ -21,7 +24,8 @@ def show_sends() -> str:
     """Sends, newest first."""
     with expensive_read():
         found = progress.list_batches(current_database(), request.args.get("cursor"), PAGE)
-    return render_template("dashboard/sends.html", page=found)
+        speeds = paces(current_database(), found["items"])
+    return render_template("dashboard/sends.html", page=found, paces=speeds)
 
 
 @dashboard_bp.get("/sends/<int:id>")
@@ -31,14 +35,17 @@ def show_send(id: int) -> str:
     with expensive_read():
         batch, costs = progress.get_batch(database, id), bill.bill(database, id)
         messages = list_messages(database, MessageFilters(batch_id=id), limit=FIRST_MESSAGES)
-    return render_template("dashboard/send.html", batch=batch, bill=costs, messages=messages["items"])
+        speeds = paces(database, [batch])
+    known = {"bill": costs, "messages": messages["items"], "pace": speeds.get(id)}
+    return render_template("dashboard/send.html", batch=batch, **known)
 
 
 @dashboard_bp.get("/sends/<int:id>/progress")
 def show_send_progress(id: int) -> str:
     """The part of the page that changes while it is sent."""
     batch = progress.get_batch(current_database(), id)
-    return render_template("dashboard/send_progress.html", batch=batch)
+    pace = paces(current_database(), [batch]).get(id)
+    return render_template("dashboard/send_progress.html", batch=batch, pace=pace)
 
 
 @dashboard_bp.get("/sends/<int:id>/reasons")
@@ -47,6 +54,15 @@ def show_reasons(id: int) -> str:
     with expensive_read():
         found = progress.reasons_of(current_database(), id)
     return render_template("dashboard/reasons.html", batch_id=id, reasons=found)
+
+
+@dashboard_bp.get("/sends/<int:id>/refused")
+def show_refused(id: int) -> str:
+    """The first rows that were not taken: the page of the send fetches them when it is shown."""
+    with expensive_read():
+        batch = progress.get_batch(current_database(), id)
+        rows = refused_rows.list_first(current_database(), id, FIRST_REFUSED)
+    return render_template("dashboard/refused.html", batch=batch, rows=rows, most=MOST_REFUSED_KEPT)
 
 
 @dashboard_bp.post("/sends/<int:id>/pause")

@@ -63,15 +63,38 @@ function show(element, text) {
   const isNew = "shown" in element.dataset;
   const isAtEnd = element.scrollHeight - element.scrollTop - element.clientHeight < 40;
   element.dataset.shown = text;
+  const link = element.contains(document.activeElement) && document.activeElement.getAttribute("href");
   element.innerHTML = text;
-  const question = document.querySelector("[data-asks]");
-  if (question) {
-    question.hidden = !element.querySelector("[data-doubt]");
+  if (link) {
+    element.querySelector(`[href="${CSS.escape(link)}"]`)?.focus({ preventScroll: true });
+  }
+  if (element.id === "texts") {
+    document.querySelector("[data-asks]").hidden = !element.querySelector("[data-doubt]");
+    showStop(element.querySelector("[data-stopped]"));
   }
   if (isAtEnd) {
     element.scrollTop = element.scrollHeight;
   }
   return isNew;
+}
+
+// A STOP takes the box away and shows what stood in it, a START brings both back. The focus follows.
+function showStop(stop) {
+  const place = document.getElementById("stopped");
+  const form = document.getElementById("answer");
+  if (form.hidden === Boolean(stop)) {
+    return;
+  }
+  const [from, to] = stop ? [form, place] : [place, form.elements.text];
+  const hadFocus = from.contains(document.activeElement);
+  const typed = form.elements.text.value;
+  form.hidden = Boolean(stop);
+  place.querySelector("[data-notice]").replaceChildren(...(stop ? [stop.content.cloneNode(true)] : []));
+  place.querySelector("[data-unsent]").hidden = !stop || !typed;
+  place.querySelector("blockquote").textContent = typed;
+  if (hadFocus) {
+    to.focus();
+  }
 }
 
 for (const element of document.querySelectorAll(".texts")) {

@@ -19,6 +19,7 @@ PAGES = {
     "sends": "/sends",
     "send": "/sends/1",
     "reasons": "/sends/1/reasons",
+    "refused": "/sends/1/refused",
     "new-send": "/sends/new",
     CHECKED: "/sends/new",
     "messages": "/messages",

@@ -358,14 +358,72 @@ def test_a_stop_while_the_page_is_open_takes_the_box_away(page: Page, stack: Sta
     says(stack, phone, "Hello")
     eventually(lambda: phone in str(call(stack, "GET", "/v1/conversations")), "it came")
     page.goto(f"{stack.web_url}/conversations/{phone}")
-    page.get_by_label("Answer, from").fill("Are you there?")
+    box, stopped = page.get_by_label("Answer, from"), page.locator("#stopped")
+    box.fill("Are you there?")
     says(stack, phone, "STOP")
-    page.locator(".bubble.theirs", has_text="STOP").wait_for(timeout=20_000)
-    page.get_by_role("button", name="Send answer").click()
-    expect(page.locator("main")).to_contain_text("opted out")
+    expect(stopped).to_contain_text("This number opted out", timeout=20_000)
+    expect(box).to_be_hidden()
+    # What was typed is still read, and the focus is where the change is told.
+    expect(stopped.locator("blockquote")).to_have_text("Are you there?")
+    assert page.evaluate("document.activeElement.id") == "stopped"
+    assert faults_of(page, "conversation that ended") == []
+    page.keyboard.press("Enter")
+    says(stack, phone, "START")
+    expect(box).to_be_visible(timeout=20_000)
+    expect(stopped).not_to_contain_text("opted out")
+    assert box.input_value() == "Are you there?"
+    assert page.evaluate("document.activeElement.id") == "reply"
     assert "Are you there?" not in received(stack, phone)
+
+
+def test_an_answer_on_its_way_when_the_stop_came_is_not_sent(page: Page, stack: Stack) -> None:
+    phone = "+254711200311"
+    says(stack, phone, "Hello")
+    eventually(lambda: phone in str(call(stack, "GET", "/v1/conversations")), "it came")
     page.goto(f"{stack.web_url}/conversations/{phone}")
-    assert page.get_by_label("Answer, from").count() == 0
+    page.get_by_label("Answer, from").fill("Are you there?")
+    # A page that has not looked since.
+    page.route("**/texts", lambda route: route.abort())
+    says(stack, phone, "STOP")
+    eventually(
+        lambda: call(stack, "GET", "/v1/opt-outs", params={"phone": phone})["items"] != [], "it stopped"
+    )
+    page.get_by_role("button", name="Send answer").click()
+    expect(page.locator("#stopped")).to_contain_text("opted out")
+    expect(page.locator("#stopped blockquote")).to_have_text("Are you there?")
+    assert "Are you there?" not in received(stack, phone)
+    expect(page.get_by_label("Answer, from")).to_be_hidden()
+
+
+def test_a_conversation_stands_beside_the_list_where_there_is_room(page: Page, stack: Stack) -> None:
+    phone, other = "+254711200312", "+254711200313"
+    for one in (phone, other):
+        says(stack, one, "Hello")
+        eventually(lambda one=one: one in str(call(stack, "GET", "/v1/conversations")), "it came")
+    page.goto(f"{stack.web_url}/conversations/{phone}")
+    people = page.get_by_role("navigation", name="People")
+    expect(page.get_by_role("heading", name=phone)).to_be_visible()
+    expect(people).to_have_count(0)
+    page.set_viewport_size({"width": 1280, "height": 900})
+    expect(people.locator("[aria-current=page]")).to_contain_text(phone)
+    assert Axe().run(page).response["violations"] == []
+    # A text of another person comes up in the list: neither what is typed nor the focus is lost by it.
+    box = page.get_by_label("Answer, from")
+    box.fill("I was about to")
+    says(stack, other, "Anybody there?")
+    expect(people.locator("li").first).to_contain_text("Anybody there?", timeout=20_000)
+    assert (page.evaluate("document.activeElement.id"), box.input_value()) == ("reply", "I was about to")
+    # By keyboard: the link that has the focus keeps it while the list is renewed.
+    people.get_by_role("link", name=other).focus()
+    says(stack, other, "Hello?")
+    expect(people.locator("li").first).to_contain_text("Hello?", timeout=20_000)
+    assert other in page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name=other)).to_be_visible()
+    page.get_by_role("link", name="Skip the list of people").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('#thread') !== null")
 
 
 def test_two_tabs_neither_double_nor_lose_what_is_typed(page: Page, stack: Stack) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import bindparam, event, text, update
 
-from messaging.batches import control, exports, progress, waiting
+from messaging.batches import control, exports, pace, progress, waiting
 from messaging.batches.upkeep import BatchUpkeep
-from messaging.messages import held
+from messaging.messages import held, status_events
 from messaging.messages.views import MessageFilters, list_messages
 from messaging.operations import sweep
 from messaging.operations.held import count_held, list_held
@@ -93,6 +93,16 @@ def hold_due(database: Database) -> None:
     delivery.in_write(database, lambda connection, now: held.hold_due(connection, "restored", now, ROWS * 2))
 
 
+def look_at_pace(database: Database) -> None:
+    with database.write() as connection:
+        at = database.now(connection)
+        ids = range(2 * ROWS + 1, 2 * ROWS + 301)
+        status_events.record(
+            connection, [status_events.Event(one, at, "accepted", "provider") for one in ids]
+        )
+    pace.paces(database, [progress.get_batch(database, SENDING)])
+
+
 LOOKS: dict[str, Callable[[Database], object]] = {
     "claim": lambda database: delivery.claim(database, recipients=50, posts=1),
     "has_due": due.has_due,
@@ -102,6 +112,7 @@ LOOKS: dict[str, Callable[[Database], object]] = {
     "upkeep": lambda database: BatchUpkeep(database).look(),
     "leases": sweep.sweep_expired_leases,
     "batches": progress.list_batches,
+    "pace": look_at_pace,
     "reference": lambda database: list_messages(database, MessageFilters(reference="visit-7")),
     "figures": lambda database: stats(database, "UTC"),
     "held": list_held,
