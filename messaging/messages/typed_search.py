@@ -23,11 +23,8 @@ NO_SENDER = "-"
 LONGEST_ID = 20
 # Before it no day of a zone has a moment in UTC, and nothing was sent.
 FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(9999, 12, 30)
-FIELDS = {
-    "reference": "reference",
+FIELDS = {name: name for name in ("reference", "reason", "network")} | {
     "by": "created_by",
-    "reason": "reason",
-    "network": "network",
     "from": "sender_id",
 }
 KEYS = ("to", "text", "status", "became", "batch", "after", "before", *FIELDS)

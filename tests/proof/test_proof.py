@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.processes, needs_linux]
 
 TIMEOUT_SECONDS = 900
 # One point of so many; the commit's hash says which.
-SHARES = {"sqlite": 4, "postgresql": 6}
+SHARES = {"sqlite": 8, "postgresql": 12}
 # So that two cores have something to do to the end.
 PARTS = 4
 QUICKLY_FOUND = "opt-outs are not asked again at the last check"

@@ -143,7 +143,7 @@ def test_a_batch_is_not_finished_while_something_of_it_is_held(database: Databas
     BatchUpkeep(database).look()
     found = get_batch(database, batch_id)
     assert (found["status"], found["counts"], found["progress"]) == ("sending", {"held": 1}, 0)
-    assert found["waiting"] == [{"reason": WHY, "count": 1, "until": None}]
+    assert found["waiting"] == [{"reason": WHY, "count": 1, "until": None, "pause": None}]
     speed = next(watch(database, batch_id))
     assert (speed.settled, speed.is_over) == (0, False)
     assert speed.is_waiting
