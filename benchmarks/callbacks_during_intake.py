@@ -15,28 +15,32 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select
-
-from benchmarks.support.applied import wait_until_applied
+from benchmarks.support.beside import (
+    AFTER,
+    AIM,
+    AIM_P99_MS,
+    BEFORE,
+    CONNECTIONS,
+    IDLE_REPORTS,
+    WARM_UP,
+    figures_of,
+    require_all_delivered,
+    table_of,
+)
 from benchmarks.support.books import fill, report_body
 from benchmarks.support.intake import MOST_ROWS, Intake, running_stack, take_in
-from benchmarks.support.load import Connections, Slice, http_post, percentile
-from benchmarks.support.processes import TOKEN, CannotMeasure
+from benchmarks.support.load import Connections, http_post
+from benchmarks.support.processes import TOKEN
 from benchmarks.support.recipient_files import MIX, RecipientFile, write_recipients
-from benchmarks.support.results import Result, Table
-from benchmarks.support.stores import available_kinds, migrated_database, opened
-from messaging import statuses
-from messaging.storage import tables
+from benchmarks.support.results import Result
+from benchmarks.support.stores import available_kinds, migrated_database
 
-CONNECTIONS = 8
 HISTORY = 10_000
-WARM_UP, IDLE_REPORTS = 500, 4000
 # More than come in the time; where they end early, the rest of the intake counts for nothing.
 REPORTS = 20_000 + MOST_ROWS // 4
 FORM = "application/x-www-form-urlencoded"
 PATH = f"/sms/delivery-reports?token={TOKEN}"
-BEFORE, DURING, AFTER = "idle, before", "during the intake", "idle, after"
-AIM, AIM_P99_MS = 0.5, 100
+DURING = "during the intake"
 
 
 def measure() -> Result:
@@ -44,7 +48,7 @@ def measure() -> Result:
         file = write_recipients(Path(temporary) / "recipients.csv", MOST_ROWS)
         measured = {kind: _measure_store(kind, file) for kind in available_kinds()}
     return Result(
-        [_table(measured)],
+        [table_of("Delivery reports while a file is taken in", measured, DURING)],
         {"stores": measured, "aims": {"of_idle": AIM, "p99_ms": AIM_P99_MS}},
         [
             f"{CONNECTIONS} connections; a file of {MOST_ROWS:,} rows, of which {MIX}",
@@ -75,63 +79,16 @@ def _measure_store(kind: str, file: RecipientFile) -> dict[str, Any]:
             intake = taking.result()
         slices[AFTER] = connections.send_all(islice(supply, IDLE_REPORTS))
         reports = warm_up.answered + sum(one.answered for one in slices.values())
-        _require_all_delivered(url, HISTORY + reports)
+        require_all_delivered(url, HISTORY + reports)
         memory = {"web": service.web.peak_memory_mb(), "worker": service.worker_memory_mb()}
-    return _figures(slices, intake) | {"reports": reports, "rows": file.rows, "peak_memory_mb": memory}
+    seconds = {"intake_seconds": intake.seconds, "answer_seconds": intake.answer_seconds}
+    return (
+        figures_of(slices, DURING)
+        | seconds
+        | {"reports": reports, "rows": file.rows, "peak_memory_mb": memory}
+    )
 
 
 def _until_whole(supply: Iterator[bytes], taking: Future[Intake]) -> Iterator[bytes]:
     while not taking.done() and (request := next(supply, None)) is not None:
         yield request
-
-
-def _require_all_delivered(url: str, expected: int) -> None:
-    query = (
-        select(func.count())
-        .select_from(tables.messages)
-        .where(tables.messages.c.status == statuses.DELIVERED)
-    )
-    with opened(url) as database:
-        wait_until_applied(database)
-        with database.read() as connection:
-            found = connection.execute(query).scalar_one()
-    if found != expected:
-        raise CannotMeasure(f"{expected} reports were answered, but {found} messages are delivered")
-
-
-def _figures(slices: dict[str, Slice], intake: Intake) -> dict[str, Any]:
-    idle = (slices[BEFORE].per_second + slices[AFTER].per_second) / 2
-    return {
-        "load": {when: _load_figures(one) for when, one in slices.items()},
-        "of_idle": slices[DURING].per_second / idle,
-        "intake_seconds": intake.seconds,
-        "answer_seconds": intake.answer_seconds,
-    }
-
-
-def _load_figures(one: Slice) -> dict[str, float]:
-    return {
-        "per_second": one.per_second,
-        "seconds": one.seconds,
-        "p50_ms": percentile(one.latencies, 50),
-        "p99_ms": percentile(one.latencies, 99),
-        "slowest_ms": one.latencies[-1],
-    }
-
-
-def _table(measured: dict[str, Any]) -> Table:
-    rows = [
-        [
-            f"{kind}, {when}",
-            f"{load['per_second']:,.0f}",
-            f"{load['seconds']:.0f}",
-            f"{load['p50_ms']:.1f}",
-            f"{load['p99_ms']:.1f}" + (f", aim {AIM_P99_MS}" if when == DURING else ""),
-            f"{load['slowest_ms']:.0f}",
-            f"{figures['of_idle']:.2f}, aim {AIM}" if when == DURING else "",
-        ]
-        for kind, figures in measured.items()
-        for when, load in figures["load"].items()
-    ]
-    columns = ["", "reports/s", "for s", "p50 ms", "p99 ms", "slowest ms", "of idle"]
-    return Table("Delivery reports while a file is taken in", columns, rows)
