@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 from flask.cli import AppGroup
@@ -13,7 +12,7 @@ from cli.imports import progress_of, show_imported
 from cli.output import CURSOR, LIMIT, as_json_option, print_csv, print_json, print_page, show
 from messaging.consent import csv_import
 from messaging.consent import views as opt_out_views
-from messaging.consent.csv_export import COLUMNS
+from messaging.consent.csv_export import COLUMNS, cells_of, with_evidence
 
 OPERATOR = "operator"
 commands = AppGroup()
@@ -35,7 +34,7 @@ def list_opt_outs(phone: str | None, limit: int, cursor: str | None, as_json: bo
     filters = opt_out_views.LedgerFilters(phone=wanted)
     found = opt_out_views.list_entries(current_database(), filters, cursor, limit)
     if not as_json:
-        found["items"] = [_with_evidence(entry) for entry in found["items"]]
+        found["items"] = [with_evidence(entry) for entry in found["items"]]
     print_page(found, as_json, COLUMNS)
 
 
@@ -74,7 +73,7 @@ def export_opt_outs(as_json: bool) -> None:
     if as_json:
         print_json(list(entries))
     else:
-        print_csv(COLUMNS, map(_in_cells, entries))
+        print_csv(COLUMNS, map(cells_of, entries))
 
 
 @opt_outs_group.command(name="import")
@@ -91,12 +90,3 @@ def import_opt_outs(file: Path, as_json: bool) -> None:
             service.database, raw, service.settings.default_region, lambda: bar.update(raw.tell() - bar.pos)
         )
     show_imported(done, as_json)
-
-
-def _in_cells(entry: dict[str, Any]) -> list[object]:
-    return [_with_evidence(entry)[name] for name in COLUMNS]
-
-
-def _with_evidence(entry: dict[str, Any]) -> dict[str, Any]:
-    evidence = entry["evidence"] or {}
-    return entry | {"callback_id": evidence.get("callback_id"), "callback_digest": evidence.get("digest")}

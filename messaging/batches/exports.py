@@ -7,8 +7,6 @@ Excel that it is UTF-8.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -21,11 +19,11 @@ from messaging.batches.rows import DUPLICATE, RefusedRow
 from messaging.storage import tables
 from messaging.storage.database import Database
 from utils import reasons
-from utils.csv_files import BYTE_ORDER_MARK, fold
+from utils.csv_files import fold
 from utils.json_shapes import rfc3339
 from utils.money import in_units
 from utils.provider_codes import network_name
-from utils.spreadsheets import harmless_cell
+from utils.spreadsheets import csv_lines
 
 WINDOW = 2000
 MESSAGE_COLUMNS = (
@@ -100,7 +98,7 @@ def _messages(database: Database, batch_id: int, statement: Select[Any]) -> Iter
         titles = _kept_titles(require_batch(connection, batch_id))
         first, last = connection.execute(_RANGE, {"batch_id": batch_id}).one()
     windows = _message_windows(database, batch_id, first, last, statement)
-    return _lines([*_ours(MESSAGE_COLUMNS, "message", titles), *titles], windows)
+    return csv_lines([*_ours(MESSAGE_COLUMNS, "message", titles), *titles], windows)
 
 
 def _titles(batch: Row[Any]) -> list[str]:
@@ -143,7 +141,7 @@ def _not_taken(database: Database, batch_id: int, which: ColumnElement[bool]) ->
 
 
 def _refused_lines(titles: Sequence[str], windows: Iterable[list[list[Any]]]) -> Iterator[str]:
-    return _lines([*_ours(REFUSED_COLUMNS, "refused", titles), *titles], windows)
+    return csv_lines([*_ours(REFUSED_COLUMNS, "refused", titles), *titles], windows)
 
 
 def _refused_cells(row: Row[Any] | RefusedRow) -> list[Any]:
@@ -211,19 +209,3 @@ def _message_cells(row: Row[Any]) -> list[Any]:
         rfc3339(row.finished_at),
         *(json.loads(row.cells) if row.cells else ()),
     ]
-
-
-def _lines(names: Sequence[str], windows: Iterable[Sequence[Sequence[Any]]]) -> Iterator[str]:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\r\n")
-    buffer.write(BYTE_ORDER_MARK)
-    writer.writerow([harmless_cell(name) for name in names])
-    for rows in windows:
-        writer.writerows([_cell(value) for value in row] for row in rows)
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
-
-
-def _cell(value: Any) -> Any:
-    return harmless_cell(value) if isinstance(value, str) else value

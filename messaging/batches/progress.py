@@ -226,9 +226,10 @@ def watch(database: Database, batch_id: int) -> Iterator[Speed]:
     while True:
         with database.read() as connection:
             batch = require_batch(connection, batch_id)
+            unfinished = _open_messages(connection, batch_id)
             # Never below 0: rows may have come in between the two looks.
-            settled = max(0, batch.total - _open_messages(connection, batch_id))
-            is_waiting = waiting.is_waiting(connection, batch, database.now(connection))
+            settled = max(0, batch.total - unfinished)
+            is_waiting = waiting.is_waiting(connection, batch, unfinished, database.now(connection))
         if settled_at_start is None:
             settled_at_start = settled
         speed = _speed(batch, settled, settled - settled_at_start, monotonic() - began_at, is_waiting)

@@ -77,8 +77,8 @@ def _pause(connection: Connection, batch: Row[Any]) -> Row[Any, Any] | None:
     return connection.execute(_PAUSES, {"sender": sender_name(batch.sender_id)}).one_or_none()
 
 
-def is_waiting(connection: Connection, batch: Row[Any], now: datetime) -> bool:
-    """Whether all that is left waits."""
+def is_waiting(connection: Connection, batch: Row[Any], unfinished: int, now: datetime) -> bool:
+    """Whether all that is left waits. `unfinished`: how many messages that is."""
     if batch.status == SCHEDULED:
         return batch.send_at is not None and batch.send_at > now
     if batch.status != SENDING:
@@ -99,13 +99,4 @@ def is_waiting(connection: Connection, batch: Row[Any], now: datetime) -> bool:
     is_leaving = select(exists().where(tables.messages.c.status == statuses.SENDING, *of_batch))
     if connection.execute(is_leaving).scalar_one():
         return False
-    return first is not None or has_unfinished(connection, batch.id)
-
-
-def has_unfinished(connection: Connection, batch_id: int) -> bool:
-    statement = select(
-        exists().where(
-            tables.messages.c.batch_id == batch_id, tables.messages.c.status.in_(statuses.UNFINISHED)
-        )
-    )
-    return bool(connection.execute(statement).scalar_one())
+    return first is not None or unfinished > 0

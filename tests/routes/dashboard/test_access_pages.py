@@ -111,11 +111,6 @@ class Visitor:
 
 
 @pytest.fixture
-def app(make_app: MakeApp) -> OpenAPI:
-    return make_app(dashboard_password=FIRST, secret_key="a-key-that-signs-cookies")
-
-
-@pytest.fixture
 def visitor(app: OpenAPI) -> Visitor:
     return Visitor(app)
 

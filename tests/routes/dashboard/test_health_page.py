@@ -12,23 +12,10 @@ from messaging.callbacks.receive import KINDS
 from messaging.operations import counts, doctor, health, health_details
 from messaging.sending import pauses
 from messaging.storage.database import Database, utc_now
-from tests.routes.conftest import MakeApp
-from tests.routes.dashboard.test_access_pages import FIRST, PASSWORD, Visitor, add
+from tests.routes.dashboard.test_access_pages import PASSWORD, Visitor, add
 from tests.support.web import Caller
 
 RESUME = re.compile(r'action="(/health/resume[^"]*)"')
-
-
-@pytest.fixture
-def app(make_app: MakeApp) -> OpenAPI:
-    return make_app(dashboard_password=FIRST, secret_key="a-key-that-signs-cookies")
-
-
-@pytest.fixture
-def visitor(app: OpenAPI) -> Visitor:
-    found = Visitor(app)
-    found.log_in("admin", FIRST)
-    return found
 
 
 def paused(database: Database) -> set[str]:

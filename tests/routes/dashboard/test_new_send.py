@@ -25,18 +25,6 @@ from utils.settings import Settings
 PEOPLE = "phone,name\n+254711000001,Amina\n0711000002,Brian\n+254711000001,Amina\n12,Nobody\n"
 
 
-@pytest.fixture
-def app(make_app: MakeApp) -> OpenAPI:
-    return make_app(dashboard_password=FIRST, secret_key="a-key-that-signs-cookies")
-
-
-@pytest.fixture
-def visitor(app: OpenAPI) -> Visitor:
-    found = Visitor(app)
-    found.log_in("admin", FIRST)
-    return found
-
-
 def send(visitor: Visitor, content: str | bytes | None, path: str = "/sends/check", **fields: str) -> Any:
     raw = content.encode() if isinstance(content, str) else content
     file: dict[str, Any] = {} if raw is None else {"file": (io.BytesIO(raw), "people.csv")}

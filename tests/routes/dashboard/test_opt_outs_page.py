@@ -5,30 +5,16 @@ from __future__ import annotations
 import csv
 import io
 
-import pytest
 from flask_openapi.openapi import OpenAPI
 
 from messaging.consent import views as opt_out_views
 from messaging.consent.csv_export import COLUMNS
 from messaging.consent.views import LedgerFilters
 from messaging.storage.database import Database
-from tests.routes.conftest import MakeApp
-from tests.routes.dashboard.test_access_pages import FIRST, PASSWORD, Visitor, add
+from tests.routes.dashboard.test_access_pages import PASSWORD, Visitor, add
 from tests.support import delivery
 
 ONE, TWO, THREE = delivery.phones(3)
-
-
-@pytest.fixture
-def app(make_app: MakeApp) -> OpenAPI:
-    return make_app(dashboard_password=FIRST, secret_key="a-key-that-signs-cookies")
-
-
-@pytest.fixture
-def visitor(app: OpenAPI) -> Visitor:
-    found = Visitor(app)
-    found.log_in("admin", FIRST)
-    return found
 
 
 def in_force(database: Database) -> set[str]:

@@ -14,24 +14,11 @@ from messaging.consent import views as opt_out_views
 from messaging.operations import recent
 from messaging.storage import tables
 from messaging.storage.database import Database
-from tests.routes.conftest import MakeApp
-from tests.routes.dashboard.test_access_pages import FIRST, PASSWORD, Visitor, add, happen
+from tests.routes.dashboard.test_access_pages import PASSWORD, Visitor, add, happen
 from tests.support import delivery
 from tests.support.web import Caller
 
 OLD = datetime.now(UTC) - timedelta(days=9)
-
-
-@pytest.fixture
-def app(make_app: MakeApp) -> OpenAPI:
-    return make_app(dashboard_password=FIRST, secret_key="a-key-that-signs-cookies")
-
-
-@pytest.fixture
-def visitor(app: OpenAPI) -> Visitor:
-    found = Visitor(app)
-    found.log_in("admin", FIRST)
-    return found
 
 
 def says(caller: Caller, number: int, text: str = "Hello") -> None:

@@ -20,18 +20,6 @@ PHONE = delivery.phone(1)
 PATH = f"/people/{PHONE}"
 
 
-@pytest.fixture
-def app(make_app: MakeApp) -> OpenAPI:
-    return make_app(dashboard_password=FIRST, secret_key="a-key-that-signs-cookies")
-
-
-@pytest.fixture
-def visitor(app: OpenAPI) -> Visitor:
-    found = Visitor(app)
-    found.log_in("admin", FIRST)
-    return found
-
-
 def test_the_page_of_a_person_shows_what_was_agreed_to_and_how_we_know(
     visitor: Visitor, database: Database
 ) -> None:

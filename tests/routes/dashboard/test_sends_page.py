@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-import pytest
 from flask_openapi.openapi import OpenAPI
 from sqlalchemy import insert
 
@@ -13,21 +12,8 @@ from messaging.messages import status_events
 from messaging.storage import tables
 from messaging.storage.database import Database
 from routes.dashboard.sends import FIRST_REFUSED
-from tests.routes.conftest import MakeApp
-from tests.routes.dashboard.test_access_pages import FIRST, PASSWORD, Visitor, add
+from tests.routes.dashboard.test_access_pages import PASSWORD, Visitor, add
 from tests.support import delivery
-
-
-@pytest.fixture
-def app(make_app: MakeApp) -> OpenAPI:
-    return make_app(dashboard_password=FIRST, secret_key="a-key-that-signs-cookies")
-
-
-@pytest.fixture
-def visitor(app: OpenAPI) -> Visitor:
-    found = Visitor(app)
-    found.log_in("admin", FIRST)
-    return found
 
 
 def refuse(
