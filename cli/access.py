@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 import click
 from flask.cli import AppGroup
 
-from cli.context import current_database, current_service, read_time
+from cli.context import current_database, current_service, read_time, time_zone
 from cli.output import CURSOR, LIMIT, as_json_option, in_words, print_json, print_page, print_table, show
 from messaging.access import keys, operators, sessions
 from messaging.access.actions import list_actions
 from messaging.operations.store_of_test_keys import StoreOfTestKeys
+from utils.local_times import read_end_of_day
 
 KEY_COLUMNS = (
     "name",
@@ -64,9 +66,7 @@ def create_key(
     name: str, scopes: str, expires: str | None, daily_limit: str | None, is_test: bool, as_json: bool
 ) -> None:
     """Make a key and show it, this once: only a hash of it is kept."""
-    moment = (
-        None if expires is None else read_time(f"{expires}T23:59:59" if _DAY.fullmatch(expires) else expires)
-    )
+    moment = None if expires is None else _read_expiry(expires)
     wanted = [one.strip() for one in scopes.split(",") if one.strip()]
     if is_test:
         # First: a store that cannot be made leaves no key behind.
@@ -77,6 +77,10 @@ def create_key(
         return
     click.echo(key)
     click.echo("Keep it now: it is not shown again.", err=True)
+
+
+def _read_expiry(text: str) -> datetime:
+    return read_end_of_day(text, time_zone()) if _DAY.fullmatch(text) else read_time(text)
 
 
 @keys_group.command(name="list")

@@ -32,6 +32,11 @@ def read_local_time(text: str, zone: ZoneInfo) -> datetime:
     return local
 
 
+def read_end_of_day(day: str, zone: ZoneInfo) -> datetime:
+    """Of `2027-01-31`: what ends on a day is valid on that day. Raises InvalidInput."""
+    return read_local_time(f"{day}T23:59:59", zone)
+
+
 def _is_within_reach(moment: datetime) -> bool:
     """Whether every zone has a date for it, so that it can be stored, compared and shown."""
     try:

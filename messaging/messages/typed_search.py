@@ -50,6 +50,11 @@ def read_search(typed: str, zone: ZoneInfo, default_region: str | None) -> Messa
     return _with_words(found, " ".join(words), default_region)
 
 
+def search_part(key: str, value: str) -> str:
+    """`network:Safaricom`, in quotes where it has a space: what `read_search` reads again."""
+    return shlex.quote(f"{key}:{value}")
+
+
 def _parts(typed: str) -> list[str]:
     try:
         return shlex.split(typed)

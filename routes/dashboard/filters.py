@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shlex
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,6 +12,7 @@ from markupsafe import Markup
 
 from messaging import statuses
 from messaging.access.operators import SENDER
+from messaging.messages.typed_search import search_part
 from routes.dashboard import words
 from routes.dashboard.blueprint import dashboard_bp
 from routes.service import current_service
@@ -59,7 +59,7 @@ def as_short_time(rfc3339: str | None) -> Markup:
         return Markup()
     at, now = _at(rfc3339), datetime.now(_zone())
     shown = f"{at:%-d %b %H:%M}" if at.year == now.year else f"{at:%-d %b %Y}"
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(rfc3339, as_local_time(rfc3339), shown)
+    return _time_element(rfc3339, shown)
 
 
 @dashboard_bp.app_template_filter("ago")
@@ -67,6 +67,10 @@ def as_age(rfc3339: str) -> Markup:
     """`3 minutes ago`; the time itself is told on pointing. What lies ahead, by a clock that was set, is its time."""
     age = datetime.now(_zone()) - _at(rfc3339)
     shown = as_local_time(rfc3339) if age < -SKEW else show_age(age)
+    return _time_element(rfc3339, shown)
+
+
+def _time_element(rfc3339: str, shown: str) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(rfc3339, as_local_time(rfc3339), shown)
 
 
@@ -91,8 +95,7 @@ def as_search_of_day(rfc3339: str) -> str:
 
 @dashboard_bp.app_template_filter("search_part")
 def as_search_part(value: str, key: str) -> str:
-    """`network:Safaricom`, in quotes where it has a space."""
-    return shlex.quote(f"{key}:{value}")
+    return search_part(key, value)
 
 
 @dashboard_bp.app_template_filter("search_since")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-
 from flask import redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
+from messaging.messages.typed_search import search_part
 from messaging.messages.views import MessageFilters, list_messages
 from routes.dashboard.blueprint import dashboard_bp, read_phone
 from routes.service import current_database
@@ -46,4 +45,4 @@ def _place_of_reference(reference: str) -> str | None:
         return None
     if len(phones) == 1 and found["next_cursor"] is None and "" not in phones:
         return url_for("dashboard.show_person", phone=phones.pop())
-    return url_for("dashboard.show_messages", q=shlex.quote(f"reference:{reference}"))
+    return url_for("dashboard.show_messages", q=search_part("reference", reference))

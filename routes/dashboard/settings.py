@@ -12,7 +12,7 @@ from messaging.access import actions, keys, operators, sessions
 from routes.dashboard.blueprint import ANYBODY, dashboard_bp, done
 from routes.dashboard.login import begin_session, typed_twice
 from routes.service import current_database, current_service
-from utils.local_times import read_local_time
+from utils.local_times import read_end_of_day
 
 CALLERS = "Operators: their own; admins: everybody's."
 
@@ -135,8 +135,8 @@ def _keys_page(name: str | None = None, key: str | None = None) -> str:
 
 
 def _end_of_day(date: str | None) -> datetime | None:
-    """Of TIME_ZONE: a key that ends on a day is valid on that day."""
+    """Of TIME_ZONE."""
     if not date:
         return None
     zone = ZoneInfo(current_service().settings.time_zone)
-    return read_local_time(f"{date}T23:59:59", zone).astimezone(UTC)
+    return read_end_of_day(date, zone).astimezone(UTC)
