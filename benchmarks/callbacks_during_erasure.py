@@ -8,32 +8,24 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select, update
 
 from benchmarks.support.beside import (
-    AFTER,
-    AIM,
-    AIM_P99_MS,
-    BEFORE,
+    AIMS,
     CONNECTIONS,
-    IDLE_REPORTS,
-    WARM_UP,
     figures_of,
     require_all_delivered,
+    send_beside,
     table_of,
 )
-from benchmarks.support.books import fill, report_body
+from benchmarks.support.books import fill
 from benchmarks.support.intake import running_stack
-from benchmarks.support.load import Connections, http_post
-from benchmarks.support.processes import TOKEN, CannotMeasure
+from benchmarks.support.processes import CannotMeasure
 from benchmarks.support.results import Result
 from benchmarks.support.stores import available_kinds, migrated_database, opened, settle_statistics
 from messaging import statuses
@@ -45,8 +37,6 @@ OLD_MESSAGES = 60_000
 AGE, RETENTION = timedelta(days=100), timedelta(days=90)
 # More than come in the time.
 REPORTS = 60_000
-FORM = "application/x-www-form-urlencoded"
-PATH = f"/sms/delivery-reports?token={TOKEN}"
 DURING = "during the erasure"
 
 
@@ -54,7 +44,7 @@ def measure() -> Result:
     measured = {kind: _measure_store(kind) for kind in available_kinds()}
     return Result(
         [table_of("Delivery reports while old texts are erased", measured, DURING)],
-        {"stores": measured, "aims": {"of_idle": AIM, "p99_ms": AIM_P99_MS}},
+        {"stores": measured, "aims": AIMS},
         [
             f"{CONNECTIONS} connections; {OLD_MESSAGES:,} messages of {AGE.days} days ago, each with its history,"
             " a callback and a report",
@@ -72,22 +62,15 @@ def _measure_store(kind: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary)
         url = stack.enter_context(migrated_database(kind, folder))
-        supply = (http_post(PATH, report_body(one), FORM) for one in fill(url, OLD_MESSAGES, REPORTS))
+        accepted = fill(url, OLD_MESSAGES, REPORTS)
         service = stack.enter_context(running_stack(url, folder))
-        connections = Connections(service.web.port, CONNECTIONS, service.web.web_processes)
-        stack.callback(connections.close)
-        warm_up = connections.send_all(islice(supply, WARM_UP))
-        slices = {BEFORE: connections.send_all(islice(supply, IDLE_REPORTS))}
-        with ThreadPoolExecutor(1) as aside, opened(url) as database:
+        with opened(url) as database:
+            # The worker has swept by now, and sweeps again in a minute.
             _age(database)
-            erasing = aside.submit(_erase_all, database)
-            slices[DURING] = connections.send_all(_until_over(supply, erasing))
-            seconds = erasing.result()
-        slices[AFTER] = connections.send_all(islice(supply, IDLE_REPORTS))
-        reports = warm_up.answered + sum(one.answered for one in slices.values())
-        require_all_delivered(url, OLD_MESSAGES + reports)
-    told = {"erasure_seconds": seconds, "us_a_message": seconds / OLD_MESSAGES * 1e6, "reports": reports}
-    return figures_of(slices, DURING) | told
+            beside, seconds = send_beside(service.web, accepted, DURING, lambda: _erase_all(database))
+        require_all_delivered(url, OLD_MESSAGES + beside.reports)
+    told = {"erasure_seconds": seconds, "us_a_message": seconds / OLD_MESSAGES * 1e6}
+    return figures_of(beside.slices, DURING) | told | {"reports": beside.reports}
 
 
 def _age(database: Database) -> None:
@@ -118,8 +101,3 @@ def _erase_all(database: Database) -> float:
         if count := connection.execute(left).scalar_one():
             raise CannotMeasure(f"{count} old messages are not erased")
     return seconds
-
-
-def _until_over(supply: Iterator[bytes], work: Future[float]) -> Iterator[bytes]:
-    while not work.done() and (request := next(supply, None)) is not None:
-        yield request

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import func, select
 
 from benchmarks.support.applied import wait_until_applied
-from benchmarks.support.load import Slice, percentile
-from benchmarks.support.processes import CannotMeasure
+from benchmarks.support.books import report_body
+from benchmarks.support.contests import Server
+from benchmarks.support.load import Connections, Slice, http_post, percentile
+from benchmarks.support.processes import TOKEN, CannotMeasure
 from benchmarks.support.results import Table
 from benchmarks.support.stores import opened
 from messaging import statuses
@@ -18,6 +23,42 @@ CONNECTIONS = 8
 WARM_UP, IDLE_REPORTS = 500, 4000
 BEFORE, AFTER = "idle, before", "idle, after"
 AIM, AIM_P99_MS = 0.5, 100
+AIMS = {"of_idle": AIM, "p99_ms": AIM_P99_MS}
+FORM = "application/x-www-form-urlencoded"
+PATH = f"/sms/delivery-reports?token={TOKEN}"
+
+Outcome = TypeVar("Outcome")
+
+
+class Beside(NamedTuple):
+    """`reports`: how many were answered, those that warmed up among them."""
+
+    slices: dict[str, Slice]
+    reports: int
+
+
+def send_beside(
+    web: Server, provider_ids: list[str], during: str, work: Callable[[], Outcome]
+) -> tuple[Beside, Outcome]:
+    """Reports without a pause while `work` is done, and at the idle rate before and after."""
+    supply = (http_post(PATH, report_body(one), FORM) for one in provider_ids)
+    connections = Connections(web.port, CONNECTIONS, web.web_processes)
+    try:
+        warm_up = connections.send_all(islice(supply, WARM_UP))
+        slices = {BEFORE: connections.send_all(islice(supply, IDLE_REPORTS))}
+        with ThreadPoolExecutor(1) as aside:
+            working = aside.submit(work)
+            slices[during] = connections.send_all(_until_done(supply, working))
+            result = working.result()
+        slices[AFTER] = connections.send_all(islice(supply, IDLE_REPORTS))
+    finally:
+        connections.close()
+    return Beside(slices, warm_up.answered + sum(one.answered for one in slices.values())), result
+
+
+def _until_done(supply: Iterator[bytes], working: Future[Any]) -> Iterator[bytes]:
+    while not working.done() and (request := next(supply, None)) is not None:
+        yield request
 
 
 def require_all_delivered(url: str, expected: int) -> None:
