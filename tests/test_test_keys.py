@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 from messaging.storage import tables
 from tests.support.databases import KINDS, empty_database, opened
 from tests.support.stack import Stack, eventually
+from tests.support.stopping import stop_outside_a_write
 from tests.support.webhook_receiver import ReceiverProcess
 
 pytestmark = pytest.mark.processes
@@ -73,16 +74,16 @@ def stack(
     folder: Path = tmp_path_factory.mktemp("stack")
     with ExitStack() as databases:
         url = databases.enter_context(empty_database(request.param, folder))
+        tests_url = f"sqlite:///{folder / 'test-keys.db'}"
+        if request.param != "sqlite":
+            tests_url = databases.enter_context(empty_database(request.param, folder))
         settings = {
+            "TEST_KEYS_DATABASE_URL": tests_url,
             "DAILY_LIMIT": "KES 8",
             "FORWARD_URL": receiver.url,
             "FORWARD_SECRET": FORWARD_SECRET,
             "FORWARD_ALLOW_PRIVATE": "true",
         }
-        if request.param != "sqlite":
-            settings["TEST_KEYS_DATABASE_URL"] = databases.enter_context(
-                empty_database(request.param, folder)
-            )
         stack = Stack(folder, url, settings)
         try:
             stack.start_all()
@@ -267,7 +268,11 @@ def test_a_test_key_has_no_way_to_the_live_side(stack: Stack, tester: TestKeyCal
 
 
 def test_a_worker_that_is_killed_loses_no_test_text(stack: Stack, tester: TestKeyCaller) -> None:
-    stack.signal("worker", signal.SIGSTOP)
+    with ExitStack() as opening:
+        urls = [stack.environment["DATABASE_URL"], stack.environment["TEST_KEYS_DATABASE_URL"]]
+        databases = [opening.enter_context(opened(url)) for url in urls]
+        worker = stack.processes["worker"].pid
+        stop_outside_a_write(lambda: stack.signal("worker", signal.SIGSTOP), worker, *databases)
     ids = tester.send([f"+25471300{number:04d}" for number in range(1000, 1020)])
     stack.kill("worker")
     stack.start("worker")

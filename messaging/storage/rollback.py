@@ -84,7 +84,11 @@ class Beat(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """What the database says of itself, where it is, and how many of the attempts that were asked for it has."""
+    """What the database says of itself, where it is, and how many of the attempts that were asked for it has.
+
+    `known`: what this process knew before it asked. A heartbeat that commits between the answer and the comparison
+    would else look like a counter that fell.
+    """
 
     database_id: str
     hash_key: bytes
@@ -93,7 +97,7 @@ class _Look(NamedTuple):
     recovery_id: int | None
     here: str | None
     found: int
-    asked: int
+    known: Remembered
 
 
 class RollbackCheck:
@@ -124,28 +128,26 @@ class RollbackCheck:
 
     def _look(self, connection: Connection) -> Any:
         """The one row with what is there of what should be; None where there is none yet."""
-        tokens = self._tokens_of(None)
-        look = self._ask(connection, tokens)
+        look = self._ask(connection, self._known_of(None))
         if look is not None and look.database_id != self._database_id:
-            tokens = self._tokens_of(look.database_id)
-            look = self._ask(connection, tokens)
+            look = self._ask(connection, self._known_of(look.database_id))
         return look
 
-    def _ask(self, connection: Connection, tokens: list[str]) -> Any:
+    def _ask(self, connection: Connection, known: Remembered) -> Any:
         if connection.dialect.name == "sqlite":
-            found: Any = connection.exec_driver_sql(_LOOK_AT_FILE, (json.dumps(tokens),)).one_or_none()
+            found: Any = connection.exec_driver_sql(_LOOK_AT_FILE, (json.dumps(known.tokens),)).one_or_none()
         else:
             found = connection.execute(
-                self._statement(connection), {"tokens": as_array(tokens)}
+                self._statement(connection), {"tokens": as_array(known.tokens)}
             ).one_or_none()
-        return None if found is None else _Look._make((*found, len(tokens)))
+        return None if found is None else _Look._make((*found, known))
 
     def _reason(self, look: _Look) -> str | None:
-        if look.counter < self._counter:
+        if look.counter < look.known.counter:
             return COUNTER_FELL
         if look.place is not None and look.place != look.here:
             return PLACE_CHANGED
-        return POST_MISSING if look.found < look.asked else None
+        return POST_MISSING if look.found < len(look.known.tokens) else None
 
     def left(self, database_id: str, token: str) -> None:
         """This attempt is in the witness: from now on the database must have it."""
@@ -199,7 +201,7 @@ class RollbackCheck:
         """The recovery has raised the counter to the highest that any witness has."""
         connection.execute(_SET.values(place=self._look(connection).here, recovery_id=None))
 
-    def _tokens_of(self, database_id: str | None) -> list[str]:
+    def _known_of(self, database_id: str | None) -> Remembered:
         """`database_id`: as it has just been read; None: of the one that was read last."""
         with self._lock:
             if database_id not in (None, self._database_id):
@@ -207,7 +209,7 @@ class RollbackCheck:
                 self._database_id = database_id
                 self._tokens = deque(found.tokens, maxlen=MOST_TOKENS)
                 self._counter = found.counter
-            return list(self._tokens)
+            return Remembered(list(self._tokens), self._counter)
 
     def _statement(self, connection: Connection) -> TextClause:
         if self._look_at_server is None:

@@ -24,6 +24,7 @@ from messaging.storage.database import Database
 from tests.crash.settling import wait_for_rest
 from tests.support.databases import empty_database, opened
 from tests.support.stack import Stack, eventually
+from tests.support.stopping import state_of
 
 FREEZER = "tests.crash.freezing"
 SESSIONS = text(
@@ -104,7 +105,7 @@ class Scene:
         return [one["id"] for one in answer.json()["messages"]]
 
     def describe(self) -> str:
-        """For a test that failed: the newest rows, who waits for whom, and the ends of the logs."""
+        """For a test that failed: what is open, the newest rows, who waits for whom, and the ends of the logs."""
         try:
             rows = self._describe_rows()
         except SQLAlchemyError as error:
@@ -112,16 +113,23 @@ class Scene:
             rows = [f"no rows: {error}"]
         running = [f"{name}: exit code {process.poll()}" for name, process in self.stack.processes.items()]
         logs = [
-            f"{path.name}: …{path.read_text()[-2000:]}" for path in sorted(self.stack.folder.glob("*.log"))
+            f"{path.name}: …{path.read_text()[-2000:]}"
+            # What the worker says tells most, and a long report may be cut off.
+            for path in sorted(self.stack.folder.glob("*.log"), reverse=True)
         ]
         return "\n".join([*rows, *running, *logs])
 
     def _describe_rows(self) -> list[str]:
-        newest = [
-            select(table).order_by(table.c.id.desc()).limit(4) for table in (tables.attempts, tables.messages)
+        looks = [
+            select(tables.attempts).where(tables.OPEN).order_by(tables.attempts.c.id).limit(4),
+            select(tables.recoveries).order_by(tables.recoveries.c.id.desc()).limit(4),
+            *(
+                select(table).order_by(table.c.id.desc()).limit(4)
+                for table in (tables.attempts, tables.messages)
+            ),
         ]
         with self.database.read() as connection:
-            rows = [str(row) for statement in newest for row in connection.execute(statement)]
+            rows = [str(row) for statement in looks for row in connection.execute(statement)]
             if not self.database.is_sqlite:
                 rows += [str(row) for row in connection.execute(SESSIONS)]
         return rows
@@ -206,14 +214,6 @@ def reach(marker: Path, seconds: float = 30) -> int:
     process_id = int(marker.read_text())
     eventually(lambda: state_of(process_id) in "TX", "the process stands still")
     return process_id
-
-
-def state_of(process_id: int) -> str:
-    """Linux's letter: T is stopped; X where there is no such process."""
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return "X"
 
 
 def processes_of(stack: Stack, name: str) -> list[int]:

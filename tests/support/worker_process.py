@@ -47,6 +47,10 @@ class WorkerProcess:
     def log(self) -> str:
         return self._log_path.read_text()
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 

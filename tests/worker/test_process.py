@@ -49,6 +49,7 @@ from tests.support.fake_provider import FakeProvider
 from tests.support.silent_server import SilentServer
 from tests.support.simulator_process import SimulatorProcess
 from tests.support.stack import ROOT, eventually, free_port
+from tests.support.stopping import stop_outside_a_write
 from tests.support.worker_process import WorkerProcess, worker_environment
 from utils.settings import Settings
 from utils.sms_utils import ProviderClient
@@ -206,7 +207,7 @@ def test_a_worker_that_was_stopped_past_its_lease_does_not_post(
         queue_batch(books, [phone(number)], text=f"Dear {number}")
     worker = start_worker(simulator.url, AT_MAX_REQUESTS_PER_SECOND="0.1", WORKER_CONCURRENCY="1")
     settle(books, "accepted", "sending")
-    worker.signal(signal.SIGSTOP)
+    stop_outside_a_write(lambda: worker.signal(signal.SIGSTOP), worker.process_id, books)
     expire_leases(books)
     settings = live_settings(migrated_url, simulator.url)
     assert sweeps.sweep_expired_leases(books) == (1, 0)
