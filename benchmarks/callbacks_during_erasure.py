@@ -31,6 +31,7 @@ from benchmarks.support.stores import available_kinds, migrated_database, opened
 from messaging import statuses
 from messaging.operations.erasure import erase_old
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 
 OLD_MESSAGES = 60_000
@@ -76,7 +77,7 @@ def _measure_store(kind: str) -> dict[str, Any]:
 def _age(database: Database) -> None:
     """What was delivered before the reports came is made old. They have the lowest ids, as they would."""
     with database.write() as connection:
-        then = database.now(connection) - AGE
+        then = wall_clock(connection) - AGE
         for table, columns in (
             (tables.messages, ("created_at", "sent_at")),
             (tables.callbacks, ("received_at", "last_seen_at")),

@@ -21,7 +21,8 @@ from benchmarks.support.stores import available_kinds, migrated_database, opened
 from messaging import statuses
 from messaging.messages import search
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from utils.settings import Settings
 
 FEW, MANY = 1_000, 1_000_000

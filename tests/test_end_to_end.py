@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from messaging.messages import held
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from tests.support.databases import KINDS, empty_database, opened
 from tests.support.stack import API_KEY, SHORTCODE, TOKEN, Stack, eventually
 
@@ -191,8 +192,8 @@ def test_a_callback_that_follows_a_huge_one_on_the_same_connection_is_not_lost(s
 def test_a_held_text_waits_for_a_person_and_nobody_waits_for_it(stack: Stack) -> None:
     heidi = "+254711000021"
     with opened(stack.environment["DATABASE_URL"]) as database, database.write() as connection:
-        ids = enqueue(database, connection, [NewMessage(heidi, "Held", reference="visit-7")])
-        held.hold(connection, ids, "daily_limit", database.now(connection), "brake")
+        ids = enqueue(connection, [NewMessage(heidi, "Held", reference="visit-7")])
+        held.hold(connection, ids, "daily_limit", wall_clock(connection), "brake")
     assert stack.post("/v1/messages", {"to": heidi, "text": "Later"}).status_code == 202
     eventually(lambda: stack.ledger(heidi), "the later text arrives")
     (item,) = (one for one in stack.get("/v1/held").json()["items"] if one["to"] == heidi)

@@ -16,6 +16,7 @@ from messaging.forwarding import receiver_state
 from messaging.forwarding.delivery import Forwarder
 from messaging.messages import status_events
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support.databases import KINDS, empty_database
 from tests.support.delivery import Clock, count, every, phones, queue
@@ -48,7 +49,7 @@ def forwarding_database(database: Database) -> Database:
 def add_events(database: Database, number: int) -> list[str]:
     ids = queue(database, *phones(number))
     with database.write() as connection:
-        status_events.settle(connection, ids, statuses.CANCELLED, "asked_for", database.now(connection))
+        status_events.settle(connection, ids, statuses.CANCELLED, "asked_for", wall_clock(connection))
     return [row.event_id for row in every(database, tables.forward_events)]
 
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from messaging.storage import tables
-from messaging.storage.database import utc_now
+from messaging.storage.clocks import utc_now
 from tests.support.databases import KINDS, empty_database, opened
 from tests.support.set_clock import SettableClock
 from tests.support.stack import Stack, eventually

@@ -17,7 +17,8 @@ from benchmarks.support.stores import opened
 from messaging.batches.placeholders import Placeholders
 from messaging.storage import tables
 from messaging.storage.bulk import as_stored
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 
 CHUNK = 10_000
 COLUMNS = (

@@ -13,7 +13,9 @@ from benchmarks.support.stores import opened, settle_statistics
 from messaging import statuses
 from messaging.callbacks import journal
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
+from messaging.storage.new_ids import reserve_ids
 
 CHUNK = 1000
 
@@ -29,7 +31,7 @@ def fill(url: str, delivered: int, accepted: int) -> list[str]:
             _insert_delivered(database, chunk)
         for chunk in _chunks(ids[delivered:]):
             with database.write() as connection:
-                _insert_messages(database, connection, chunk, statuses.ACCEPTED)
+                _insert_messages(connection, chunk, statuses.ACCEPTED)
         settle_statistics(database)
     return ids[delivered:]
 
@@ -51,8 +53,8 @@ def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 def _insert_delivered(database: Database, provider_ids: Sequence[str]) -> None:
     now = utc_now()
     with database.write() as connection:
-        numbers = _insert_messages(database, connection, provider_ids, statuses.DELIVERED)
-        callback_numbers = database.reserve_ids(connection, tables.callbacks, len(provider_ids))
+        numbers = _insert_messages(connection, provider_ids, statuses.DELIVERED)
+        callback_numbers = reserve_ids(connection, tables.callbacks, len(provider_ids))
         joined = list(zip(numbers, callback_numbers, provider_ids, strict=True))
         connection.execute(
             insert(tables.callbacks), [_journal_row(number, one, now) for _, number, one in joined]
@@ -85,11 +87,9 @@ def _journal_row(number: int, provider_id: str, now: datetime) -> dict[str, Any]
     }
 
 
-def _insert_messages(
-    database: Database, connection: Connection, provider_ids: Sequence[str], status: str
-) -> Sequence[int]:
+def _insert_messages(connection: Connection, provider_ids: Sequence[str], status: str) -> Sequence[int]:
     now = utc_now()
-    numbers = database.reserve_ids(connection, tables.messages, len(provider_ids))
+    numbers = reserve_ids(connection, tables.messages, len(provider_ids))
     rows = [
         {
             "id": number,

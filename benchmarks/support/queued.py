@@ -13,7 +13,9 @@ from benchmarks.support.stores import settle_statistics
 from messaging import statuses
 from messaging.storage import tables
 from messaging.storage.bulk import as_stored, insert_rows
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
+from messaging.storage.new_ids import reserve_ids
 
 CHUNK = 10_000
 # Of a Kenyan number, with which the ids of our provider end.
@@ -64,7 +66,7 @@ def _insert(database: Database, batch_id: int, numbers: range, texts: int, due: 
     with database.write() as connection:
         now = as_stored(connection, utc_now())
         due_at = as_stored(connection, due)
-        ids = database.reserve_ids(connection, tables.messages, len(numbers))
+        ids = reserve_ids(connection, tables.messages, len(numbers))
         common = (batch_id, SENDER_ID, "api", 5, statuses.QUEUED, "hold", due_at, 1, now)
         groups = [number % texts if texts else number for number in numbers]
         rows = [

@@ -34,7 +34,8 @@ from benchmarks.support.results import Spread
 from benchmarks.support.stores import migrated_database, opened
 from messaging import statuses
 from messaging.operations import health
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from utils.setting_types import REPOSITORY
 
 PER_POST = 500

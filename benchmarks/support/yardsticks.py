@@ -12,8 +12,9 @@ from flask import Flask, Response, request
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, insert
 
 from messaging.storage import tables
+from messaging.storage.clocks import utc_now
 from messaging.storage.commit_thread import CommitThread
-from messaging.storage.database import Database, utc_now
+from messaging.storage.database import Database
 from utils.settings import load_settings
 
 FIELDS = ("id", "phoneNumber", "status", "failureReason", "networkCode", "retryCount")

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, select
 
 from messaging.access.actor import acting
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from utils.json_shapes import decode_cursor, page, rfc3339
 
@@ -17,7 +18,6 @@ State = Mapping[str, Any]
 
 
 def note(
-    database: Database,
     connection: Connection,
     action: str,
     subject: str,
@@ -32,7 +32,7 @@ def note(
     if actor is None:
         return
     row = {
-        "at": database.now(connection),
+        "at": wall_clock(connection),
         "actor": actor.name,
         "address": actor.address,
         "action": action,

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from messaging.access import login_throttle
 from messaging.access.login_throttle import TooManyTries
 from messaging.storage import counters, tables
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database
 
 NAME = "refused_keys"
@@ -95,7 +95,7 @@ class KeyThrottle:
         """How long each of them has to wait."""
         with self._database.write() as connection:
             counters.add(connection, NAME, total)
-            now = steady(connection, self._database.now(connection))
+            now = steady(connection, wall_clock(connection))
             if not _has_room(connection) and not _make_room(connection, now):
                 return {}
             named = {f"{_PREFIX}{who}": number for who, number in failures.items()}

@@ -20,6 +20,7 @@ from messaging.access import actions
 from messaging.access.actor import acting_name
 from messaging.access.names import require_name
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from utils.errors import Conflict, InvalidInput, NotFound
 from utils.json_shapes import booked_money, rfc3339
@@ -76,7 +77,7 @@ def create(
     prefix = TEST_PREFIX if test else PREFIX
     key = prefix + secrets.token_urlsafe(SECRET_BYTES)
     with database.write(settled=True) as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         if expires_at is not None and expires_at <= now:
             raise InvalidInput("A key has to expire after now", code="invalid_time", field="expires")
         taken = select(tables.api_keys.c.id).where(tables.api_keys.c.name == name)
@@ -95,7 +96,7 @@ def create(
         }
         made = connection.execute(insert(tables.api_keys).values(**row).returning(tables.api_keys)).one()
         shown = _in_json(made)
-        actions.note(database, connection, "key.create", f"key:{name}", after=shown)
+        actions.note(connection, "key.create", f"key:{name}", after=shown)
     return key, shown
 
 
@@ -122,9 +123,9 @@ def revoke(database: Database, name: str) -> dict[str, Any]:
         if row is None:
             raise NotFound(f"There is no key {name!r}", field="name")
         if row.revoked_at is None:
-            now = database.now(connection)
+            now = wall_clock(connection)
             connection.execute(update(tables.api_keys).where(ours).values(revoked_at=now))
-            actions.note(database, connection, "key.revoke", f"key:{name}", before=_in_json(row))
+            actions.note(connection, "key.revoke", f"key:{name}", before=_in_json(row))
         return _in_json(connection.execute(select(tables.api_keys).where(ours)).one())
 
 
@@ -145,7 +146,7 @@ def change_limit(database: Database, name: str, daily_limit: str | None) -> dict
         now_is = _in_json(connection.execute(changed.returning(tables.api_keys)).one())
         before, after = ({"daily_limit": one["daily_limit"]} for one in (_in_json(row), now_is))
         if after != before:
-            actions.note(database, connection, "key.limit", f"key:{name}", before, after)
+            actions.note(connection, "key.limit", f"key:{name}", before, after)
         return now_is
 
 
@@ -192,7 +193,7 @@ class KeyRing:
     def _look_up(self, digest: str) -> Holder | None:
         valid = tables.api_keys.c.digest == digest, tables.api_keys.c.revoked_at.is_(None)
         with self._database.read() as connection:
-            now = self._database.now(connection)
+            now = wall_clock(connection)
             not_expired = or_(tables.api_keys.c.expires_at.is_(None), tables.api_keys.c.expires_at > now)
             row = connection.execute(select(tables.api_keys).where(*valid, not_expired)).one_or_none()
         if row is None:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, delete, select
 
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database
 from utils.backoff import backoff
 from utils.errors import ServiceError
@@ -35,7 +35,7 @@ class TooManyTries(ServiceError):
 def require_free(database: Database, name: str | None, address: str | None) -> None:
     """Raises TooManyTries, also for the right password: else the answer would tell which one that is."""
     with database.read() as connection:
-        now = steady(connection, database.now(connection))
+        now = steady(connection, wall_clock(connection))
         until = tables.login_failures.c.locked_until
         statement = select(until).where(tables.login_failures.c.who.in_(_counted(name, address)), until > now)
         locked = max(connection.execute(statement).scalars(), default=None)
@@ -48,7 +48,7 @@ def count_failure(database: Database, name: str | None, address: str | None) -> 
         count(
             connection,
             dict.fromkeys(_counted(name, address), 1),
-            steady(connection, database.now(connection)),
+            steady(connection, wall_clock(connection)),
         )
 
 

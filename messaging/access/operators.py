@@ -13,6 +13,7 @@ from messaging.access import actions, login_throttle, sessions
 from messaging.access.actor import acting_name
 from messaging.access.names import require_name
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database, lock_keys
 from utils.errors import Conflict, InvalidInput, NotFound
 from utils.json_shapes import rfc3339
@@ -53,19 +54,19 @@ def add(database: Database, name: str, role: str) -> str:
     with database.write(settled=True) as connection:
         if _find(connection, name) is not None:
             raise Conflict(f"There is an operator {name!r}", code="name_taken")
-        now = database.now(connection)
+        now = wall_clock(connection)
         row = {"name": name, "role": role, "created_at": now, "created_by": acting_name()}
         connection.execute(insert(tables.operators).values(**row))
-        actions.note(database, connection, "operator.add", f"operator:{name}", after={"role": role})
-        return _give_link(database, connection, name)
+        actions.note(connection, "operator.add", f"operator:{name}", after={"role": role})
+        return _give_link(connection, name)
 
 
 def new_link(database: Database, name: str) -> str:
     """For who forgot the password; it stays valid until the link is used. Raises NotFound."""
     with database.write(settled=True) as connection:
         _require(connection, name)
-        actions.note(database, connection, "operator.link", f"operator:{name}")
-        return _give_link(database, connection, name)
+        actions.note(connection, "operator.link", f"operator:{name}")
+        return _give_link(connection, name)
 
 
 def use_link(database: Database, token: str, password: str) -> Operator:
@@ -73,18 +74,18 @@ def use_link(database: Database, token: str, password: str) -> Operator:
     hashed = hash_password(password)
     with database.write(settled=True) as connection:
         # Locked: who is just being disabled, or has just used it, would else come in by what it was before.
-        row = _of_link(database, connection, token, for_update=True)
+        row = _of_link(connection, token, for_update=True)
         if row is None:
             raise LinkRefused
         _set(connection, row.name, password_hash=hashed, link_digest=None, link_until=None)
-        sessions.end_all(database, connection, row.name)
+        sessions.end_all(connection, row.name)
         return Operator(row.name, row.role)
 
 
 def link_holder(database: Database, token: str) -> str | None:
     """Whose link it is; None where it is nobody's any more."""
     with database.read() as connection:
-        row = _of_link(database, connection, token)
+        row = _of_link(connection, token)
     return None if row is None else row.name
 
 
@@ -108,11 +109,11 @@ def change_password(
         if _hash_of(row) != _hash_of(known):
             raise Conflict("Your password was changed meanwhile: log in again", code="password_changed")
         if row is None:
-            first_row = {"name": operator.name, "role": operator.role, "created_at": database.now(connection)}
+            first_row = {"name": operator.name, "role": operator.role, "created_at": wall_clock(connection)}
             connection.execute(insert(tables.operators).values(**first_row))
         _set(connection, operator.name, password_hash=hashed)
-        sessions.end_all(database, connection, operator.name)
-        actions.note(database, connection, "operator.password", f"operator:{operator.name}")
+        sessions.end_all(connection, operator.name)
+        actions.note(connection, "operator.password", f"operator:{operator.name}")
 
 
 def log_in(database: Database, name: str, password: str, address: str | None, first: str | None) -> Operator:
@@ -137,7 +138,7 @@ def change_role(database: Database, name: str, role: str, *, keep_an_admin: bool
             _require_other_admin(connection, name)
         _set(connection, name, role=role)
         said = {"role": row.role}, {"role": role}
-        actions.note(database, connection, "operator.role", f"operator:{name}", *said)
+        actions.note(connection, "operator.role", f"operator:{name}", *said)
 
 
 def disable(database: Database, name: str, *, keep_an_admin: bool = False) -> None:
@@ -149,10 +150,10 @@ def disable(database: Database, name: str, *, keep_an_admin: bool = False) -> No
         _require(connection, name)
         if keep_an_admin:
             _require_other_admin(connection, name)
-        values = {"disabled_at": database.now(connection), "link_digest": None, "password_hash": None}
+        values = {"disabled_at": wall_clock(connection), "link_digest": None, "password_hash": None}
         _set(connection, name, **values)
-        sessions.end_all(database, connection, name)
-        actions.note(database, connection, "operator.disable", f"operator:{name}")
+        sessions.end_all(connection, name)
+        actions.note(connection, "operator.disable", f"operator:{name}")
 
 
 def list_operators(database: Database) -> list[dict[str, Any]]:
@@ -234,17 +235,15 @@ def _set(connection: Connection, name: str, **values: Any) -> None:
     connection.execute(update(tables.operators).where(tables.operators.c.name == name).values(**values))
 
 
-def _give_link(database: Database, connection: Connection, name: str) -> str:
+def _give_link(connection: Connection, name: str) -> str:
     token = secrets.token_urlsafe(24)
-    until = database.now(connection) + LINK_VALID
+    until = wall_clock(connection) + LINK_VALID
     _set(connection, name, link_digest=digest_of(token), link_until=until, disabled_at=None)
     return token
 
 
-def _of_link(
-    database: Database, connection: Connection, token: str, *, for_update: bool = False
-) -> Row[Any] | None:
-    valid = tables.operators.c.link_until > database.now(connection)
+def _of_link(connection: Connection, token: str, *, for_update: bool = False) -> Row[Any] | None:
+    valid = tables.operators.c.link_until > wall_clock(connection)
     ours = tables.operators.c.link_digest == digest_of(token)
     statement = select(tables.operators).where(ours, valid)
     return connection.execute(statement.with_for_update() if for_update else statement).one_or_none()

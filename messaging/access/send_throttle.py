@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Row, delete, select, update
 
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database
 from utils.deadlines import boot_clock
 from utils.errors import ServiceError
@@ -135,7 +135,7 @@ class SendThrottle:
     def _take_block(self, who: str) -> Block:
         with self._database.write() as connection:
             locked = lock(connection, who)
-            now = steady(connection, self._database.now(connection))
+            now = steady(connection, wall_clock(connection))
             return take(connection, locked, self._per_minute, now)
 
 

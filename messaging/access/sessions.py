@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, insert, not_, se
 
 from messaging.access import actions
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from utils.errors import NotFound
 from utils.json_shapes import LARGEST_ID, rfc3339
@@ -26,7 +27,7 @@ def begin(database: Database, operator: str, address: str | None, agent: str) ->
     """The token."""
     token = secrets.token_urlsafe(32)
     with database.write(settled=True) as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         row = {
             "digest": digest_of(token),
             "operator": operator,
@@ -42,7 +43,7 @@ def begin(database: Database, operator: str, address: str | None, agent: str) ->
 def find(database: Database, token: str) -> tuple[int, str] | None:
     """Its id, and the operator's name."""
     with database.read() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         ours = tables.sessions.c.digest == digest_of(token), _is_open(now)
         row = connection.execute(select(tables.sessions).where(*ours)).one_or_none()
     if row is None:
@@ -64,14 +65,14 @@ def end(database: Database, session_id: int, operator: str | None = None) -> Non
         if row is None:
             raise NotFound("There is no such session")
         connection.execute(delete(tables.sessions).where(*ours))
-        actions.note(database, connection, "session.end", f"operator:{row.operator}", _in_json(row))
+        actions.note(connection, "session.end", f"operator:{row.operator}", _in_json(row))
 
 
-def end_all(database: Database, connection: Connection, operator: str) -> None:
+def end_all(connection: Connection, operator: str) -> None:
     theirs = tables.sessions.c.operator == operator
     ended = connection.execute(delete(tables.sessions).where(theirs)).rowcount
     if ended:
-        actions.note(database, connection, "session.end", f"operator:{operator}", {"sessions": ended})
+        actions.note(connection, "session.end", f"operator:{operator}", {"sessions": ended})
 
 
 def list_sessions(database: Database, operator: str | None = None) -> list[dict[str, Any]]:
@@ -80,7 +81,7 @@ def list_sessions(database: Database, operator: str | None = None) -> list[dict[
     if operator is not None:
         statement = statement.where(tables.sessions.c.operator == operator)
     with database.read() as connection:
-        rows = connection.execute(statement.where(_is_open(database.now(connection)))).all()
+        rows = connection.execute(statement.where(_is_open(wall_clock(connection)))).all()
     return [_in_json(row) for row in rows]
 
 

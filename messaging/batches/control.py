@@ -17,6 +17,7 @@ from messaging.batches.progress import batch_in_json, require_batch
 from messaging.costs.budgets import MAX_COST
 from messaging.messages import status_events
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database, wake_after_commit
 from utils.errors import Conflict
 from utils.reasons import BRAKES, DAILY_LIMIT
@@ -48,7 +49,7 @@ def pause(database: Database, batch_id: int) -> dict[str, Any]:
         if batch.status != PAUSED:
             _require(batch, MAY_SEND, "paused")
             _set(connection, batch_id, status=PAUSED, reason=BY_HAND)
-            _note(database, connection, "pause", batch)
+            _note(connection, "pause", batch)
     return _shown(database, batch_id)
 
 
@@ -58,7 +59,7 @@ def resume(database: Database, batch_id: int) -> dict[str, Any]:
     What a brake holds only an approver lets go (Forbidden), and then the limits of the day let it pass.
     """
     with database.write(settled=True) as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         batch = require_batch(connection, batch_id, lock=True)
         if batch.status not in MAY_SEND:
             _require(batch, (PAUSED,), "resumed")
@@ -76,7 +77,7 @@ def resume(database: Database, batch_id: int) -> dict[str, Any]:
                 detail=None,
                 passes_limits=batch.passes_limits or batch.reason == DAILY_LIMIT,
             )
-            _note(database, connection, "resume", batch)
+            _note(connection, "resume", batch)
             wake_after_commit(connection)
     return _shown(database, batch_id)
 
@@ -99,7 +100,7 @@ def cancel(database: Database, batch_id: int) -> dict[str, Any]:
         if batch.status != CANCELLED:
             _require(batch, (RECEIVING, PAUSED, *MAY_SEND), "cancelled")
             _set(connection, batch_id, status=CANCELLED, reason=BY_HAND)
-            _note(database, connection, "cancel", batch)
+            _note(connection, "cancel", batch)
     # The word first, then the rows: a crash in between leaves nothing that could be sent.
     cancel_rest(database, batch_id, until=time.monotonic() + TIMEOUT_SECONDS)
     with database.read() as connection:
@@ -118,7 +119,7 @@ def cancel_chunk(database: Database, batch_id: int) -> int:
     """Cancels some of what is queued or held in a batch that has been cancelled; how many. 0: nothing is left."""
     with database.write() as connection:
         ids = _waiting(connection, batch_id, statuses.QUEUED) or _waiting(connection, batch_id, statuses.HELD)
-        now = database.now(connection)
+        now = wall_clock(connection)
         status_events.settle(connection, ids, statuses.CANCELLED, "batch_cancelled", now, source="operator")
         return len(ids)
 
@@ -155,10 +156,10 @@ _STATES = {
 }
 
 
-def _note(database: Database, connection: Connection, verb: str, before: Row[Any]) -> None:
+def _note(connection: Connection, verb: str, before: Row[Any]) -> None:
     after = require_batch(connection, before.id)
     said = [{"status": one.status, "reason": one.reason} for one in (before, after)]
-    actions.note(database, connection, f"batch.{verb}", f"batch:{before.id}", *said)
+    actions.note(connection, f"batch.{verb}", f"batch:{before.id}", *said)
 
 
 def _set(connection: Connection, batch_id: int, **values: Any) -> None:

@@ -31,10 +31,11 @@ from messaging.forwarding import events
 from messaging.messages import lost_texts
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.messages.way_out import WayOut
-from messaging.storage import tables
+from messaging.storage import rollback, tables
 from messaging.storage.bulk import as_stored, insert_rows, one_of
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database, wake_after_commit
+from messaging.storage.new_ids import reserve_ids
 from utils.csv_files import InvalidFile, read_header, read_rows
 from utils.settings import Settings
 from utils.texts import as_text
@@ -108,12 +109,12 @@ def import_batch(
 
 def _take(database: Database) -> Any:
     with database.read() as connection:
-        waiting = connection.execute(_waiting(steady(connection, database.now(connection)))).first()
+        waiting = connection.execute(_waiting(steady(connection, wall_clock(connection)))).first()
     if waiting is None:
         return None
     with database.write() as connection:
-        wall = database.now(connection)
-        database.rollback.require(connection, wall)
+        wall = wall_clock(connection)
+        rollback.require(connection, wall)
         now = steady(connection, wall)
         batch = connection.execute(_waiting(now).with_for_update(skip_locked=True)).first()
         if batch is not None:
@@ -203,8 +204,8 @@ def _write_chunk(
     """
     with database.write() as connection:
         began_at = time.monotonic()
-        now = database.now(connection)
-        database.rollback.require(connection, now)
+        now = wall_clock(connection)
+        rollback.require(connection, now)
         advanced = connection.execute(
             update(tables.batches)
             .where(tables.RECEIVING, tables.batches.c.id == batch.id, tables.batches.c.rows_read == done)
@@ -236,7 +237,7 @@ def _insert(database: Database, connection: Connection, rows: list[tuple[Any, ..
     if not database.is_sqlite:
         insert_rows(connection, tables.messages, _COLUMNS, rows)
         return
-    ids = database.reserve_ids(connection, tables.messages, len(rows))
+    ids = reserve_ids(connection, tables.messages, len(rows))
     with_ids = [(message_id, *row) for message_id, row in zip(ids, rows, strict=True)]
     insert_rows(connection, tables.messages, ("id", *_COLUMNS), with_ids)
 
@@ -282,7 +283,7 @@ def _finish(database: Database, settings: Settings, batch: Any, done: int) -> No
     costs = _estimate(database, batch) if asks_for_money(settings) else None
     # A worker finds out at its next try; whoever typed a command is told the truth.
     with database.write(settled=batch.reason == tables.READ_BY_COMMAND) as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         is_later = batch.send_at is not None and batch.send_at > now
         ours = (tables.RECEIVING, tables.batches.c.id == batch.id, tables.batches.c.rows_read == done)
         total = connection.execute(

@@ -12,6 +12,7 @@ from messaging import statuses
 from messaging.batch_statuses import SENDING
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 
 WINDOW = timedelta(minutes=1)
@@ -68,7 +69,7 @@ def paces(database: Database, batches: Sequence[dict[str, Any]]) -> dict[int, Pa
     if not open_ones:
         return {}
     with database.read() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         ids = {"ids": list(open_ones)}
         left = connection.execute(_LEFT, ids | {"since": now - WINDOW}).all()
         by_clock = connection.execute(_BY_CLOCK, ids | {"now": now}).all() if left else []

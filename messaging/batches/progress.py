@@ -15,6 +15,7 @@ from messaging.batches import waiting
 from messaging.messages.warnings import read_stored
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from utils import reasons
 from utils.errors import NotFound
@@ -83,7 +84,7 @@ def get_batch(database: Database, batch_id: int) -> dict[str, Any]:
     with database.read() as connection:
         batch = require_batch(connection, batch_id)
         found = batch_in_json(connection, batch)
-        waits = waiting.waiting(connection, batch, database.now(connection))
+        waits = waiting.waiting(connection, batch, wall_clock(connection))
     return found | {"waiting": waits}
 
 
@@ -229,7 +230,7 @@ def watch(database: Database, batch_id: int) -> Iterator[Speed]:
             unfinished = _open_messages(connection, batch_id)
             # Never below 0: rows may have come in between the two looks.
             settled = max(0, batch.total - unfinished)
-            is_waiting = waiting.is_waiting(connection, batch, unfinished, database.now(connection))
+            is_waiting = waiting.is_waiting(connection, batch, unfinished, wall_clock(connection))
         if settled_at_start is None:
             settled_at_start = settled
         speed = _speed(batch, settled, settled - settled_at_start, monotonic() - began_at, is_waiting)

@@ -20,6 +20,7 @@ from messaging.costs.prices import Estimate, Going, estimate, prefix_of
 from messaging.messages.accept import MOST_RECIPIENTS, validate_text
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
 from messaging.messages.way_out import WayOut
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from utils.csv_files import Header, header_of, read_rows
 from utils.errors import InvalidInput, InvalidPhone, NoRecipients
@@ -166,7 +167,7 @@ def find_brakes(settings: Settings, database: Database, found: dict[str, Any]) -
     costs = Estimate(micros, found["unpriced"]) if brakes.asks_for_money(settings) else None
     approval = brakes.needs_approval(settings.approval_above, texts, costs)
     with database.read() as connection:
-        unusual = brakes.warn(settings, connection, database.now(connection), texts)
+        unusual = brakes.warn(settings, connection, wall_clock(connection), texts)
     return {"approval": None if approval is None else approval.detail, "unusual": unusual}
 
 

@@ -19,6 +19,7 @@ from messaging.batches.control import BY_HAND, cancel_rest
 from messaging.forwarding import events
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 
 # Each text of its own that the API took is a batch, so there may be very many: one look sees these.
@@ -97,7 +98,7 @@ class BatchUpkeep:
 
     def look(self) -> None:
         with self.database.read() as connection:
-            now = self.database.now(connection)
+            now = wall_clock(connection)
             rows = connection.execute(_OPEN_BATCHES.where(tables.batches.c.id > self._after_id)).all()
         self._after_id = rows[-1].id if len(rows) == WINDOW else 0
         self._move(rows, now)
@@ -108,7 +109,7 @@ class BatchUpkeep:
         done = [row.id for row in rows if not (row.has_queued or row.has_sending or row.has_held)]
         if begun or done:
             with self.database.write() as connection:
-                _write(connection, begun, done, self.database.now(connection))
+                _write(connection, begun, done, wall_clock(connection))
 
     def _cancel(self, batch_ids: list[int]) -> None:
         deadline = time.monotonic() + CANCELLING_SECONDS

@@ -25,9 +25,10 @@ from messaging.messages import idempotency
 from messaging.messages.accept import Acceptance, validate_on_unknown, validate_text, validate_times
 from messaging.messages.lost_texts import digest_of_call
 from messaging.messages.way_out import WayOut
-from messaging.storage import tables
-from messaging.storage.clocks import steady
+from messaging.storage import rollback, tables
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database, lock_keys, wake_after_commit
+from messaging.storage.new_ids import reserve_ids
 from utils.csv_files import InvalidFile, check_encoding, header_of, read_header
 from utils.errors import Conflict, InvalidInput
 from utils.json_shapes import rfc3339
@@ -124,7 +125,7 @@ def is_answered(database: Database, request: BatchRequest, file: BinaryIO, idemp
 
 def _find_sent_before(database: Database, content: str) -> dict[str, Any] | None:
     with database.read() as connection:
-        return _sent_before(database, connection, content)
+        return _sent_before(connection, content)
 
 
 def _receive(
@@ -150,18 +151,18 @@ def _receive(
     _refuse_repeated(sent)
     upload_id = upload_store.store(database, _pieces(file))
     with _forgetting(database, upload_id), database.write(settled=True) as connection:
-        now = database.now(connection)
-        identity = database.rollback.require(connection, now)
+        now = wall_clock(connection)
+        identity = rollback.require(connection, now)
         earlier = None
         if idempotency_key is not None:
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
         if earlier is None:
             validate_times(request.send_at, request.expires_at, now)
             if not may_repeat:
-                _require_new(database, connection, content)
+                _require_new(connection, content)
             call = None if idempotency_key is None else digest_of_call(identity, ROUTE, idempotency_key)
             about = max_cost, upload_id, now, is_mine, content, call
-            body = _write(settings, database, connection, request, *about)
+            body = _write(settings, connection, request, *about)
             if idempotency_key is not None:
                 idempotency.finish(connection, ROUTE, idempotency_key, body)
             return Acceptance(body)
@@ -190,7 +191,7 @@ def validate(database: Database, request: BatchRequest) -> None:
     """What `receive` would refuse whatever the file is. Raises InvalidInput."""
     _validate_fields(request)
     with database.read() as connection:
-        validate_times(request.send_at, request.expires_at, database.now(connection))
+        validate_times(request.send_at, request.expires_at, wall_clock(connection))
 
 
 def _validate_fields(request: BatchRequest) -> Money | None:
@@ -253,10 +254,10 @@ def _content_digest(text: str, file_digest: str) -> str:
     return hashlib.sha256(f"{file_digest}\0{text}".encode()).hexdigest()
 
 
-def _require_new(database: Database, connection: Connection, content: str) -> None:
+def _require_new(connection: Connection, content: str) -> None:
     # Two that come at once: the second sees the first.
     lock_keys(connection, [f"content:{content}"])
-    _refuse_repeated(_sent_before(database, connection, content))
+    _refuse_repeated(_sent_before(connection, content))
 
 
 def _refuse_repeated(earlier: dict[str, Any] | None) -> None:
@@ -268,8 +269,8 @@ def _refuse_repeated(earlier: dict[str, Any] | None) -> None:
         )
 
 
-def _sent_before(database: Database, connection: Connection, content: str) -> dict[str, Any] | None:
-    since = database.now(connection) - SAME_WITHIN
+def _sent_before(connection: Connection, content: str) -> dict[str, Any] | None:
+    since = wall_clock(connection) - SAME_WITHIN
     same = tables.batches.c.content_digest == content, tables.OF_CONTENT, tables.batches.c.created_at > since
     columns = tables.batches.c.id, tables.batches.c.name, tables.batches.c.created_at
     statement = select(*columns).where(*same, tables.batches.c.status != CANCELLED)
@@ -294,7 +295,6 @@ def _earlier(database: Database, key: str, mark: bytes) -> Acceptance | None:
 
 def _write(
     settings: Settings,
-    database: Database,
     connection: Connection,
     request: BatchRequest,
     max_cost: Money | None,
@@ -304,7 +304,7 @@ def _write(
     content: str,
     call: str | None,
 ) -> dict[str, Any]:
-    batch_id = database.reserve_ids(connection, tables.batches, 1)[0]
+    batch_id = reserve_ids(connection, tables.batches, 1)[0]
     row = {
         "id": batch_id,
         "name": request.name,

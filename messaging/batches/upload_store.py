@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 from sqlalchemy import delete, func, insert, select
 
 from messaging.storage import tables
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database
 
 PIECE_BYTES = 256 * 1024
@@ -33,7 +33,7 @@ def store(database: Database, pieces: Iterable[bytes]) -> str:
                 "upload_id": upload_id,
                 "position": position,
                 "content": content,
-                "stored_at": steady(connection, database.now(connection)),
+                "stored_at": steady(connection, wall_clock(connection)),
             }
             connection.execute(insert(tables.upload_pieces).values(**row))
     return upload_id
@@ -82,7 +82,7 @@ def forget_abandoned(database: Database) -> int:
         tables.RECEIVING, tables.batches.c.upload_id.is_not(None)
     )
     with database.read() as connection:
-        before = steady(connection, database.now(connection)) - ABANDONED_AFTER
+        before = steady(connection, wall_clock(connection)) - ABANDONED_AFTER
         statement = select(tables.upload_pieces.c.upload_id).where(
             tables.upload_pieces.c.position == 0,
             tables.upload_pieces.c.stored_at < before,

@@ -79,7 +79,6 @@ class Filed(NamedTuple):
 
 def apply_group(
     settings: Settings,
-    database: Database,
     connection: Connection,
     callbacks: Sequence[Callback],
     *,
@@ -101,7 +100,7 @@ def apply_group(
         if content is not None and not is_for_worker(content)
     ]
     apply = apply_each if with_care else apply_together
-    failed = apply(settings, database, connection, filed)
+    failed = apply(settings, connection, filed)
     again = [(entry.id, content) for entry, content in due if entry.outcome == journal.UNAPPLIED]
     received = [entry_id for entry_id, content in again if is_for_worker(content)]
     journal.set_outcome(connection, received, journal.RECEIVED, None)
@@ -124,19 +123,17 @@ def _is_due(callback: Callback, entry: journal.Entry) -> bool:
     )
 
 
-def apply_together(
-    settings: Settings, database: Database, connection: Connection, filed: Sequence[Filed]
-) -> list[int]:
+def apply_together(settings: Settings, connection: Connection, filed: Sequence[Filed]) -> list[int]:
     """Raises what any of them raises; the caller's transaction is then lost. Returns no failures."""
     reports = [FiledReport(*one[:2], one.content) for one in filed if isinstance(one.content, DeliveryReport)]
     if reports:
-        apply_reports(database, connection, reports, adopt=settings.adopt_by_number)
+        apply_reports(connection, reports, adopt=settings.adopt_by_number)
     left = [(one.callback_id, one.content) for one in filed if isinstance(one.content, OptOut)]
     if left:
-        _opt_out(database, connection, left)
+        _opt_out(connection, left)
     texts = [FiledText(*one[:2], one.content) for one in filed if isinstance(one.content, InboundText)]
     if texts:
-        _note(connection, receive_texts(settings, database, connection, texts))
+        _note(connection, receive_texts(settings, connection, texts))
     return []
 
 
@@ -147,17 +144,12 @@ def _note(connection: Connection, notes: Mapping[int, str]) -> None:
         journal.set_outcome(connection, ids, journal.APPLIED, why)
 
 
-def apply_each(
-    settings: Settings, database: Database, connection: Connection, filed: Iterable[Filed]
-) -> list[int]:
+def apply_each(settings: Settings, connection: Connection, filed: Iterable[Filed]) -> list[int]:
     """Each in a savepoint of its own; the ids of those that could not be applied, marked so in the journal."""
     return [
         one.callback_id
         for one in filed
-        if attempt(
-            connection, one.callback_id, partial(apply_together, settings, database, connection, [one])
-        )
-        is None
+        if attempt(connection, one.callback_id, partial(apply_together, settings, connection, [one])) is None
     ]
 
 
@@ -169,10 +161,10 @@ def apply_in_halves(
     For reports only: texts of one group are not kept in the order they came.
     """
     if len(filed) < 2:
-        return apply_each(settings, database, connection, filed)
+        return apply_each(settings, connection, filed)
     try:
         with savepoint(connection):
-            return apply_together(settings, database, connection, filed)
+            return apply_together(settings, connection, filed)
     except CANNOT_APPLY as error:
         if _is_trouble_of_store(error):
             raise
@@ -196,14 +188,12 @@ def attempt(connection: Connection, callback_id: int, apply: Callable[[], Result
         return None
 
 
-def _opt_out(database: Database, connection: Connection, left: Sequence[tuple[int, OptOut]]) -> None:
+def _opt_out(connection: Connection, left: Sequence[tuple[int, OptOut]]) -> None:
     ledger.lock_phones(connection, [phone for _, one in left for phone in one.phones])
     for callback_id, one in left:
         scope = "all" if one.sender_id is None else "sender"
         for phone in one.phones:
-            ledger.record_stop(
-                database, connection, phone, scope, one.sender_id, ledger.CALLBACK, callback_id
-            )
+            ledger.record_stop(connection, phone, scope, one.sender_id, ledger.CALLBACK, callback_id)
 
 
 def _is_trouble_of_store(error: Exception) -> bool:

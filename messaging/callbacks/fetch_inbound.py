@@ -80,7 +80,7 @@ def _take_in(
         new = [receive.read_callback(KIND, bodies[one], FORM, region) for one in bodies if one not in known]
         # With care: one that cannot be applied stays in the journal, to be replayed, and holds nobody up.
         if new:
-            apply.apply_group(settings, database, connection, new, with_care=True)
+            apply.apply_group(settings, connection, new, with_care=True)
         added = len(usable - known)
         _keep_last_id(connection, last_id)
     return Fetched(

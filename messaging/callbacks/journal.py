@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 
 from messaging.storage import tables
 from messaging.storage.bulk import JsonRows, as_stored, one_of
-from messaging.storage.database import utc_now
+from messaging.storage.clocks import utc_now
 
 # Durable and answered; the worker applies it.
 RECEIVED = "received"

@@ -56,7 +56,7 @@ class CallbackReceiver:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._default_region = settings.default_region
-        apply = partial(apply_group, settings, database)
+        apply = partial(apply_group, settings)
         self._commits: CommitThread[Callback, None] = CommitThread(
             database, apply, partial(apply, with_care=True), name="inbox"
         )

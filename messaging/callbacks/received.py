@@ -20,6 +20,7 @@ from messaging.callbacks.receive import Unusable, read_content
 from messaging.reports import find
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from utils.settings import Settings
 
@@ -85,7 +86,7 @@ def _apply(database: Database, settings: Settings, rows: Sequence[Row[Any]]) -> 
         return _apply_group(database, settings, rows)
     except DBAPIError:
         with database.read() as connection:
-            if database.now(connection) - rows[0].received_at < TRIED_TOGETHER_FOR:
+            if wall_clock(connection) - rows[0].received_at < TRIED_TOGETHER_FOR:
                 raise
     logger.warning("reports are applied one by one: the store refuses them together")
     return sum(_apply_alone(database, settings, row) for row in rows)
@@ -131,8 +132,8 @@ def _read(rows: Sequence[Row[Any]], default_region: str | None) -> tuple[list[Fi
     return usable, unusable
 
 
-def oldest_wait(database: Database, connection: Connection) -> timedelta | None:
+def oldest_wait(connection: Connection) -> timedelta | None:
     """How long the oldest report that is not applied has waited; None where there is none."""
     oldest = connection.execute(select(func.min(tables.callbacks.c.received_at)).where(tables.RECEIVED))
     received_at = oldest.scalar()
-    return None if received_at is None else database.now(connection) - received_at
+    return None if received_at is None else wall_clock(connection) - received_at

@@ -19,6 +19,7 @@ from messaging.reports import find
 from messaging.reports.apply import apply_again
 from messaging.reports.message_state import DeliveryReport, FiledReport
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from utils.settings import Settings
 
@@ -64,9 +65,9 @@ def replay(
             ).all()
             in_order = sorted(rows, key=lambda row: row.id)
             for row in in_order:
-                counted[_replay_one(settings, database, connection, row)] += 1
+                counted[_replay_one(settings, connection, row)] += 1
                 before = {"outcome": row.outcome}
-                actions.note(database, connection, "callback.replay", f"callback:{row.id}", before)
+                actions.note(connection, "callback.replay", f"callback:{row.id}", before)
     return ReplayCounts(**counted)
 
 
@@ -77,7 +78,7 @@ def retry_unapplied(database: Database, settings: Settings) -> int:
     age is all that this needs to remember.
     """
     with database.read() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         statement = select(tables.callbacks.c.id, tables.callbacks.c.received_at).where(
             tables.TO_LOOK_AT,
             tables.callbacks.c.outcome == journal.UNAPPLIED,
@@ -115,7 +116,7 @@ def _chunks(database: Database, wanted: Select[Any]) -> Iterator[list[int]]:
         last_id = chunk[-1]
 
 
-def _replay_one(settings: Settings, database: Database, connection: Connection, row: Row[Any]) -> str:
+def _replay_one(settings: Settings, connection: Connection, row: Row[Any]) -> str:
     """The name of the count that it adds to."""
     try:
         content = read_content(
@@ -124,20 +125,18 @@ def _replay_one(settings: Settings, database: Database, connection: Connection, 
     except Unusable:  # also what was erased with age
         return "quarantined" if row.outcome == journal.QUARANTINED else "unchanged"
     if isinstance(content, DeliveryReport):
-        return _replay_report(settings, database, connection, row, content)
+        return _replay_report(settings, connection, row, content)
     if row.outcome == journal.APPLIED:
         return "unchanged"
-    if apply_each(settings, database, connection, [Filed(row.id, row.received_at, content)]):
+    if apply_each(settings, connection, [Filed(row.id, row.received_at, content)]):
         return "unapplied"
     journal.set_outcome(connection, [row.id], journal.APPLIED, None)
     return "applied"
 
 
-def _replay_report(
-    settings: Settings, database: Database, connection: Connection, row: Row[Any], report: DeliveryReport
-) -> str:
+def _replay_report(settings: Settings, connection: Connection, row: Row[Any], report: DeliveryReport) -> str:
     filed = FiledReport(row.id, row.received_at, report)
-    again = partial(apply_again, database, connection, filed, adopt=settings.adopt_by_number)
+    again = partial(apply_again, connection, filed, adopt=settings.adopt_by_number)
     did = attempt(connection, row.id, again)
     if did is None:
         return "unapplied"

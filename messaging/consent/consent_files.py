@@ -34,7 +34,9 @@ from messaging.consent.ledger_files import (
 )
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
+from messaging.storage.new_ids import reserve_ids
 from utils.csv_files import Header, InvalidFile, fold
 from utils.errors import InvalidInput
 from utils.local_times import read_local_time
@@ -90,7 +92,7 @@ def import_consents(
         while chunk := list(islice(rows, CHUNK)):
             given = list(imported.readable(chunk, lambda cells: _given(header, cells, default_region, zone)))
             with database.write(settled=True) as connection:
-                _record(database, connection, given, imported)
+                _record(connection, given, imported)
             progress()
     # A withdrawal is found behind what the rows themselves say.
     imported.refused.sort(key=lambda one: int(str(one["line"])))
@@ -145,13 +147,11 @@ def _terms(row: Mapping[str, str], *, is_export: bool) -> Terms:
     return Terms(said.pop("source") or SOURCE, **said)
 
 
-def _record(
-    database: Database, connection: Connection, given: Sequence[tuple[int, _Given]], imported: Imported
-) -> None:
+def _record(connection: Connection, given: Sequence[tuple[int, _Given]], imported: Imported) -> None:
     """As `consents.give` for each, in a handful of statements."""
     phones = sorted({one.phone for _line, one in given})
     lock_phones(connection, phones)
-    now = database.now(connection)
+    now = wall_clock(connection)
     asked = {"phones": phones}
     standing = {
         (row.phone, row.sender_id): (terms_of(row), row.at) for row in connection.execute(_STANDING, asked)
@@ -174,8 +174,8 @@ def _record(
         standing[key] = one.terms, one.at or now
         new[key] = one
     if new:
-        _write(database, connection, list(new.values()), now)
-        actions.note(database, connection, "consent.import", "consents", None, {"added": len(new)})
+        _write(connection, list(new.values()), now)
+        actions.note(connection, "consent.import", "consents", None, {"added": len(new)})
 
 
 def _is_known(one: _Given, standing: tuple[Terms, datetime] | None) -> bool:
@@ -203,8 +203,8 @@ def _require_true(one: _Given, withdrawn: Sequence[Any], now: datetime) -> None:
         )
 
 
-def _write(database: Database, connection: Connection, new: Sequence[_Given], now: datetime) -> None:
-    ids = database.reserve_ids(connection, _LEDGER, len(new))
+def _write(connection: Connection, new: Sequence[_Given], now: datetime) -> None:
+    ids = reserve_ids(connection, _LEDGER, len(new))
     entries = [
         {
             "id": entry_id,

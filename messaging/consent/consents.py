@@ -17,6 +17,7 @@ from messaging.consent import forgotten
 from messaging.consent.ledger import EVERYTHING
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database, lock_keys
 from messaging.storage.identity import require_identity
 from utils.errors import NotFound
@@ -100,21 +101,21 @@ def give(database: Database, phone: str, sender_id: str | None, terms: Terms) ->
         standing = next((row for row in before if row.sender_id == key), None)
         is_new = standing is None or terms_of(standing) != terms
         if is_new:
-            put_in_force(connection, [(phone, key, _add(database, connection, phone, GIVE, key, terms))])
+            put_in_force(connection, [(phone, key, _add(connection, phone, GIVE, key, terms))])
         after = _in_force(connection, phone)
         if is_new:
-            _note(database, connection, "consent.give", phone, before, after)
+            _note(connection, "consent.give", phone, before, after)
     return {"phone": phone, "added": is_new, "consents": _in_json(after)}
 
 
-def join(database: Database, connection: Connection, phone: str, sender_id: str | None, terms: Terms) -> bool:
+def join(connection: Connection, phone: str, sender_id: str | None, terms: Terms) -> bool:
     """As `give`, for a text by which `phone` agrees: the caller has its lock, and nobody's action is written down.
     Said again it is no news, though each text is evidence of its own; returns False then."""
     key = EVERYTHING if sender_id is None else sender_key(sender_id)
     standing = next((row for row in _in_force(connection, phone) if row.sender_id == key), None)
     if standing is not None and replace(terms_of(standing), evidence=terms.evidence) == terms:
         return False
-    put_in_force(connection, [(phone, key, _add(database, connection, phone, GIVE, key, terms))])
+    put_in_force(connection, [(phone, key, _add(connection, phone, GIVE, key, terms))])
     return True
 
 
@@ -126,11 +127,11 @@ def withdraw(database: Database, phone: str, sender_id: str | None, terms: Terms
         before = _in_force(connection, phone)
         ended = [row for row in before if wanted in (None, row.sender_id)]
         for row in ended:
-            _add(database, connection, phone, WITHDRAW, row.sender_id, terms)
+            _add(connection, phone, WITHDRAW, row.sender_id, terms)
             connection.execute(_end(phone, row.sender_id))
         after = _in_force(connection, phone)
         if ended:
-            _note(database, connection, "consent.withdraw", phone, before, after)
+            _note(connection, "consent.withdraw", phone, before, after)
     if not ended:
         raise _nothing_to_withdraw(phone, sender_id, after)
     return {"phone": phone, "withdrawn": len(ended), "consents": _in_json(after)}
@@ -143,7 +144,7 @@ def forget(database: Database, phone: str) -> None:
         standing, ledger = tables.consents_in_force, tables.consents
         connection.execute(delete(standing).where(standing.c.phone == phone))
         theirs = update(ledger).where(ledger.c.phone == phone)
-        hidden = forgotten.name_of(require_identity(connection, database.now(connection)), phone)
+        hidden = forgotten.name_of(require_identity(connection, wall_clock(connection)), phone)
         blank = dict.fromkeys(("purpose", "wording", "wording_version", "evidence"))
         connection.execute(theirs.values(phone=hidden, source=FORGOTTEN, **blank))
 
@@ -202,10 +203,8 @@ def _lock(connection: Connection, phone: str) -> None:
     lock_phones(connection, [phone])
 
 
-def _add(
-    database: Database, connection: Connection, phone: str, action: str, sender_id: str, terms: Terms
-) -> int:
-    row = {"phone": phone, "action": action, "sender_id": sender_id, "at": database.now(connection)}
+def _add(connection: Connection, phone: str, action: str, sender_id: str, terms: Terms) -> int:
+    row = {"phone": phone, "action": action, "sender_id": sender_id, "at": wall_clock(connection)}
     entry = insert(tables.consents).values(**row, **asdict(terms))
     entry_id: int = connection.execute(entry.returning(tables.consents.c.id)).scalar_one()
     return entry_id
@@ -232,7 +231,6 @@ def terms_of(row: Any) -> Terms:
 
 
 def _note(
-    database: Database,
     connection: Connection,
     action: str,
     phone: str,
@@ -241,7 +239,7 @@ def _note(
 ) -> None:
     """By their ids: what the person said stands in the ledger alone, where it can be erased."""
     told = [{"consents": [row.id for row in rows]} for rows in (before, after)]
-    actions.note(database, connection, action, f"phone:{phone}", *told)
+    actions.note(connection, action, f"phone:{phone}", *told)
 
 
 def _nothing_to_withdraw(phone: str, sender_id: str | None, left: Sequence[Any]) -> NotFound:

@@ -29,7 +29,9 @@ from messaging.consent.ledger_files import (
 from messaging.forwarding import events
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
+from messaging.storage.new_ids import reserve_ids
 from utils.csv_files import Header
 from utils.errors import InvalidPhone
 from utils.phone_numbers import read_phone
@@ -79,9 +81,9 @@ def import_opt_outs(
             found = imported.readable(chunk, lambda cells: _stop(header, cells, default_region))
             stops = [stop for _line, stop in found]
             with database.write(settled=True) as connection:
-                added = _record(database, connection, stops)
+                added = _record(connection, stops)
                 if added:
-                    actions.note(database, connection, "opt_out.import", "opt_outs", None, {"added": added})
+                    actions.note(connection, "opt_out.import", "opt_outs", None, {"added": added})
             imported.added += added
             imported.known += len(stops) - added
             progress()
@@ -117,7 +119,7 @@ def _phone(row: Mapping[str, str], cell: str, default_region: str | None) -> str
         return name_of_no_number(cell.strip())
 
 
-def _record(database: Database, connection: Connection, stops: Sequence[Stop]) -> int:
+def _record(connection: Connection, stops: Sequence[Stop]) -> int:
     """As `opt_outs.record_stop` for each, in a handful of statements; how many blocks were not there before."""
     wanted = {(one.phone, one.sender_id): one for one in stops}
     lock_phones(connection, [phone for phone, _ in wanted])
@@ -130,13 +132,13 @@ def _record(database: Database, connection: Connection, stops: Sequence[Stop]) -
         if key not in blocks or (blocks[key] == KEYWORD and stop.source != KEYWORD)
     ]
     if new:
-        _write(database, connection, new)
+        _write(connection, new)
     return len(new)
 
 
-def _write(database: Database, connection: Connection, new: Sequence[Stop]) -> None:
-    now = database.now(connection)
-    ids = database.reserve_ids(connection, tables.opt_outs, len(new))
+def _write(connection: Connection, new: Sequence[Stop]) -> None:
+    now = wall_clock(connection)
+    ids = reserve_ids(connection, tables.opt_outs, len(new))
     said: list[dict[str, Any]] = [
         {
             "phone": one.phone,

@@ -16,7 +16,8 @@ from messaging.consent import forgotten
 from messaging.forwarding import events
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for, one_of
-from messaging.storage.database import Database, lock_keys
+from messaging.storage.clocks import wall_clock
+from messaging.storage.database import lock_keys
 from utils.sender_ids import sender_key
 
 EVERYTHING = ""
@@ -63,7 +64,6 @@ class LedgerEntry(NamedTuple):
 
 
 def record_stop(
-    database: Database,
     connection: Connection,
     phone: str,
     scope: str,
@@ -83,7 +83,7 @@ def record_stop(
     block = next((row for row in _blocks(connection, phone) if row.sender_id == key), None)
     if block is not None and _is_told(connection, block, source):
         return False
-    now = database.now(connection)
+    now = wall_clock(connection)
     said = {"phone": phone, "action": "stop", "scope": scope, "sender_id": key, "source": source, "at": now}
     events.note_opt_outs(connection, [said])
     entry = insert(tables.opt_outs).values(**said, callback_id=callback_id, detail=detail)
@@ -114,7 +114,6 @@ def _is_told(connection: Connection, block: Any, source: str) -> bool:
 
 
 def record_start(
-    database: Database,
     connection: Connection,
     phone: str,
     sender_id: str | None,
@@ -124,11 +123,10 @@ def record_start(
     keys = (EVERYTHING, sender_key(sender_id))
     _lock(connection, phone)
     ours = [row for row in _blocks(connection, phone) if row.source == KEYWORD and row.sender_id in keys]
-    return _end(database, connection, phone, ours, "start", KEYWORD, callback_id, None)
+    return _end(connection, phone, ours, "start", KEYWORD, callback_id, None)
 
 
 def lift(
-    database: Database,
     connection: Connection,
     phone: str,
     sender_id: str | None = None,
@@ -140,7 +138,7 @@ def lift(
     _lock(connection, phone)
     wanted = None if sender_id is None else sender_key(sender_id)
     ended = [row for row in _blocks(connection, phone) if wanted is None or row.sender_id == wanted]
-    return _end(database, connection, phone, ended, "lift", source, None, detail)
+    return _end(connection, phone, ended, "lift", source, None, detail)
 
 
 def suppressed(
@@ -208,7 +206,6 @@ def _blocks(connection: Connection, phone: str) -> Sequence[Any]:
 
 
 def _end(
-    database: Database,
     connection: Connection,
     phone: str,
     blocks: Sequence[Any],
@@ -217,7 +214,7 @@ def _end(
     callback_id: int | None,
     detail: str | None,
 ) -> int:
-    now = database.now(connection)
+    now = wall_clock(connection)
     for block in blocks:
         connection.execute(
             delete(tables.suppressions).where(

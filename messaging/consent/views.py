@@ -139,9 +139,9 @@ def stop(
     scope = "all" if sender_id is None else "sender"
     with database.write(settled=True) as connection:
         before = _blocks(connection, phone)
-        added = ledger.record_stop(database, connection, phone, scope, sender_id, source, detail=reason)
+        added = ledger.record_stop(connection, phone, scope, sender_id, source, detail=reason)
         blocks = _blocks(connection, phone)
-        _note(database, connection, "opt_out.add", phone, before, blocks)
+        _note(connection, "opt_out.add", phone, before, blocks)
         return {"phone": phone, "added": added, "blocks": blocks}
 
 
@@ -154,10 +154,10 @@ def lift(
     """
     with database.write(settled=True) as connection:
         before = _blocks(connection, phone)
-        lifted = ledger.lift(database, connection, phone, sender_id, source=source, detail=reason)
+        lifted = ledger.lift(connection, phone, sender_id, source=source, detail=reason)
         left = _blocks(connection, phone)
         if lifted:
-            _note(database, connection, "opt_out.lift", phone, before, left)
+            _note(connection, "opt_out.lift", phone, before, left)
     if not lifted:
         raise _nothing_to_lift(phone, sender_id, left)
     ended = [block for block in before if block not in left]
@@ -170,10 +170,8 @@ def lift(
     }
 
 
-def _note(
-    database: Database, connection: Connection, action: str, phone: str, before: list[Any], after: list[Any]
-) -> None:
-    actions.note(database, connection, action, f"phone:{phone}", {"blocks": before}, {"blocks": after})
+def _note(connection: Connection, action: str, phone: str, before: list[Any], after: list[Any]) -> None:
+    actions.note(connection, action, f"phone:{phone}", {"blocks": before}, {"blocks": after})
 
 
 def _nothing_to_lift(phone: str, sender_id: str | None, left: list[dict[str, Any]]) -> NotFound:

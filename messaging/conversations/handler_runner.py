@@ -24,8 +24,8 @@ from messaging.conversations import replies
 from messaging.conversations.handlers import Attempt, Handlers, Inbound, explain, handlers_in
 from messaging.conversations.receive import reply_by_template
 from messaging.conversations.replies import Outcome, Reply
-from messaging.storage import tables
-from messaging.storage.clocks import steady
+from messaging.storage import rollback, tables
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database
 from messaging.storage.retrying import with_retries
 from utils.errors import Recovering
@@ -63,11 +63,11 @@ class Job:
 def claim(database: Database, lease: timedelta, limit: int) -> list[Job]:
     """Takes texts that are due; one that has had all its tries is marked as failed instead."""
     with database.read() as connection:
-        if connection.execute(_due(_steady_now(database, connection)).limit(1)).first() is None:
+        if connection.execute(_due(_steady_now(connection)).limit(1)).first() is None:
             return []
     with database.write() as connection:
-        database.rollback.require(connection, database.now(connection))
-        now = _steady_now(database, connection)
+        rollback.require(connection, wall_clock(connection))
+        now = _steady_now(connection)
         rows = connection.execute(_due(now).limit(limit).with_for_update(skip_locked=True)).all()
         replies.note(connection, [_failed(row.id, NO_ANSWER) for row in rows if _is_spent(row)])
         jobs = [Job(row, row.reply_tries + 1) for row in rows if not _is_spent(row)]
@@ -135,10 +135,10 @@ def _texts(settings: Settings, handlers: Handlers, row: Row[Any]) -> tuple[str, 
 def _record(settings: Settings, database: Database, job: Job, texts: tuple[str, ...]) -> None:
     row = job.row
     with database.write() as connection:
-        database.rollback.require(connection, database.now(connection))
+        rollback.require(connection, wall_clock(connection))
         if _is_ours(connection, job):
             reply = Reply(row.id, row.sender, row.recipient, texts, row.link_id)
-            replies.note(connection, replies.send(settings, database, connection, [reply]))
+            replies.note(connection, replies.send(settings, connection, [reply]))
 
 
 def _record_failure(database: Database, job: Job, error: str) -> None:
@@ -148,13 +148,13 @@ def _record_failure(database: Database, job: Job, error: str) -> None:
         if job.number >= MOST_TRIES:
             replies.note(connection, [_failed(job.id, error)])
             return
-        due_at = _steady_now(database, connection) + WAITS[job.number - 1]
+        due_at = _steady_now(connection) + WAITS[job.number - 1]
         again = Outcome(job.id, replies.WAITING, due_at, _storable(error))
         replies.note(connection, [again])
 
 
-def _steady_now(database: Database, connection: Connection) -> datetime:
-    return steady(connection, database.now(connection))
+def _steady_now(connection: Connection) -> datetime:
+    return steady(connection, wall_clock(connection))
 
 
 def _is_ours(connection: Connection, job: Job) -> bool:

@@ -14,9 +14,9 @@ from messaging.consent import ledger
 from messaging.conversations import replies
 from messaging.conversations.replies import CANCELLED, FAILED, HELD, QUEUED, WAITING, Outcome, Reply
 from messaging.messages.held import NotHeld
-from messaging.storage import tables
+from messaging.storage import rollback, tables
 from messaging.storage.bulk import one_of
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database, wake_after_commit
 from messaging.storage.time_ranges import within
 from utils.errors import NotFound, OptedOut
@@ -128,16 +128,16 @@ def release(database: Database, inbound_id: int) -> dict[str, Any]:
     """
     with database.write(settled=True) as connection:
         # It may have been released, and have left, after the state that the database was put back to.
-        database.rollback.require(connection, database.now(connection))
+        rollback.require(connection, wall_clock(connection))
         row = _find(connection, inbound_id)
         if row.reply_outcome == HELD:
-            _send_held(database, connection, row)
+            _send_held(connection, row)
         elif row.reply_outcome == FAILED:
-            _try_again(database, connection, row)
+            _try_again(connection, row)
         else:
             raise NotHeld("Only a text whose answer is held, or whose handler failed, can be released")
         before = {"reply": row.reply_outcome}
-        actions.note(database, connection, "reply.release", f"reply:{row.id}", before)
+        actions.note(connection, "reply.release", f"reply:{row.id}", before)
         return inbound_in_json(_find(connection, inbound_id))
 
 
@@ -147,7 +147,7 @@ def cancel(database: Database, inbound_id: int) -> dict[str, Any]:
         if _find(connection, inbound_id).reply_outcome != HELD:
             raise NotHeld("Only an answer that is held can be cancelled")
         replies.note(connection, [Outcome(inbound_id, CANCELLED)])
-        actions.note(database, connection, "reply.cancel", f"reply:{inbound_id}", {"reply": HELD})
+        actions.note(connection, "reply.cancel", f"reply:{inbound_id}", {"reply": HELD})
         return inbound_in_json(_find(connection, inbound_id))
 
 
@@ -159,17 +159,17 @@ def _find(connection: Connection, inbound_id: int) -> Row[Any]:
     return row
 
 
-def _send_held(database: Database, connection: Connection, row: Row[Any]) -> None:
+def _send_held(connection: Connection, row: Row[Any]) -> None:
     if ledger.suppressed(connection, [row.sender], row.recipient):
         raise OptedOut
     texts = tuple(replies.as_texts(row.held_texts))
     reply = Reply(row.id, row.sender, row.recipient, texts, row.link_id)
-    replies.put_in_queue(database, connection, [reply])
+    replies.put_in_queue(connection, [reply])
     replies.note(connection, [Outcome(row.id, QUEUED)])
 
 
-def _try_again(database: Database, connection: Connection, row: Row[Any]) -> None:
-    due_at = steady(connection, database.now(connection))
+def _try_again(connection: Connection, row: Row[Any]) -> None:
+    due_at = steady(connection, wall_clock(connection))
     replies.note(connection, [Outcome(row.id, WAITING, due_at=due_at)])
     # A try from before that still hangs may then carry a number that comes again; even so only one records.
     connection.execute(

@@ -17,8 +17,8 @@ from messaging.conversations.handlers import require_handlers
 from messaging.conversations.replies import Outcome, Reply
 from messaging.forwarding import events
 from messaging.storage import rollback, tables
-from messaging.storage.clocks import steady
-from messaging.storage.database import Database, wake_after_commit
+from messaging.storage.clocks import steady, wall_clock
+from messaging.storage.database import wake_after_commit
 from utils import sender_ids
 from utils.errors import InvalidPhone
 from utils.phone_numbers import require_e164
@@ -83,9 +83,7 @@ class _FromPhone(NamedTuple):
     has_changed: bool
 
 
-def receive_texts(
-    settings: Settings, database: Database, connection: Connection, filed: Sequence[FiledText]
-) -> dict[int, str]:
+def receive_texts(settings: Settings, connection: Connection, filed: Sequence[FiledText]) -> dict[int, str]:
     """An id that came before makes no second row and gets no second reply.
 
     Only a STOP, START or JOIN counts though its id came with other words before: the first body may have been cut
@@ -94,8 +92,8 @@ def receive_texts(
     """
     arrived = _without_fetched(connection, filed)
     new = _insert(settings, connection, arrived)
-    changed = _obey(settings, database, connection, new)
-    said_again = _obeyed_again(settings, database, connection, arrived, new)
+    changed = _obey(settings, connection, new)
+    said_again = _obeyed_again(settings, connection, arrived, new)
     ids = (one.filed.inbound.provider_inbound_id for one in (*new, *said_again))
     is_fetched = any(same_text.inbox_id_of(one) is not None for one in ids)
     is_recovering = is_fetched and rollback.is_recovering(connection)
@@ -111,7 +109,7 @@ def receive_texts(
         for one in said_again
         if one.phone is not None and _refusal(settings, one, is_recovering) is None
     ]
-    outcomes = refused + _answer(settings, database, connection, people)
+    outcomes = refused + _answer(settings, connection, people)
     replies.note(connection, outcomes)
     threads.heard(
         connection,
@@ -157,7 +155,6 @@ def _insert(settings: Settings, connection: Connection, filed: Sequence[FiledTex
 
 def _obeyed_again(
     settings: Settings,
-    database: Database,
     connection: Connection,
     arrived: Sequence[FiledText],
     new: Sequence[_New],
@@ -178,7 +175,7 @@ def _obeyed_again(
         inbound_id, text = before[one.inbound.provider_inbound_id]
         again = _new(inbound_id, one, keyword)
         # The same words in another spelling of the form are no news: a START may have followed them.
-        if text != one.inbound.text and _obey(settings, database, connection, [again]):
+        if text != one.inbound.text and _obey(settings, connection, [again]):
             obeyed.append(again)
     return obeyed
 
@@ -212,18 +209,14 @@ def _new(inbound_id: int, filed: FiledText, keyword: Keyword) -> _New:
     return _New(inbound_id, filed, phone, keyword)
 
 
-def _obey(
-    settings: Settings, database: Database, connection: Connection, new: Sequence[_New]
-) -> frozenset[int]:
+def _obey(settings: Settings, connection: Connection, new: Sequence[_New]) -> frozenset[int]:
     """The ids of those that made or lifted a block, or gave a consent."""
     spoken = [(one, phone) for one in new if one.keyword.meaning in OPPOSITES for phone in _spoken_for(one)]
     ledger.lock_phones(connection, [phone for _, phone in spoken])
     joining = [phone for one, phone in spoken if one.keyword.meaning == JOIN]
     if joining:
         consents.lock_phones(connection, joining)
-    return frozenset(
-        [one.id for one, phone in spoken if _obey_one(settings, database, connection, one, phone)]
-    )
+    return frozenset([one.id for one, phone in spoken if _obey_one(settings, connection, one, phone)])
 
 
 def _spoken_for(one: _New) -> tuple[str, ...]:
@@ -234,7 +227,7 @@ def _spoken_for(one: _New) -> tuple[str, ...]:
     return (one.phone, *inbound.other_readings)
 
 
-def _obey_one(settings: Settings, database: Database, connection: Connection, one: _New, phone: str) -> bool:
+def _obey_one(settings: Settings, connection: Connection, one: _New, phone: str) -> bool:
     inbound, callback_id = one.filed.inbound, one.filed.callback_id
     number, opposites = inbound.recipient, OPPOSITES[one.keyword.meaning]
     if same_text.is_overtaken(
@@ -243,16 +236,12 @@ def _obey_one(settings: Settings, database: Database, connection: Connection, on
         return False
     if one.keyword.meaning in (START, JOIN):
         # Who joins wants texts: to confirm it and go on blocking them would be a promise that is not kept.
-        has_lifted = ledger.record_start(database, connection, phone, number, callback_id) > 0
-        return (
-            one.keyword.meaning == JOIN and _join(settings, database, connection, one, phone)
-        ) or has_lifted
-    return ledger.record_stop(
-        database, connection, phone, settings.stop_scope, number, ledger.KEYWORD, callback_id
-    )
+        has_lifted = ledger.record_start(connection, phone, number, callback_id) > 0
+        return (one.keyword.meaning == JOIN and _join(settings, connection, one, phone)) or has_lifted
+    return ledger.record_stop(connection, phone, settings.stop_scope, number, ledger.KEYWORD, callback_id)
 
 
-def _join(settings: Settings, database: Database, connection: Connection, one: _New, phone: str) -> bool:
+def _join(settings: Settings, connection: Connection, one: _New, phone: str) -> bool:
     """Covers what a STOP to the same number would end. A number that the sender only may be has agreed to nothing."""
     if phone != one.phone:
         return False
@@ -266,7 +255,7 @@ def _join(settings: Settings, database: Database, connection: Connection, one: _
         f"inbound {one.id} to {inbound.recipient}: {words}",
     )
     sender_id = inbound.recipient if settings.stop_scope == "sender" else None
-    return consents.join(database, connection, phone, sender_id, terms)
+    return consents.join(connection, phone, sender_id, terms)
 
 
 def _refusal(settings: Settings, one: _New, is_recovering: bool) -> str | None:
@@ -285,9 +274,7 @@ def _refusal(settings: Settings, one: _New, is_recovering: bool) -> str | None:
     return "not_a_phone" if one.phone is None else None
 
 
-def _answer(
-    settings: Settings, database: Database, connection: Connection, people: Sequence[_FromPhone]
-) -> list[Outcome]:
+def _answer(settings: Settings, connection: Connection, people: Sequence[_FromPhone]) -> list[Outcome]:
     defaults = {one.new.id: _default_reply(settings, one) for one in people}
     handlers = require_handlers(settings)
     outcomes, wanted = [], []
@@ -299,7 +286,7 @@ def _answer(
             outcomes.append(Outcome(one.new.id, STOP))
         elif handlers.want(one.new.text):
             # The row is the job: a worker runs the handler, and what hangs there keeps no callback waiting.
-            due_at = steady(connection, database.now(connection))
+            due_at = steady(connection, wall_clock(connection))
             outcomes.append(Outcome(one.new.id, replies.WAITING, due_at=due_at))
             wake_after_commit(connection)
         elif one.new.keyword.meaning == POSSIBLE_OPT_OUT:
@@ -307,7 +294,7 @@ def _answer(
             outcomes.append(Outcome(one.new.id, POSSIBLE_OPT_OUT))
         else:
             wanted.append(_reply(one, reply_by_template(settings, one.new.text)))
-    return outcomes + replies.send(settings, database, connection, wanted)
+    return outcomes + replies.send(settings, connection, wanted)
 
 
 def _default_reply(settings: Settings, one: _FromPhone) -> str | None:

@@ -14,7 +14,8 @@ from messaging.consent import ledger
 from messaging.messages import lost_texts
 from messaging.messages.queue import REPLY_PRIORITY, NewMessage, enqueue
 from messaging.storage import tables
-from messaging.storage.database import Database, lock_keys
+from messaging.storage.clocks import wall_clock
+from messaging.storage.database import lock_keys
 from utils import reasons
 from utils.segments import measure
 from utils.settings import Settings
@@ -87,17 +88,15 @@ def note(connection: Connection, outcomes: Iterable[Outcome]) -> None:
         connection.execute(_NOTE, rows)
 
 
-def send(
-    settings: Settings, database: Database, connection: Connection, replies: Sequence[Reply]
-) -> list[Outcome]:
+def send(settings: Settings, connection: Connection, replies: Sequence[Reply]) -> list[Outcome]:
     """Enqueues what may go; the outcomes are the caller's to note."""
     # Before they are compared with what was sent, too.
     replies = [one._replace(texts=tuple(map(compose, one.texts))) for one in replies]
     silent = [one for one in replies if not one.texts]
     opted_out = _opted_out(connection, [one for one in replies if one.texts])
     wanted = [one for one in replies if one.texts and one.inbound_id not in opted_out]
-    going = _without_loops(settings, database, connection, wanted) if wanted else set()
-    put_in_queue(database, connection, [one for one in wanted if one.inbound_id in going])
+    going = _without_loops(settings, connection, wanted) if wanted else set()
+    put_in_queue(connection, [one for one in wanted if one.inbound_id in going])
     return [
         *(Outcome(one.inbound_id, OFF) for one in silent),
         *(Outcome(one, reasons.OPTED_OUT) for one in sorted(opted_out)),
@@ -110,23 +109,21 @@ def send(
     ]
 
 
-def put_in_queue(database: Database, connection: Connection, replies: Sequence[Reply]) -> None:
+def put_in_queue(connection: Connection, replies: Sequence[Reply]) -> None:
     new = [_message(one, text) for one in replies for text in one.texts]
-    ids = enqueue(database, connection, new)
+    ids = enqueue(connection, new)
     if new and lost_texts.has_replies(connection):
-        _leave_out_sent(database, connection, ids, new)
+        _leave_out_sent(connection, ids, new)
 
 
-def _leave_out_sent(
-    database: Database, connection: Connection, ids: Sequence[int], new: Sequence[NewMessage]
-) -> None:
+def _leave_out_sent(connection: Connection, ids: Sequence[int], new: Sequence[NewMessage]) -> None:
     """What has left already, before the database was put back to an earlier state."""
     rows: dict[int, list[lost_texts.MadeAnew]] = defaultdict(list)
     for message_id, one in zip(ids, new, strict=True):
         made = lost_texts.MadeAnew(message_id, one.recipient, one.sender_id, one.text)
         rows[one.inbound_id or 0].append(made)
     for inbound_id, mine in rows.items():
-        lost_texts.settle_reply(connection, inbound_id, mine, database.now(connection))
+        lost_texts.settle_reply(connection, inbound_id, mine, wall_clock(connection))
 
 
 def _opted_out(connection: Connection, replies: Sequence[Reply]) -> set[int]:
@@ -139,9 +136,7 @@ def _opted_out(connection: Connection, replies: Sequence[Reply]) -> set[int]:
     return blocked
 
 
-def _without_loops(
-    settings: Settings, database: Database, connection: Connection, replies: Sequence[Reply]
-) -> set[int]:
+def _without_loops(settings: Settings, connection: Connection, replies: Sequence[Reply]) -> set[int]:
     """Those that a person might want; the rest is held, whole.
 
     One text to one number is no more often said than a person would, and no number gets more automatic replies than
@@ -149,7 +144,7 @@ def _without_loops(
     """
     # Processes that answer one number at the same moment count one after the other.
     lock_keys(connection, [f"reply:{one.phone}" for one in replies])
-    now = database.now(connection)
+    now = wall_clock(connection)
     sent: dict[str, list[_Sent]] = {}
     going = set()
     for one in replies:

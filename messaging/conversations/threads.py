@@ -13,8 +13,9 @@ from messaging.consent import ledger
 from messaging.messages import idempotency, lost_texts
 from messaging.messages.accept import Acceptance, validate_text
 from messaging.messages.queue import REPLY_PRIORITY, NewMessage, enqueue
-from messaging.storage import tables
+from messaging.storage import rollback, tables
 from messaging.storage.bulk import insert_for
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from utils.errors import NotFound, OptedOut
 from utils.segments import measure
@@ -95,29 +96,27 @@ def say(database: Database, phone: str, text: str, idempotency_key: str | None =
     """
     validate_text(text)
     with database.write(settled=True) as connection:
-        now = database.now(connection)
-        database.rollback.require(connection, now)
+        now = wall_clock(connection)
+        rollback.require(connection, now)
         if idempotency_key is not None:
             mark = idempotency.fingerprint([phone, text])
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
             if earlier is not None and earlier.answer is not None:
                 return Acceptance(earlier.answer, is_replay=True)
-        body = _say(database, connection, find(connection, phone), text, now)
+        body = _say(connection, find(connection, phone), text, now)
         if idempotency_key is not None:
             idempotency.finish(connection, ROUTE, idempotency_key, body)
     return Acceptance(body)
 
 
-def _say(
-    database: Database, connection: Connection, conversation: Any, text: str, now: datetime
-) -> dict[str, Any]:
+def _say(connection: Connection, conversation: Any, text: str, now: datetime) -> dict[str, Any]:
     phone, number, text = conversation.phone, conversation.number, compose(text)
     if ledger.suppressed(connection, [phone], number):
         raise OptedOut
     new = NewMessage(
         phone, text, number, origin=ORIGIN, priority=REPLY_PRIORITY, estimated_parts=measure(text).parts
     )
-    (message_id,) = enqueue(database, connection, [new])
+    (message_id,) = enqueue(connection, [new])
     made = lost_texts.MadeAnew(message_id, phone, number, text)
     # A form has a key of its own for each page, and the key of then may be lost with the rest.
     has_left = lost_texts.settle_answer(connection, made, now)

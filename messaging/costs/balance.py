@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging.storage import counters
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now, wall_clock
+from messaging.storage.database import Database
 from utils.errors import ProviderError
 from utils.json_shapes import booked_money, rfc3339
 from utils.money import Money
@@ -87,7 +88,7 @@ def keep(database: Database, money: Money) -> None:
     """For `/metrics`, which asks nobody. Where it cannot be written, the next answer is."""
     try:
         with database.write() as connection:
-            write_down(connection, money, database.now(connection))
+            write_down(connection, money, wall_clock(connection))
     except SQLAlchemyError:
         logger.warning("the balance is not kept", exc_info=True)
 

@@ -19,7 +19,7 @@ from messaging.access import actions
 from messaging.forwarding import receiver_state
 from messaging.forwarding.events import WAITING
 from messaging.storage import tables
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database
 from utils.errors import NotFound
 
@@ -105,7 +105,7 @@ class DueEvent:
 def has_due(database: Database, receiver: str) -> bool:
     """A look without a lock; the claim decides."""
     with database.read() as connection:
-        now = steady(connection, database.now(connection))
+        now = steady(connection, wall_clock(connection))
         state = receiver_state.look(connection)
         if state is not None and state.receiver == receiver and receiver_state.waits(state, now):
             return False
@@ -115,7 +115,7 @@ def has_due(database: Database, receiver: str) -> bool:
 def claim(database: Database, receiver: str) -> list[DueEvent]:
     """What is due now, ours until the lease ends; while the receiver fails, one event per step of its backoff."""
     with database.write() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         state = receiver_state.lock(connection, receiver, now)
         steady_now = steady(connection, now)
         if receiver_state.waits(state, steady_now):
@@ -153,7 +153,7 @@ def _take(connection: Connection, now: datetime, limit: int) -> list[DueEvent]:
 def record(database: Database, receiver: str, due: Sequence[DueEvent], answers: Mapping[int, Answer]) -> None:
     """What the attempts came to, by row id; an event without an answer was not tried and is due again at once."""
     with database.write() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         state = receiver_state.lock(connection, receiver, now)
         tried = [(one, answers[one.row_id]) for one in due if one.row_id in answers]
         accepted = [pair for pair in tried if pair[1].is_accepted]
@@ -226,7 +226,7 @@ def _fails_for_long(connection: Connection, state: Any, now: datetime) -> bool:
 def resume(database: Database) -> bool:
     """Tries everything that waits at once, also what a backoff holds. Whether forwarding was paused."""
     with database.write() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         was_paused = receiver_state.resume(connection, now)
         steady_now = steady(connection, now)
         statement = update(tables.forward_events).where(
@@ -234,14 +234,14 @@ def resume(database: Database) -> bool:
         )
         connection.execute(statement.values(due_at=steady_now))
         before = {"paused": was_paused}
-        actions.note(database, connection, "forwarding.resume", "forwarding", before, {"paused": False})
+        actions.note(connection, "forwarding.resume", "forwarding", before, {"paused": False})
         return was_paused
 
 
 def resend(database: Database, event_id: str) -> None:
     """Puts one event back, with its id and all attempts before it, whatever became of it. Raises NotFound."""
     with database.write() as connection:
-        now = steady(connection, database.now(connection))
+        now = steady(connection, wall_clock(connection))
         statement = (
             update(tables.forward_events)
             .where(tables.forward_events.c.event_id == event_id)
@@ -250,7 +250,7 @@ def resend(database: Database, event_id: str) -> None:
         # PostgreSQL refuses some characters even in a comparison, the null character first.
         if not event_id.isprintable() or not connection.execute(statement).rowcount:
             raise NotFound(f"There is no event {event_id}")
-        actions.note(database, connection, "event.resend", f"event:{event_id}")
+        actions.note(connection, "event.resend", f"event:{event_id}")
 
 
 def forget_old(connection: Connection, now: datetime, retention: timedelta) -> int:

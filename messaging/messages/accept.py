@@ -17,8 +17,10 @@ from messaging.messages.lost_texts import digest_of_call
 from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY, NewMessage, enqueue
 from messaging.messages.warnings import DOUBTFUL_NUMBER, Warnings, left_over, warn_of_left_over
 from messaging.messages.way_out import WayOut
-from messaging.storage import tables
+from messaging.storage import rollback, tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
+from messaging.storage.new_ids import reserve_ids
 from utils.errors import EmptyMessage, InvalidInput, InvalidPhone, NoRecipients
 from utils.logs import request_id
 from utils.phone_numbers import read_phone
@@ -101,8 +103,8 @@ def accept(
     recipients = _read(request.to, settings.default_region)
     warn_of_left_over(recipients.warnings, left_over(request.text))
     with database.write(settled=True) as connection:
-        now = database.now(connection)
-        identity = database.rollback.require(connection, now)
+        now = wall_clock(connection)
+        identity = rollback.require(connection, now)
         if idempotency_key is not None:
             mark = idempotency.fingerprint(request.as_json())
             earlier = idempotency.begin(connection, ROUTE, idempotency_key, mark, now)
@@ -111,7 +113,7 @@ def accept(
         # Not before: an answer is given again also when its times have come.
         validate_times(request.send_at, request.expires_at, now)
         call = None if idempotency_key is None else digest_of_call(identity, ROUTE, idempotency_key)
-        body = _write(settings, database, connection, request, recipients, now, call, find_blocked)
+        body = _write(settings, connection, request, recipients, now, call, find_blocked)
         if idempotency_key is not None:
             idempotency.finish(connection, ROUTE, idempotency_key, body)
     return Acceptance(body)
@@ -190,7 +192,6 @@ def _read(to: Sequence[str], default_region: str | None) -> _Recipients:
 
 def _write(
     settings: Settings,
-    database: Database,
     connection: Connection,
     request: SendRequest,
     recipients: _Recipients,
@@ -202,7 +203,7 @@ def _write(
     text = WayOut.of(settings, sender_id).composed(request.text)
     parts, reference = measure(text).parts, read_reference(request.reference)
     brake = _brake(settings, connection, recipients.phones, sender_id, parts, now)
-    batch_id = _write_batch(database, connection, request, recipients, sender_id, now, call, brake)
+    batch_id = _write_batch(connection, request, recipients, sender_id, now, call, brake)
     priority = SINGLE_PRIORITY if len(recipients.phones) <= MOST_URGENT else BATCH_PRIORITY
     new = [
         NewMessage(
@@ -220,7 +221,7 @@ def _write(
         )
         for phone in recipients.phones
     ]
-    ids = enqueue(database, connection, new)
+    ids = enqueue(connection, new)
     suppressed = find_blocked(connection, recipients.phones, sender_id)
     return {
         "batch_id": batch_id,
@@ -252,7 +253,6 @@ def _brake(
 
 
 def _write_batch(
-    database: Database,
     connection: Connection,
     request: SendRequest,
     recipients: _Recipients,
@@ -261,7 +261,7 @@ def _write_batch(
     call: str | None,
     brake: Brake | None,
 ) -> int:
-    batch_id = database.reserve_ids(connection, tables.batches, 1)[0]
+    batch_id = reserve_ids(connection, tables.batches, 1)[0]
     row = {
         "id": batch_id,
         "status": "scheduled" if request.send_at and request.send_at > now else "sending",

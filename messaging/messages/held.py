@@ -19,6 +19,7 @@ from messaging.messages import status_events
 from messaging.messages.accept import FindBlocked
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database, wake_after_commit
 from messaging.storage.due_times import IS_DUE, due_now
 from utils import reasons
@@ -129,7 +130,7 @@ def hold_all_due(
     after_id = last_id if first_id is None else first_id - 1
     while after_id < last_id:
         with database.write() as connection:
-            now = database.now(connection)
+            now = wall_clock(connection)
             count += len(hold_due(connection, reason, now, after_id, source=source, detail=detail))
         after_id += CHUNK
     return count

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, insert
 from messaging import statuses
 from messaging.access.actor import acting_name
 from messaging.storage import tables
-from messaging.storage.clocks import steady
-from messaging.storage.database import Database, wake_after_commit
+from messaging.storage.clocks import steady, wall_clock
+from messaging.storage.database import wake_after_commit
+from messaging.storage.new_ids import reserve_ids
 from utils.logs import request_id
 
 # Lower goes first: a person waits for a reply, nobody waits for row 70,000 of a batch.
@@ -49,7 +50,6 @@ class NewMessage:
 
 
 def enqueue(
-    database: Database,
     connection: Connection,
     new_messages: Sequence[NewMessage],
     *,
@@ -62,9 +62,9 @@ def enqueue(
     """
     if not new_messages:
         return []
-    now = database.now(connection)
+    now = wall_clock(connection)
     at_once = steady(connection, now)
-    ids = database.reserve_ids(connection, tables.messages, len(new_messages))
+    ids = reserve_ids(connection, tables.messages, len(new_messages))
     asked_by = {"created_by": acting_name(), "request_id": request_id.get()}
     told_by_batch = dict.fromkeys(asked_by)
     rows = (

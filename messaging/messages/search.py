@@ -15,6 +15,7 @@ from sqlalchemy import Connection, TextClause, func, select, text
 
 from messaging.storage import tables
 from messaging.storage.bulk import insert_for
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database, lock_keys
 from utils.errors import InvalidInput
 
@@ -73,7 +74,7 @@ def index_new(database: Database) -> int:
     count = 0
     while count < MOST_AT_ONCE:
         with database.write() as connection:
-            done = _index_some(connection, database.now(connection) - SETTLED_AFTER)
+            done = _index_some(connection, wall_clock(connection) - SETTLED_AFTER)
         count += done
         if done < CHUNK:
             break

@@ -12,7 +12,8 @@ from messaging.access import actions
 from messaging.messages import status_events
 from messaging.messages.queue import SINGLE_PRIORITY, NewMessage, enqueue
 from messaging.messages.status_counts import Tally
-from messaging.storage import tables
+from messaging.storage import rollback, tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from utils.errors import Conflict, NotFound
 from utils.json_shapes import LARGEST_ID
@@ -35,7 +36,7 @@ def resend(database: Database, message_id: int) -> int:
     Raises NotFound, NotUnknown, Recovering.
     """
     with database.write(settled=True) as connection:
-        database.rollback.require(connection, database.now(connection))
+        rollback.require(connection, wall_clock(connection))
         old = _unknown_message(connection, message_id)
         if not old.recipient:
             raise NotUnknown(f"Message {message_id} was erased: nobody is left to send it to")
@@ -50,9 +51,9 @@ def resend(database: Database, message_id: int) -> int:
             estimated_parts=old.estimated_parts,
             reference=old.reference,
         )
-        new_id = enqueue(database, connection, [new])[0]
-        _close(connection, old.id, RESENT, f"sent again as message {new_id}", database.now(connection))
-        actions.note(database, connection, "message.resend", f"message:{old.id}", after={"new_id": new_id})
+        new_id = enqueue(connection, [new])[0]
+        _close(connection, old.id, RESENT, f"sent again as message {new_id}", wall_clock(connection))
+        actions.note(connection, "message.resend", f"message:{old.id}", after={"new_id": new_id})
         return new_id
 
 
@@ -60,8 +61,8 @@ def close(database: Database, message_id: int) -> None:
     """Nobody needs to look at it any more; a report may still settle it. Raises NotFound, NotUnknown."""
     with database.write(settled=True) as connection:
         old = _unknown_message(connection, message_id)
-        _close(connection, old.id, CLOSED, "closed by a person", database.now(connection))
-        actions.note(database, connection, "message.close", f"message:{old.id}")
+        _close(connection, old.id, CLOSED, "closed by a person", wall_clock(connection))
+        actions.note(connection, "message.close", f"message:{old.id}")
 
 
 def _unknown_message(connection: Connection, message_id: int) -> Row[Any]:

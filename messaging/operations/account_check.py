@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select
 
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from messaging.storage.identity import require_identity
 from utils.errors import ServiceError
@@ -29,7 +30,7 @@ def claim_identity(database: Database, settings: Settings) -> None:
     account, host = _identity(settings)
     with database.write() as connection:
         database.clocks.look(connection)
-        now = database.now(connection)
+        now = wall_clock(connection)
         require_identity(connection, now)
         row = {"id": 1, "account": account, "host": host, "recorded_at": now}
         insert_or_ignore(connection, tables.service_identity, row)

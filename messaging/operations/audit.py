@@ -18,7 +18,7 @@ from messaging.operations import health
 from messaging.operations.recovery_views import latest_recoveries, sentence_of, totals
 from messaging.reports.adoption import ambiguous_reports
 from messaging.storage import tables
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database
 from utils.money import parse_money
 
@@ -65,7 +65,7 @@ def audit(database: Database) -> Audit:
         if not database.is_sqlite:
             # Its usual level shows each statement another moment.
             connection.execution_options(isolation_level="REPEATABLE READ")
-        return audit_at(connection, database.now(connection))
+        return audit_at(connection, wall_clock(connection))
 
 
 def audit_at(connection: Connection, now: datetime) -> Audit:

@@ -21,7 +21,8 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from messaging.operations.audit import audit_at
 from messaging.storage import postgresql_dump, tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from messaging.storage.sqlite_copy import copy_sqlite, find_damage, read_sqlite_copy
 from utils.errors import BackupFailed
 from utils.whole_files import put_in_place

@@ -14,6 +14,7 @@ from sqlalchemy import Column, Connection, func, select
 
 from messaging.storage import counters, tables
 from messaging.storage.bulk import insert_or_ignore
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 
 POSTS = "posts:"
@@ -42,7 +43,7 @@ def _fold_posts(database: Database) -> int:
     attempts = tables.attempts.c
     with database.write() as connection:
         mark = _lock_mark(connection, _ATTEMPTS_MARK, _last(connection, attempts.id))
-        until = _first_unsettled(connection, database.now(connection))
+        until = _first_unsettled(connection, wall_clock(connection))
         chosen = attempts.id, attempts.outcome, attempts.reason, attempts.posting_at, attempts.finished_at
         behind = select(*chosen).where(attempts.id > mark, attempts.id < until)
         rows = connection.execute(behind.order_by(attempts.id).limit(AT_ONCE)).all()

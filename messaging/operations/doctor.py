@@ -28,7 +28,7 @@ from messaging.operations.store_of_test_keys import StoreOfTestKeys
 from messaging.sending.witness import find_problem
 from messaging.service import Service
 from messaging.storage import counters, tables
-from messaging.storage.clocks import has_boot_clock, last_step
+from messaging.storage.clocks import has_boot_clock, last_step, wall_clock
 from messaging.storage.task_queue import first_line
 from utils.errors import ProviderError, ServiceError
 from utils.json_shapes import rfc3339
@@ -207,7 +207,7 @@ def _witness(service: Service) -> Finding:
     if problem is not None:
         return Finding("witness", False, f"{folder} cannot be written ({problem}), so nothing is sent")
     with service.database.read() as connection:
-        others = unwritable(service.database, connection)
+        others = unwritable(connection)
     if others:
         said = ", ".join(f"{name} ({why})" for name, why in sorted(others.items()))
         return Finding("witness", False, f"cannot be written, so nothing is sent there: {said}")
@@ -221,7 +221,7 @@ def _witness(service: Service) -> Finding:
 def _recovery(service: Service) -> Finding:
     with service.database.read() as connection:
         found = latest_recoveries(connection, 1)
-        now = service.database.now(connection)
+        now = wall_clock(connection)
     if not found:
         return Finding("recovery", True, "the database never went backwards")
     (last,) = found
@@ -235,7 +235,7 @@ def _clock(service: Service) -> Finding:
     with database.write() as connection:
         database.clocks.look(connection)
         step = last_step(connection)
-        is_old = step is not None and abs(database.now(connection) - step.at) > STEP_SHOWN
+        is_old = step is not None and abs(wall_clock(connection) - step.at) > STEP_SHOWN
     whose = "this machine's clock" if database.is_sqlite else "the database's clock"
     if step is None:
         says = f"{whose} was never set by more than a minute"
@@ -284,7 +284,7 @@ def _brakes(service: Service) -> Finding:
     settings = service.settings
     with service.database.read() as connection:
         limits = daily_limits.all_limits(connection, settings)
-        spent = daily_limits.spent_today(connection, service.database.now(connection), settings.time_zone)
+        spent = daily_limits.spent_today(connection, wall_clock(connection), settings.time_zone)
         currencies = set(connection.execute(select(tables.prices.c.currency).distinct()).scalars())
     words = [f"{spent[one.scope, one.currency] / 1_000_000:,.2f} of {one} is spent" for one in limits]
     if settings.approval_above is not None:
@@ -300,7 +300,7 @@ def _brakes(service: Service) -> Finding:
 
 def _reports(service: Service) -> Finding:
     with service.database.read() as connection:
-        waited = received.oldest_wait(service.database, connection)
+        waited = received.oldest_wait(connection)
     if waited is None:
         return Finding("reports", True, "each that is stored is applied")
     says = f"the oldest that is not applied has waited for {waited.total_seconds():.0f} s"

@@ -20,6 +20,7 @@ from messaging.conversations import replies
 from messaging.messages import search
 from messaging.storage import free_pages, tables
 from messaging.storage.bulk import insert_for, one_of
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from messaging.storage.time_ranges import first_id_from
 
@@ -53,7 +54,7 @@ def erase_old(database: Database, retention: timedelta, seconds: float = SECONDS
     """How many rows lost what they held; more may be left after `seconds`."""
     end = time.monotonic() + seconds
     with database.read() as connection:
-        today = database.now(connection)
+        today = wall_clock(connection)
     before = today - max(retention, REPORTS_COME)
     erased = 0
     for kind in _KINDS:

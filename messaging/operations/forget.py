@@ -20,6 +20,7 @@ from messaging.operations.store_of_test_keys import StoreOfTestKeys
 from messaging.service import Service
 from messaging.storage import free_pages, tables
 from messaging.storage.bulk import one_of
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from messaging.storage.identity import require_identity
 from utils.errors import Conflict
@@ -133,7 +134,7 @@ def _forget_messages(database: Database, phone: str) -> int:
     theirs = tables.messages.c.recipient == phone
     while True:
         with database.write(settled=True) as connection:
-            now = database.now(connection)
+            now = wall_clock(connection)
             columns = tables.messages.c.id, tables.messages.c.status
             search.take_turn(connection)
             # No lock on their keys: whoever writes what points to them holds these, and waits for nobody's rows.
@@ -146,7 +147,7 @@ def _forget_messages(database: Database, phone: str) -> int:
             ids = [row.id for row in rows]
             if not ids:
                 after = {"messages": count}
-                actions.note(database, connection, "person.forget", f"phone:{erasure.ERASED}", after=after)
+                actions.note(connection, "person.forget", f"phone:{erasure.ERASED}", after=after)
                 return count
             _forget_reports(connection, ids)
             erasure.erase_messages(connection, ids)
@@ -185,7 +186,7 @@ def _forget_inbound(database: Database, phone: str) -> int:
 def _hide_opt_outs(database: Database, phone: str) -> None:
     with database.write(settled=True) as connection:
         ledger.lock_phones(connection, [phone])
-        hidden = forgotten.name_of(require_identity(connection, database.now(connection)), phone)
+        hidden = forgotten.name_of(require_identity(connection, wall_clock(connection)), phone)
         # A second STOP after the first was forgotten: the block stands already.
         again = select(tables.suppressions.c.sender_id).where(tables.suppressions.c.phone == hidden)
         mine = tables.suppressions.c.phone == phone

@@ -24,7 +24,7 @@ from messaging.operations import recovery_views
 from messaging.service import Service
 from messaging.storage import revisions, tables
 from messaging.storage.bulk import insert_for
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database
 from messaging.storage.rollback import Beat
 from messaging.storage.task_queue import QUEUE_ERRORS
@@ -96,7 +96,7 @@ def sending_state(service: Service) -> dict[str, str]:
     try:
         with service.database.read() as connection:
             recovery = recovery_views.open_recovery(connection)
-            folders = recovery_views.unwritable(service.database, connection)
+            folders = recovery_views.unwritable(connection)
     except SQLAlchemyError:
         return dict.fromkeys(("witness", "recovery"), "not known: the database cannot be used")
     witness = ", ".join(f"{name}: {why}" for name, why in sorted(folders.items()))
@@ -164,7 +164,7 @@ def oldest_report_seconds(service: Service) -> float | None:
     """
     try:
         with service.database.read() as connection:
-            waited = received.oldest_wait(service.database, connection)
+            waited = received.oldest_wait(connection)
     except SQLAlchemyError:
         return None
     return round(waited.total_seconds(), 3) if waited else 0.0
@@ -178,7 +178,7 @@ def beat(database: Database, worker: str) -> Beat | None:
     """What must be remembered outside of the database; None during a recovery. Raises WentBackwards."""
     with database.write() as connection:
         database.clocks.look(connection)
-        wall = database.now(connection)
+        wall = wall_clock(connection)
         now = steady(connection, wall)
         statement = insert_for(connection, tables.heartbeats).values(worker=worker, seen_at=now)
         statement = statement.on_conflict_do_update(
@@ -190,7 +190,7 @@ def beat(database: Database, worker: str) -> Beat | None:
 
 def is_worker_alive(database: Database) -> bool:
     with database.read() as connection:
-        return is_alive_at(connection, database.now(connection))
+        return is_alive_at(connection, wall_clock(connection))
 
 
 def is_alive_at(connection: Connection, now: datetime) -> bool:

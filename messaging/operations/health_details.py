@@ -12,7 +12,6 @@ from messaging.operations.counts import LAST_CALLBACK
 from messaging.operations.metrics import worker_beats
 from messaging.service import Service
 from messaging.storage import counters, tables
-from messaging.storage.database import Database
 from utils.json_shapes import rfc3339
 
 # The callbacks in the journal that come to each URL.
@@ -29,7 +28,7 @@ def details(service: Service) -> dict[str, list[dict[str, Any]]]:
     with database.read() as connection:
         return {
             "pauses": _pauses(connection),
-            "workers": _workers(database, connection),
+            "workers": _workers(connection),
             "urls": _urls(service.settings.callback_urls, counters.read_all(connection)),
         }
 
@@ -47,11 +46,8 @@ def _pauses(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
-def _workers(database: Database, connection: Connection) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "seen_at": rfc3339(at)}
-        for name, at in sorted(worker_beats(database, connection).items())
-    ]
+def _workers(connection: Connection) -> list[dict[str, Any]]:
+    return [{"name": name, "seen_at": rfc3339(at)} for name, at in sorted(worker_beats(connection).items())]
 
 
 def _urls(urls: dict[str, str], counted: dict[str, int]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from messaging.conversations.replies import HELD, as_texts
 from messaging.messages import held
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from utils import reasons
 from utils.errors import InvalidInput, NotFound, ServiceError
@@ -144,9 +145,9 @@ def release_all(database: Database, by: str, reason: str | None = None) -> Itera
     yield from _all_others(database, _RELEASES, by, reason)
     for ids in _all_messages(database, reason):
         with database.write(settled=True) as connection:
-            now = database.now(connection)
+            now = wall_clock(connection)
             became = held.release(connection, ids, now, by, ledger.suppressed)
-            _note(database, connection, "release", became)
+            _note(connection, "release", became)
         yield [Done(f"{MESSAGE}:{one}", status) for one, status in became.items()]
 
 
@@ -154,8 +155,8 @@ def cancel_all(database: Database, by: str, reason: str | None = None) -> Iterat
     yield from _all_others(database, _CANCELS, by, reason)
     for ids in _all_messages(database, reason):
         with database.write(settled=True) as connection:
-            cancelled = held.cancel(connection, ids, database.now(connection), by)
-            _note(database, connection, "cancel", dict.fromkeys(cancelled, statuses.CANCELLED))
+            cancelled = held.cancel(connection, ids, wall_clock(connection), by)
+            _note(connection, "cancel", dict.fromkeys(cancelled, statuses.CANCELLED))
         yield [Done(f"{MESSAGE}:{one}", statuses.CANCELLED) for one in cancelled]
 
 
@@ -204,24 +205,24 @@ def _read(name: str) -> tuple[str, int]:
 
 def _release_message(database: Database, message_id: int, by: str) -> str:
     with database.write(settled=True) as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         became = held.release(connection, [message_id], now, by, ledger.suppressed)
-        _note(database, connection, "release", became)
+        _note(connection, "release", became)
         return became.get(message_id) or _refuse(connection, message_id)
 
 
 def _cancel_message(database: Database, message_id: int, by: str) -> str:
     with database.write(settled=True) as connection:
-        if not held.cancel(connection, [message_id], database.now(connection), by):
+        if not held.cancel(connection, [message_id], wall_clock(connection), by):
             _refuse(connection, message_id)
-        _note(database, connection, "cancel", {message_id: statuses.CANCELLED})
+        _note(connection, "cancel", {message_id: statuses.CANCELLED})
     return statuses.CANCELLED
 
 
-def _note(database: Database, connection: Connection, verb: str, became: Mapping[int, str]) -> None:
+def _note(connection: Connection, verb: str, became: Mapping[int, str]) -> None:
     for message_id, status in became.items():
         said = {"status": statuses.HELD}, {"status": status}
-        actions.note(database, connection, f"message.{verb}", f"{MESSAGE}:{message_id}", *said)
+        actions.note(connection, f"message.{verb}", f"{MESSAGE}:{message_id}", *said)
 
 
 def _refuse(connection: Connection, message_id: int) -> str:

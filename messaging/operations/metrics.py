@@ -24,7 +24,7 @@ from messaging.operations.held import count_held
 from messaging.operations.recovery_views import open_recovery, totals, unwritable
 from messaging.sending import due
 from messaging.storage import counters, tables
-from messaging.storage.clocks import by_wall, steady
+from messaging.storage.clocks import by_wall, steady, wall_clock
 from messaging.storage.database import Database
 from utils.version import VERSION
 
@@ -67,13 +67,13 @@ class Gauges:
                 return self._kept
             began = time.monotonic()
             with self._database.read() as connection:
-                self._kept = list(_gauges(self._database, connection))
+                self._kept = list(_gauges(connection))
             took = time.monotonic() - began
             self._kept_until = time.monotonic() + (took * KEPT_FACTOR if took > CHEAP_SECONDS else 0)
             return self._kept
 
 
-def _gauges(database: Database, connection: Connection) -> Iterator[Gauge]:
+def _gauges(connection: Connection) -> Iterator[Gauge]:
     yield Gauge("sms_build_info", "The release that answers", {VERSION: 1.0}, "version")
     counted = counters.read_all(connection)
     yield from _from_counters(counted)
@@ -89,7 +89,7 @@ def _gauges(database: Database, connection: Connection) -> Iterator[Gauge]:
         ),
     ):
         yield Gauge(name, meaning, {"": _count(connection, messages, *condition)})
-    longest = due.longest_wait(connection, database.now(connection)).total_seconds()
+    longest = due.longest_wait(connection, wall_clock(connection)).total_seconds()
     yield Gauge(
         "sms_oldest_queued_seconds", "For how long the first text that may go has been due", {"": longest}
     )
@@ -126,7 +126,7 @@ def _gauges(database: Database, connection: Connection) -> Iterator[Gauge]:
         {"": float(unknown)},
         kind=COUNTER,
     )
-    folders = float(len(unwritable(database, connection)))
+    folders = float(len(unwritable(connection)))
     yield Gauge(
         "sms_witness_unwritable", "Machines that send nothing: WITNESS_DIR is not writable", {"": folders}
     )
@@ -140,13 +140,13 @@ def _gauges(database: Database, connection: Connection) -> Iterator[Gauge]:
     yield Gauge(
         "sms_received_callbacks", "Delivery reports that are stored and not applied yet", {"": waiting}
     )
-    waited = received.oldest_wait(database, connection)
+    waited = received.oldest_wait(connection)
     yield Gauge(
         "sms_oldest_received_seconds",
         "Age of the oldest report that is not applied yet; 0 where there is none",
         {"": waited.total_seconds() if waited else 0.0},
     )
-    yield from _of_workers(database, connection)
+    yield from _of_workers(connection)
 
 
 def _from_counters(counted: Mapping[str, int]) -> Iterator[Gauge]:
@@ -198,8 +198,8 @@ def _histogram(
     return dict(zip([*(str(float(end)) for end in ends), "+Inf"], numbers, strict=True))
 
 
-def _of_workers(database: Database, connection: Connection) -> Iterator[Gauge]:
-    last_seen = {name: at.timestamp() for name, at in worker_beats(database, connection).items()}
+def _of_workers(connection: Connection) -> Iterator[Gauge]:
+    last_seen = {name: at.timestamp() for name, at in worker_beats(connection).items()}
     yield Gauge(
         "sms_worker_last_seen_timestamp_seconds", "The last heartbeat of a worker", last_seen, "worker"
     )
@@ -210,9 +210,9 @@ def _of_workers(database: Database, connection: Connection) -> Iterator[Gauge]:
     yield Gauge("sms_posts_in_flight", "POSTs that wait for AT's answer", in_flight, "worker")
 
 
-def worker_beats(database: Database, connection: Connection) -> dict[str, datetime]:
+def worker_beats(connection: Connection) -> dict[str, datetime]:
     """When each process was seen last, of those seen within the last hour."""
-    now = steady(connection, database.now(connection))
+    now = steady(connection, wall_clock(connection))
     beats = tables.heartbeats.c
     lately = select(beats.worker, beats.seen_at).where(beats.seen_at > now - WORKER_SHOWN)
     rows = connection.execute(lately.order_by(beats.seen_at))

@@ -36,10 +36,12 @@ from messaging.sending.witness import (
     read_counter,
     read_records,
 )
-from messaging.storage import tables
+from messaging.storage import rollback, tables
 from messaging.storage.bulk import insert_for, one_of
-from messaging.storage.database import Database, highest_id_name, wake_after_commit
+from messaging.storage.clocks import wall_clock
+from messaging.storage.database import Database, wake_after_commit
 from messaging.storage.identity import ROW_ID, Identity, require_identity
+from messaging.storage.new_ids import highest_id_name, reserve_ids
 from messaging.storage.rollback import LEFT, RESTORED
 from utils.errors import ProviderError
 from utils.private_files import FILE_MODE
@@ -120,7 +122,7 @@ class Recoverer:
                 return
         self._await_last_checks()
         with self._database.write() as connection:
-            now = self._database.now(connection)
+            now = wall_clock(connection)
             identity = require_identity(connection, now)
         taken = 0
         highest = dict.fromkeys(("messages", "attempts", "batches"), 0)
@@ -128,7 +130,7 @@ class Recoverer:
             taken += len(records)
             highest = {name: max(value, *_ids_of(records, name)) for name, value in highest.items()}
             with self._database.write() as connection:
-                _take_in(self._database, connection, identity, recovery.id, records)
+                _take_in(connection, identity, recovery.id, records)
         counter = read_counter(self._folder, identity.database_id)
         with self._database.write() as connection:
             _jump(connection, highest)
@@ -149,7 +151,7 @@ class Recoverer:
 
     def _finish(self, recovery: Row[Any]) -> None:
         with self._database.read() as connection:
-            now = self._database.now(connection)
+            now = wall_clock(connection)
             folders = _folders(connection, recovery, self._kept)
         if self._seen is None or self._seen[0] != recovery.id:
             self._seen = (recovery.id, now)
@@ -180,12 +182,12 @@ class Recoverer:
 
     def _close(self, recovery_id: int, fetched: int | None) -> None:
         with self._database.write() as connection:
-            now = self._database.now(connection)
+            now = wall_clock(connection)
             still = (tables.recoveries.c.id == recovery_id, tables.recoveries.c.closed_at.is_(None))
             values = {"closed_at": now, "fetched": fetched}
             if not connection.execute(update(tables.recoveries).where(*still).values(**values)).rowcount:
                 return
-            self._database.rollback.close(connection)
+            rollback.close_recovery(connection)
             found = connection.execute(
                 select(tables.recoveries).where(tables.recoveries.c.id == recovery_id)
             ).one()
@@ -225,7 +227,7 @@ def register_folder(database: Database, folder: Path) -> str | None:
     if folder_id is None:
         return None
     with database.write() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         # So that a copy which is made before anything was sent has it.
         require_identity(connection, now)
         row = {"host": socket.gethostname(), "path": str(folder), "seen_at": now}
@@ -281,19 +283,18 @@ def _ids_of(records: Sequence[Record], table: str) -> list[int]:
 
 
 def _take_in(
-    database: Database,
     connection: Connection,
     identity: Identity,
     recovery_id: int,
     records: Sequence[Record],
 ) -> None:
-    now = database.now(connection)
+    now = wall_clock(connection)
     known = _known_attempts(connection, records)
     lost = [one for one in records if one.token not in known or known[one.token].state not in LEFT]
     if not lost:
         return
     rows = _messages(connection, [message_id for one in lost for message_id in one.message_ids])
-    new_ids = iter(database.reserve_ids(connection, tables.attempts, len(lost)))
+    new_ids = iter(reserve_ids(connection, tables.attempts, len(lost)))
     counts = {"posts": len(lost), "unknown": 0, "without_row": 0}
     moved: set[int] = set()
     for one in lost:
@@ -457,7 +458,7 @@ def _give_back_claims(database: Database) -> None:
     """Whoever held them has dropped them at its last check, or is dead."""
     while True:
         with database.write() as connection:
-            now = database.now(connection)
+            now = wall_clock(connection)
             claimed = (tables.OPEN, tables.attempts.c.state == "claimed")
             found = connection.execute(
                 select(tables.attempts.c.id, tables.attempts.c.is_trigger).where(*claimed).limit(CHUNK)

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from messaging.storage import tables
-from messaging.storage.database import Database
+from messaging.storage.clocks import wall_clock
 from utils.json_shapes import rfc3339
 
 # A process looks at its folder several times a minute. What a dead one said of it counts no more.
@@ -47,9 +47,9 @@ def open_recovery(connection: Connection) -> Any:
     return found[0] if found and found[0].closed_at is None else None
 
 
-def unwritable(database: Database, connection: Connection) -> dict[str, str]:
+def unwritable(connection: Connection) -> dict[str, str]:
     """Why by host and folder."""
-    since: datetime = database.now(connection) - SAID_LATELY
+    since: datetime = wall_clock(connection) - SAID_LATELY
     folders = tables.witness_folders.c
     said = select(folders.host, folders.path, folders.problem).where(
         folders.problem.is_not(None), folders.seen_at >= since

@@ -17,8 +17,9 @@ from typing import Any
 from sqlalchemy import text
 
 from messaging.operations.backup import Verdict, in_sentences, verify
-from messaging.storage import migrations, postgresql_dump
-from messaging.storage.database import Database, utc_now
+from messaging.storage import migrations, postgresql_dump, rollback
+from messaging.storage.clocks import utc_now, wall_clock
+from messaging.storage.database import Database
 from messaging.storage.rollback import RESTORED
 from utils.errors import Conflict
 from utils.private_files import make_private_folder
@@ -71,7 +72,7 @@ def _open_recovery(settings: Settings) -> None:
     try:
         migrations.migrate(database)
         with database.write() as connection:
-            database.rollback.open(connection, RESTORED, database.now(connection))
+            rollback.open_recovery(connection, RESTORED, wall_clock(connection))
     finally:
         database.close()
 

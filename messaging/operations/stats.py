@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, Connection, Row, cast, func, select, union_al
 from messaging.batches.progress import amounts
 from messaging.messages.status_counts import DELAYS, hour_of
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from utils import reasons
 from utils.errors import InvalidInput
@@ -64,7 +65,7 @@ def stats(
     """In the shape of `GET /v1/stats`. Raises InvalidInput."""
     zone = ZoneInfo(time_zone)
     with database.read() as connection:
-        period = _period(zone, since, until, bucket, database.now(connection))
+        period = _period(zone, since, until, bucket, wall_clock(connection))
         return _in_json(connection, period)
 
 

@@ -20,8 +20,8 @@ from messaging.messages import idempotency, lost_texts, search, status_counts, s
 from messaging.operations import counts, erasure
 from messaging.reports import adoption, parked
 from messaging.sending import last_check, start_post
-from messaging.storage import tables
-from messaging.storage.clocks import steady
+from messaging.storage import rollback, tables
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database
 from utils import reasons
 from utils.settings import Settings
@@ -52,7 +52,7 @@ class Swept:
 def sweep(database: Database, settings: Settings) -> Swept:
     """Raises Recovering: what has left has to be known first."""
     with database.write() as connection:
-        database.rollback.require(connection, database.now(connection))
+        rollback.require(connection, wall_clock(connection))
     # What AT has told already counts before anything is inferred, or called unknown, without it.
     received.apply_received(database, settings)
     requeued, unknown = sweep_expired_leases(database)
@@ -78,7 +78,7 @@ def sweep(database: Database, settings: Settings) -> Swept:
 def _forget_old(database: Database, settings: Settings) -> int:
     """Keys, events and heartbeats that nobody asks for any more; how many uploads went."""
     with database.write() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         idempotency.forget_old(connection, now)
         sessions.forget_old(connection, now)
         login_throttle.forget_old(connection, steady(connection, now))
@@ -105,7 +105,7 @@ def sweep_expired_leases(database: Database) -> tuple[int, int]:
     requeued = unknown = 0
     while attempt := _next_expired(database):
         with database.write() as connection:
-            now = database.now(connection)
+            now = wall_clock(connection)
             state = _state(connection, attempt.id, now)
             if state == "posting":
                 unknown += _lose(connection, attempt.id, now)
@@ -118,7 +118,7 @@ def sweep_expired_leases(database: Database) -> tuple[int, int]:
 
 def _next_expired(database: Database) -> Row[int, bool] | None:
     with database.read() as connection:
-        now = steady(connection, database.now(connection))
+        now = steady(connection, wall_clock(connection))
         statement = (
             select(tables.attempts.c.id, tables.attempts.c.is_trigger)
             .where(tables.OPEN, tables.attempts.c.lease_until < now)
@@ -171,7 +171,7 @@ def _settle_in_chunks(database: Database, find: Finder) -> int:
     settled = 0
     while True:
         with database.write() as connection:
-            now = database.now(connection)
+            now = wall_clock(connection)
             ids, status, reason = find(connection, now)
             status_events.settle(connection, ids, status, reason, now, source="sweep")
         settled += len(ids)

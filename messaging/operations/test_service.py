@@ -64,6 +64,6 @@ class _Journal:
             return
         try:
             with self._database.write() as connection:
-                apply_group(self._settings, self._database, connection, reports)
+                apply_group(self._settings, connection, reports)
         except SQLAlchemyError as error:
             raise CannotKeep from error

@@ -123,13 +123,11 @@ def adopt_by_number(database: Database, now: datetime | None = None) -> int:
     for start in range(0, len(numbers), MOST_AT_ONCE):
         with database.write() as connection:
             find.take_turn(connection)
-            adopted += adopt(database, connection, numbers[start : start + MOST_AT_ONCE], now)
+            adopted += adopt(connection, numbers[start : start + MOST_AT_ONCE], now)
     return adopted
 
 
-def adopt(
-    database: Database, connection: Connection, recipients: Iterable[str], now: datetime | None = None
-) -> int:
+def adopt(connection: Connection, recipients: Iterable[str], now: datetime | None = None) -> int:
     """The same for some numbers, in the caller's transaction. One look, by index, where nothing is in doubt."""
     wanted = {"recipients": list(recipients)}
     in_doubt = list(connection.execute(_IS_IN_DOUBT, wanted).scalars())
@@ -141,7 +139,7 @@ def adopt(
         for stray in _strays(connection, in_doubt)
         if stray.obstacle is None and (now is None or stray.reports[0].received_at <= now)
     ]
-    return sum(_adopt_one(database, connection, stray) for stray in strays)
+    return sum(_adopt_one(connection, stray) for stray in strays)
 
 
 def ambiguous_reports(connection: Connection) -> list[AmbiguousReport]:
@@ -219,7 +217,7 @@ def _obstacle(
     return None
 
 
-def _adopt_one(database: Database, connection: Connection, stray: _Stray) -> bool:
+def _adopt_one(connection: Connection, stray: _Stray) -> bool:
     owner = stray.owners[0]
     # Whoever holds one of these rows (a late answer, a join) knows more than we do: leave it to them.
     rows = connection.execute(
@@ -232,7 +230,7 @@ def _adopt_one(database: Database, connection: Connection, stray: _Stray) -> boo
     connection.execute(_GIVE_ID, given)
     state = find.by_id(connection, [owner.id])[owner.id]
     pairs = [(state, FiledReport.from_row(row)) for row in stray.reports]
-    settle(database, connection, pairs, "inferred", ADOPTED)
+    settle(connection, pairs, "inferred", ADOPTED)
     return True
 
 

@@ -43,7 +43,7 @@ _STRAGGLERS = (
 )
 
 
-def join_parked(database: Database, connection: Connection, ids: Mapping[str, int]) -> int:
+def join_parked(connection: Connection, ids: Mapping[str, int]) -> int:
     """Gives reports that came before AT's answer to their messages; `ids`: message by AT's id. How many.
 
     The caller has locked `report:<id>` for each and written the ids in this transaction.
@@ -54,7 +54,7 @@ def join_parked(database: Database, connection: Connection, ids: Mapping[str, in
     if rows:
         found = find.by_id(connection, {ids[row.provider_message_id] for row in rows})
         pairs = [(found[ids[row.provider_message_id]], FiledReport.from_row(row)) for row in rows]
-        settle(database, connection, pairs, "report")
+        settle(connection, pairs, "report")
     return len(rows)
 
 
@@ -73,4 +73,4 @@ def join_stragglers(database: Database) -> int:
     if not ids:
         return 0
     with database.write() as connection:
-        return join_parked(database, connection, ids)
+        return join_parked(connection, ids)

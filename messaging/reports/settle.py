@@ -17,14 +17,14 @@ from messaging.messages.status_counts import AFTER, Counted, Tally, delay_step, 
 from messaging.reports import write
 from messaging.reports.message_state import FiledReport, MessageState
 from messaging.reports.write import Outcome
-from messaging.storage.database import Database, after_commit
+from messaging.storage.clocks import wall_clock
+from messaging.storage.database import after_commit
 
 logger = logging.getLogger(__name__)
 Pair = tuple[MessageState | None, FiledReport]
 
 
 def settle(
-    database: Database,
     connection: Connection,
     pairs: Sequence[Pair],
     source: str,
@@ -35,7 +35,7 @@ def settle(
     `source` and `effect`: what the histories of messages and of reports shall say; without `effect`, what it did.
     """
     has_late = any(state is not None and state.is_late_for(filed) for state, filed in pairs)
-    now = database.now(connection) if has_late else None
+    now = wall_clock(connection) if has_late else None
     outcomes: list[Outcome] = []
     happened: list[status_events.Event] = []
     tally = Tally()
@@ -53,7 +53,7 @@ def settle(
             happened.append(status_events.Event(state.message_id, at, state.status, source, None, said))
     touched = {state.message_id: state for state, _ in pairs if state is not None}.values()
     write.write(connection, [one for one in touched if one.has_changed], happened, outcomes, tally)
-    _block_opted_out(database, connection, touched)
+    _block_opted_out(connection, touched)
     after_commit(connection, partial(_log, happened))
     return outcomes
 
@@ -76,7 +76,7 @@ def _counted(state: MessageState, was: str, sent_at: datetime | None, at: dateti
     return Counted(hour, state.status, reason, sender_id, network, delay=delay)
 
 
-def _block_opted_out(database: Database, connection: Connection, touched: Iterable[MessageState]) -> None:
+def _block_opted_out(connection: Connection, touched: Iterable[MessageState]) -> None:
     """For the sender id used: the network does not say whether it means more."""
     opted_out = [one for one in touched if one.opted_out_by is not None]
     if not opted_out:
@@ -84,7 +84,6 @@ def _block_opted_out(database: Database, connection: Connection, touched: Iterab
     ledger.lock_phones(connection, [one.recipient for one in opted_out])
     for one in opted_out:
         ledger.record_stop(
-            database,
             connection,
             one.recipient,
             scope="sender",

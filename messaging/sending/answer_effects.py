@@ -30,7 +30,7 @@ def from_answer(
     for what in paused:
         example = next(answer for answer in answers.values() if answer.pauses == what)
         pauses.pause(connection, _pause_name(what, claim), example.reason or what, example.status_word, now)
-    _suppress(database, connection, claim, [one for one, answer in answers.items() if answer.suppresses])
+    _suppress(connection, claim, [one for one, answer in answers.items() if answer.suppresses])
     is_fit = any(one.outcome == "accepted" for one in answers.values()) and not paused
     if claim.is_trigger and is_fit:
         pauses.resume(connection, pause_names.ACCOUNT)
@@ -38,14 +38,13 @@ def from_answer(
     prices.learn(database, connection, claim.sender_id, claim.text, answers.values(), now)
 
 
-def _suppress(database: Database, connection: Connection, claim: Claim, recipients: list[str]) -> None:
+def _suppress(connection: Connection, claim: Claim, recipients: list[str]) -> None:
     if not recipients:
         return
     # All at once: two answers with two numbers in common, in another order, would wait for each other.
     ledger.lock_phones(connection, recipients)
     for recipient in recipients:
         ledger.record_stop(
-            database,
             connection,
             recipient,
             scope="sender",

@@ -25,11 +25,12 @@ from messaging.sending import circuit_breaker, pauses
 from messaging.sending.due import DueRow, LongLooks, Wanted, find_due
 from messaging.sending.origins import Origin, find_origins
 from messaging.sending.sending_hours import NO_WINDOWS, SendingWindows
-from messaging.storage import tables
+from messaging.storage import rollback, tables
 from messaging.storage.bulk import as_array, as_json_rows, one_of
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database, wake_after_commit
 from messaging.storage.identity import new_token
+from messaging.storage.new_ids import reserve_ids
 from messaging.storage.retrying import TIMEOUT_SECONDS
 from utils import reasons
 
@@ -107,12 +108,11 @@ class ClaimLimits:
 def claim_due(database: Database, worker: str, limits: ClaimLimits, *, urgent_only: bool = False) -> Taken:
     """`take` in a transaction of its own. Settled: rows of a claim that nobody knows of wait for their lease to end."""
     with database.write(settled=True) as connection:
-        now = database.now(connection)
-        return take(database, connection, worker, limits, now, urgent_only=urgent_only)
+        now = wall_clock(connection)
+        return take(connection, worker, limits, now, urgent_only=urgent_only)
 
 
 def take(
-    database: Database,
     connection: Connection,
     worker: str,
     limits: ClaimLimits,
@@ -121,7 +121,7 @@ def take(
     urgent_only: bool = False,
 ) -> Taken:
     """Claims due rows for up to `limits.posts` POSTs; none where nothing may be sent now. Raises Recovering."""
-    identity = database.rollback.require(connection, now)
+    identity = rollback.require(connection, now)
     paused = pauses.current(connection)
     circuit = circuit_breaker.current(connection, now)
     if paused.account or circuit.waits(now):
@@ -142,7 +142,7 @@ def take(
         # All of them were too late, opted out or lack consent: what is due behind them need not wait for the ticker.
         wake_after_commit(connection)
     origins = find_origins(connection, identity, sendable)
-    claims = _write_attempts(database, connection, groups, worker, now, limits.lease, origins)
+    claims = _write_attempts(connection, groups, worker, now, limits.lease, origins)
     is_more = due.is_more if claims else len(sendable) < len(rows)
     charges = limits.daily.charges(connection, sendable)
     return Taken(
@@ -265,7 +265,6 @@ def _groups(rows: Iterable[DueRow], limits: ClaimLimits, budgets: Mapping[int, B
 
 
 def _write_attempts(
-    database: Database,
     connection: Connection,
     groups: list[_Group],
     worker: str,
@@ -275,7 +274,7 @@ def _write_attempts(
 ) -> list[Claim]:
     if not groups:
         return []
-    attempt_ids = database.reserve_ids(connection, tables.attempts, len(groups))
+    attempt_ids = reserve_ids(connection, tables.attempts, len(groups))
     claims = [
         Claim(
             attempt_id,

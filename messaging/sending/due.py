@@ -31,7 +31,7 @@ from messaging.messages import pause_names
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.sending import order, pauses
 from messaging.storage import tables
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database
 from messaging.storage.due_times import IS_DUE
 
@@ -107,7 +107,7 @@ _BATCHES_WITH_QUEUED_ROWS = text(
 def has_urgent(database: Database) -> bool:
     """A look that takes no lock: whether a single text or a reply can be claimed."""
     with database.read() as connection:
-        asked = order.moments(connection, database.now(connection))
+        asked = order.moments(connection, wall_clock(connection))
         return bool(connection.execute(_IS_URGENT_DUE, asked).scalar())
 
 
@@ -117,7 +117,7 @@ def has_due(database: Database, looks: LongLooks | None = None) -> bool:
         return True
     looks = looks or LongLooks()
     with database.read() as connection:
-        asked = order.moments(connection, database.now(connection)) | {"most": 1}
+        asked = order.moments(connection, wall_clock(connection)) | {"most": 1}
         for batch_id in looks.awake(_sending_batches(connection, pauses.Pauses(frozenset()))):
             began_at = time.monotonic()
             of_batch = {**asked, "batch_id": batch_id}

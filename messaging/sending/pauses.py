@@ -18,7 +18,7 @@ from messaging.messages.pause_names import ACCOUNT, sender_name
 from messaging.sending import circuit_breaker
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database, wake_after_commit
 from utils.errors import ProviderError
 from utils.sms_utils import ProviderClient
@@ -80,7 +80,7 @@ def resume_now(database: Database, sender_id: str | None) -> int:
         before = {"paused": sorted(current(connection).names)}
         lifted = resume(connection, None if sender_id is None else sender_name(sender_id))
         after = {"paused": sorted(current(connection).names)}
-        actions.note(database, connection, "sending.resume", f"sender:{sender_id or 'all'}", before, after)
+        actions.note(connection, "sending.resume", f"sender:{sender_id or 'all'}", before, after)
         return lifted
 
 
@@ -93,7 +93,7 @@ def take_probe(database: Database) -> bool:
         if not current(connection).account:
             return False
     with database.write() as connection:
-        now = steady(connection, database.now(connection))
+        now = steady(connection, wall_clock(connection))
         statement = (
             update(tables.pauses)
             .where(tables.pauses.c.name == ACCOUNT)
@@ -119,7 +119,7 @@ def probe(database: Database, provider: ProviderClient) -> bool:
         return False
     with database.write() as connection:
         resume(connection, ACCOUNT)
-        write_down(connection, balance, database.now(connection))
+        write_down(connection, balance, wall_clock(connection))
         # There may be money, and too little: one message finds out, not a full POST of every thread each minute.
-        circuit_breaker.half_open(connection, database.now(connection))
+        circuit_breaker.half_open(connection, wall_clock(connection))
     return True

@@ -22,6 +22,7 @@ from messaging.sending.record_writes import RecordWrites
 from messaging.sending.start_post import Posting
 from messaging.storage import tables
 from messaging.storage.bulk import one_of
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database, lock_keys, savepoint
 from messaging.storage.retrying import REFUSALS, is_passing
 from utils.errors import ProviderError, StorageUnavailable
@@ -117,7 +118,7 @@ def _outcome_of(found: RecipientAnswer) -> RecipientAnswer:
 
 def _record_answers(connection: Connection, answered: list[_Answered]) -> list[None]:
     database = answered[0].database
-    now = database.now(connection)
+    now = wall_clock(connection)
     written = {one.posting.claim.token: one for one in answered}
     found = connection.execute(_STATES, {"tokens": list(written)}).all()
     if len(found) < len(written):
@@ -164,7 +165,7 @@ def _write_answers(
         lock_keys(connection, [f"report:{provider_id}" for provider_id in together.provider_ids])
     together.execute(connection)
     _close_answered(connection, ours, now)
-    parked.join_parked(database, connection, together.provider_ids)
+    parked.join_parked(connection, together.provider_ids)
     circuit_breaker.answered(connection, now)
     for one in ours:
         answer_effects.from_answer(database, connection, one.posting.claim, one.answer.recipients, now)
@@ -225,7 +226,7 @@ def _close_answered(connection: Connection, ours: list[_Answered], now: datetime
 def record_failure(database: Database, posting: Posting, error: ProviderError) -> None:
     """The POST as a whole came to nothing, or to nothing that we know of."""
     with database.write() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         attempt = connection.execute(_STATES, {"tokens": [posting.claim.token]}).one_or_none()
         if attempt is None:
             raise AttemptMissing

@@ -24,6 +24,7 @@ from messaging.sending.rate_limit import Rates
 from messaging.sending.sending_hours import SendingWindows
 from messaging.sending.start_post import Posting
 from messaging.sending.witness import Witness
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from messaging.storage.retrying import REFUSALS, TIMEOUT_SECONDS, is_passing, with_retries
 from utils.errors import ProviderError, Recovering, WitnessUnwritable
@@ -169,7 +170,7 @@ class MessageSender:
             if not one.urgent:
                 self._send_urgent()
         with self._database.write() as connection:
-            start_post.give_back(connection, one, self._database.now(connection))
+            start_post.give_back(connection, one, wall_clock(connection))
         return None
 
     def _begin_posting(self, one: Claim) -> start_post.Turn:

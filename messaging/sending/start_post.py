@@ -23,9 +23,9 @@ from messaging.sending.last_check import (
     release,
 )
 from messaging.sending.spending import keep_within_limits
-from messaging.storage import tables
+from messaging.storage import rollback, tables
 from messaging.storage.bulk import one_of
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database
 from messaging.storage.identity import Identity
 from messaging.storage.retrying import TIMEOUT_SECONDS, with_retries
@@ -96,8 +96,8 @@ def _begin_postings(connection: Connection, asked: list[_Asked]) -> list[Turn]:
     buckets = rate_limit.lock(connection)
     # Before the database's clock is read: the lease must not end there sooner than here.
     began_at = boot_clock()
-    now = asked[0].database.now(connection)
-    identity = asked[0].database.rollback.require(connection, now)
+    now = wall_clock(connection)
+    identity = rollback.require(connection, now)
     wanted = [one.claim for one in asked]
     _take_back(connection, [one.claim.attempt_id for one in asked if one.may_be_marked], now)
     for one in asked:

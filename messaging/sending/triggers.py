@@ -39,11 +39,12 @@ from messaging.sending.origins import Origin
 from messaging.sending.rate_limit import Rates
 from messaging.sending.sender import ask_provider, worker_name, write_outcome
 from messaging.sending.witness import Witness
-from messaging.storage import tables
+from messaging.storage import rollback, tables
 from messaging.storage.bulk import one_of
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database
 from messaging.storage.identity import new_token
+from messaging.storage.new_ids import reserve_ids
 from utils import reasons
 from utils.deadlines import boot_clock
 from utils.errors import (
@@ -198,8 +199,8 @@ class TriggerSender:
     def _accept(self, given: str, recipients: list[str], sender_id: str | None, key: str | None) -> _Accepted:
         text = WayOut.of(self._settings, sender_id).composed(given, field="message")
         with self._database.write() as connection:
-            now = self._database.now(connection)
-            identity = self._database.rollback.require(connection, now)
+            now = wall_clock(connection)
+            identity = rollback.require(connection, now)
             if key is not None:
                 # What the caller gave: the way out may have been set anew since the first call.
                 mark = idempotency.fingerprint([given, recipients, sender_id])
@@ -249,15 +250,15 @@ class TriggerSender:
         now: datetime,
     ) -> None:
         rows = [_new_message(one, text, sender_id) for one in blocked]
-        ids = enqueue(self._database, connection, rows, status=statuses.SENDING)
+        ids = enqueue(connection, rows, status=statuses.SENDING)
         status_events.settle(connection, list(ids), statuses.BLOCKED, reason, now)
 
     def _write_claim(
         self, connection: Connection, text: str, free: list[str], sender_id: str | None, now: datetime
     ) -> Claim:
-        attempt_id = self._database.reserve_ids(connection, tables.attempts, 1)[0]
+        attempt_id = reserve_ids(connection, tables.attempts, 1)[0]
         rows = [_new_message(one, text, sender_id) for one in free]
-        ids = enqueue(self._database, connection, rows, status=statuses.SENDING, attempt_id=attempt_id)
+        ids = enqueue(connection, rows, status=statuses.SENDING, attempt_id=attempt_id)
         recipients = dict(zip(free, ids, strict=True))
         limited = [
             _ToSend(one, to, text, sender_id, created_by=acting_name()) for to, one in recipients.items()
@@ -344,7 +345,7 @@ class TriggerSender:
 
     def _give_up(self, claim: Claim, *, is_marked: bool, reason: str = "busy") -> None:
         with self._database.write() as connection:
-            now = self._database.now(connection)
+            now = wall_clock(connection)
             if start_post.is_ours(connection, claim):
                 start_post.cancel(connection, claim.attempt_id, reason, now, is_marked=is_marked)
 

@@ -16,12 +16,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, delete, select, text, update
 
 from messaging.storage import tables
 from messaging.storage.bulk import insert_or_ignore
@@ -36,6 +36,7 @@ ANCHOR_KEPT = timedelta(days=30)
 _CLOCKS = "clocks"
 _OFFSET = "steady_offset"
 _MICROSECOND = timedelta(microseconds=1)
+_SERVER_CLOCK = text("SELECT clock_timestamp()")
 
 _ANCHORS = select(tables.clock_anchors)
 _LATEST = _ANCHORS.order_by(tables.clock_anchors.c.seen_steady_at.desc()).limit(1)
@@ -55,6 +56,12 @@ class Step(NamedTuple):
 
     at: datetime
     by: timedelta
+
+
+def wall_clock(connection: Connection) -> datetime:
+    """Now: PostgreSQL's own, else this machine's. For durations: `steady`."""
+    clocks: Clocks = connection.info[_CLOCKS]
+    return clocks.now(connection)
 
 
 def steady(connection: Connection, at: datetime) -> datetime:
@@ -79,8 +86,8 @@ def by_boot_clock(connection: Connection, at: datetime) -> datetime:
 class Clocks:
     """The clocks of one `Database`. `wall`: the one that its dates go by."""
 
-    def __init__(self, wall: Callable[[Connection], datetime]) -> None:
-        self.wall = wall
+    def __init__(self) -> None:
+        self.wall: Callable[[Connection], datetime] = _read_wall_clock
         self.boot = boot_clock
         self._anchor: _Anchor | None = None
         self._offset = timedelta()
@@ -184,6 +191,17 @@ class ClocksOfCopy(Clocks):
     def _measure(self, connection: Connection, wall: datetime) -> timedelta:  # noqa: ARG002
         last = connection.execute(_LATEST).one_or_none()
         return timedelta() if last is None else last.seen_steady_at - last.seen_wall_at
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _read_wall_clock(connection: Connection) -> datetime:
+    if connection.dialect.name == "sqlite":
+        return utc_now()
+    found: datetime = connection.execute(_SERVER_CLOCK).scalar_one()
+    return found.astimezone(UTC)
 
 
 def last_step(connection: Connection) -> Step | None:

@@ -3,19 +3,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, NestedTransaction, Select, Table, create_engine, event, func, select, text
+from sqlalchemy import Connection, NestedTransaction, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
-from messaging.storage import tables
 from messaging.storage.bulk import as_array
-from messaging.storage.clocks import Clocks
+from messaging.storage.clocks import Clocks, wall_clock
 from messaging.storage.commit_tokens import leave_token, was_committed
 from messaging.storage.group_commit import GroupCommit
 from messaging.storage.read_limits import within_limit
@@ -43,16 +40,10 @@ WAKES_WORKER = "wakes_worker"
 FORWARDS = "forwards"
 IS_TEST = "is_test"
 AFTER_COMMIT = "after_commit"
-CLOCK = text("SELECT clock_timestamp()")
-RESERVE = text("SELECT nextval(:sequence) FROM generate_series(1, :count)")
 LOCK = text(
     "SELECT pg_advisory_xact_lock(hashtextextended(key, 0))"
     " FROM (SELECT unnest(CAST(:keys AS text[])) AS key ORDER BY 1) AS wanted"
 )
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _wake_nobody() -> None:
@@ -61,6 +52,9 @@ def _wake_nobody() -> None:
 
 class Database:
     """The engine, and the two ways in: `read()` and `write()`, each one transaction.
+
+    A function that takes part in a transaction needs its connection and nothing else: `wall_clock`, `steady`,
+    `reserve_ids`, `wake_after_commit`, `after_commit` and `rollback.require` find what they need there.
 
     On SQLite a write takes a process-wide lock and `BEGIN IMMEDIATE`: threads queue here in
     order, which SQLite's own busy wait (polling, p99 303 ms against 20 ms) does badly. Processes: `SqliteWriteLock`.
@@ -76,7 +70,7 @@ class Database:
         self.forwards = False
         # Whether those events say that they are of a test key.
         self.is_test = False
-        self.clocks = Clocks(self._wall_clock)
+        self.clocks = Clocks()
         self.rollback = RollbackCheck()
         self._write_lock = threading.Lock()
         self._file_lock: SqliteWriteLock | None = None
@@ -99,6 +93,7 @@ class Database:
             connect_args=_connect_arguments(self.is_sqlite),
         )
         event.listen(self.engine, "connect", self.clocks.attach)
+        event.listen(self.engine, "connect", self.rollback.attach)
         event.listen(self.engine, "begin", self.clocks.begin)
         if self.is_sqlite:
             event.listen(self.engine, "do_connect", lambda *_: make_private(path))
@@ -152,7 +147,7 @@ class Database:
 
     def _open_recovery(self) -> None:
         with self.write() as connection:
-            self.rollback.open_if_needed(connection, self.now(connection))
+            self.rollback.open_if_needed(connection, wall_clock(connection))
 
     @contextmanager
     def write_lock(self) -> Iterator[None]:
@@ -173,44 +168,10 @@ class Database:
         finally:
             connection.close()
 
-    def now(self, connection: Connection) -> datetime:
-        """The wall clock: PostgreSQL's own, else this machine's. For durations: `clocks.steady`."""
-        return self.clocks.now(connection)
-
-    def _wall_clock(self, connection: Connection) -> datetime:
-        if self.is_sqlite:
-            return utc_now()
-        clock: datetime = connection.execute(CLOCK).scalar_one()
-        return clock.astimezone(UTC)
-
-    def reserve_ids(self, connection: Connection, table: Table, count: int) -> Sequence[int]:
-        """`count` new ids, known before the insert: no RETURNING, so rows go in by `executemany`.
-
-        On SQLite the caller holds the only write transaction. These tables lose their last row only where a backup
-        is put back: then a recovery leaves the highest id that was ever given.
-        """
-        if self.is_sqlite:
-            last: int = connection.execute(_last_id(table)).scalar_one()
-            return range(last + 1, last + 1 + count)
-        rows = connection.execute(RESERVE, {"sequence": f"{table.name}_id_seq", "count": count})
-        return [row[0] for row in rows]
-
     def close(self) -> None:
         self.engine.dispose()
         if self._file_lock is not None:
             self._file_lock.close()
-
-
-@cache
-def _last_id(table: Table) -> Select[Any]:
-    known = select(func.max(table.c.id)).scalar_subquery()
-    name = tables.counters.c.name == highest_id_name(table.name)
-    given = select(tables.counters.c.value).where(name).scalar_subquery()
-    return select(func.max(func.coalesce(known, 0), func.coalesce(given, 0)))
-
-
-def highest_id_name(table_name: str) -> str:
-    return f"{table_name}_highest_id"
 
 
 def after_commit(connection: Connection, act: Callable[[], None]) -> None:

@@ -35,6 +35,7 @@ RESTORED = "restored"
 LEFT = ("posting", "recorded", "unknown")
 # The last POSTs of all threads: two that were under way at once may have been committed in any order.
 MOST_TOKENS = 16
+_CHECK = "rollback_check"
 
 _ROW = select(tables.database_identity).where(tables.database_identity.c.id == ROW_ID)
 _SET = update(tables.database_identity).where(tables.database_identity.c.id == ROW_ID)
@@ -113,6 +114,10 @@ class RollbackCheck:
         self._tokens: deque[str] = deque(maxlen=MOST_TOKENS)
         self._counter = 0
         self._look_at_server: TextClause | None = None
+
+    def attach(self, _connection: Any, record: Any) -> None:
+        """To a new connection of the pool, so that `require` finds it."""
+        record.info[_CHECK] = self
 
     def require(self, connection: Connection, now: datetime) -> Identity:
         """In the write transaction of whatever must not be done twice. Raises Recovering."""
@@ -217,6 +222,26 @@ class RollbackCheck:
             among = "= ANY(CAST(:tokens AS text[]))"
             self._look_at_server = text(_LOOK.format(place=place, among=among))
         return self._look_at_server
+
+
+def require(connection: Connection, now: datetime) -> Identity:
+    """In the write transaction of whatever must not be done twice. Raises Recovering."""
+    return _check_of(connection).require(connection, now)
+
+
+def open_recovery(connection: Connection, reason: str, now: datetime) -> int | None:
+    """Writes down that a recovery is needed; None where one is open already."""
+    return _check_of(connection).open(connection, reason, now)
+
+
+def close_recovery(connection: Connection) -> None:
+    """The recovery has raised the counter to the highest that any witness has."""
+    _check_of(connection).close(connection)
+
+
+def _check_of(connection: Connection) -> RollbackCheck:
+    check: RollbackCheck = connection.info[_CHECK]
+    return check
 
 
 def _works(connection: Connection, statement: str) -> bool:

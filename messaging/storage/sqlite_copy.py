@@ -13,7 +13,6 @@ from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.pool import NullPool
 
 from messaging.storage.clocks import ClocksOfCopy
-from messaging.storage.database import utc_now
 
 # A megabyte, then a rest: the disk is for who answers callbacks.
 PAGES_PER_STEP = 256
@@ -53,7 +52,7 @@ def read_sqlite_copy(path: Path) -> Iterator[Connection]:
         poolclass=NullPool,
         hide_parameters=True,
     )
-    event.listen(engine, "connect", ClocksOfCopy(lambda _: utc_now()).attach)
+    event.listen(engine, "connect", ClocksOfCopy().attach)
     with engine.connect() as connection:
         yield connection
 

@@ -26,6 +26,7 @@ from messaging.operations import health
 from messaging.operations.account_check import claim_identity
 from messaging.sending import due, pauses
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.cli.conftest import Sms, error_of, parsed
 from tests.support.callback_rows import move_time
@@ -44,7 +45,7 @@ def interrupt(*_arguments: object) -> None:
 
 def put(database: Database, **values: Any) -> int:
     with database.write() as connection:
-        (message_id,) = enqueue(database, connection, [NewMessage(ALICE, "Hello [red]you[/red]")])
+        (message_id,) = enqueue(connection, [NewMessage(ALICE, "Hello [red]you[/red]")])
         if values:
             connection.execute(update(tables.messages).values(**values))
     return message_id
@@ -240,7 +241,7 @@ def test_audit_of_wrong_records_is_one(sms: Sms, migrated: Database) -> None:
 def journal(database: Database, outcome: str) -> int:
     body = b"from=%2B254711000001&to=20880&text=Hello&id=inbound-1"
     with database.write() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         row = {"kind": "inbound", "body": body, "digest": outcome.encode(), "count": 1, "outcome": outcome}
         row |= {"received_at": now, "last_seen_at": now}
         inserted = connection.execute(insert(tables.callbacks).returning(tables.callbacks.c.id), row)
@@ -289,7 +290,7 @@ def test_doctor_names_every_part_that_is_ill(
 ) -> None:
     claim_identity(migrated, settings.model_copy(update={"at_username": "clinic"}))
     with migrated.write() as connection:
-        row = {"name": "account", "reason": "insufficient_balance", "since": migrated.now(connection)}
+        row = {"name": "account", "reason": "insufficient_balance", "since": wall_clock(connection)}
         connection.execute(insert(tables.pauses), row)
     journal(migrated, "unapplied")
     journal(migrated, "received")
@@ -406,7 +407,7 @@ def test_lifting_what_the_network_blocks_too_says_what_the_recipient_can_dial(
     sms: Sms, migrated: Database
 ) -> None:
     with migrated.write() as connection:
-        ledger.record_stop(migrated, connection, ALICE, "sender", "CLINIC", "refused_406")
+        ledger.record_stop(connection, ALICE, "sender", "CLINIC", "refused_406")
     assert "*456*9#" in sms("opt-outs", "lift", ALICE).stdout
 
 
@@ -528,8 +529,8 @@ def test_an_export_that_is_imported_elsewhere_gives_the_same_state(
     ]
     with migrated.write() as connection:
         for phone, scope, sender_id, source in said:
-            ledger.record_stop(migrated, connection, phone, scope, sender_id, source, detail="=asked")
-        ledger.record_start(migrated, connection, ALICE, "20880", None)
+            ledger.record_stop(connection, phone, scope, sender_id, source, detail="=asked")
+        ledger.record_start(connection, ALICE, "20880", None)
     before = standing_blocks(migrated)
     assert len(before) == 4
     file = tmp_path / "ledger.csv"
@@ -588,7 +589,7 @@ def test_opt_outs_are_read_by_the_rules_of_numbers_and_headers(
 def test_an_exported_entry_names_its_evidence(sms: Sms, migrated: Database) -> None:
     callback_id = journal(migrated, "unapplied")
     with migrated.write() as connection:
-        ledger.record_stop(migrated, connection, ALICE, "all", None, "callback", callback_id)
+        ledger.record_stop(connection, ALICE, "all", None, "callback", callback_id)
     (row,) = csv.DictReader(io.StringIO(sms("opt-outs", "export").stdout))
     assert (row["callback_id"], row["callback_digest"]) == ("1", b"unapplied".hex())
 

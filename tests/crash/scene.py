@@ -20,6 +20,7 @@ from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.crash.settling import wait_for_rest
 from tests.support.databases import empty_database, opened
@@ -77,7 +78,7 @@ class Scene:
         Only for those on which nobody works any more. The campaign of many kills really waits.
         """
         with self.database.write() as connection:
-            now = self.database.now(connection)
+            now = wall_clock(connection)
             last_touched = func.coalesce(tables.attempts.c.posting_at, tables.attempts.c.claimed_at)
             dead = (tables.OPEN, last_touched <= now - untouched_for)
             past = now - timedelta(seconds=1)

@@ -11,6 +11,7 @@ from messaging import statuses
 from messaging.callbacks import journal
 from messaging.reports import adoption
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.crash.numbers import FAULTS
 from tests.support.stack import Stack
@@ -79,5 +80,5 @@ def _adoptable(connection: Connection) -> int:
 
 def _waits_for_a_sweep(database: Database) -> bool:
     with database.read() as connection:
-        expired = _open_attempts().where(tables.attempts.c.lease_until < database.now(connection))
+        expired = _open_attempts().where(tables.attempts.c.lease_until < wall_clock(connection))
         return connection.execute(expired).scalar_one() > 0 or _adoptable(connection) > 0

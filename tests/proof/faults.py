@@ -258,8 +258,8 @@ FAULTS = (
         "nobody asks before a POST whether the database went backwards",
         "claim and recovery",
         (
-            Edit(CLAIM, "database.rollback.require(connection, now)", ONLY_IDENTITY),
-            Edit(START, "asked[0].database.rollback.require(connection, now)", ONLY_IDENTITY),
+            Edit(CLAIM, "rollback.require(connection, now)", ONLY_IDENTITY),
+            Edit(START, "rollback.require(connection, now)", ONLY_IDENTITY),
         ),
     ),
     Fault(

@@ -35,6 +35,7 @@ from messaging.sending.sender import write_outcome
 from messaging.sending.start_post import Posting
 from messaging.sending.witness import Witness, files_in
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from messaging.storage.rollback import RollbackCheck
 from tests.proof.stores import SqliteStore
@@ -299,7 +300,7 @@ class Model:
             select(tables.recoveries.c.closed_at.is_(None)),
         )
         with self.database.read() as connection:
-            now = self.database.now(connection)
+            now = wall_clock(connection)
             rows = tuple(tuple(map(tuple, connection.execute(one).all())) for one in asked)
             over = tuple(connection.execute(select(attempts.id).where(attempts.lease_until < now)).scalars())
         held = tuple((type(one).__name__, str(_claim_of(one))) for one in self.now.held)

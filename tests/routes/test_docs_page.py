@@ -155,7 +155,7 @@ def test_the_document_is_complete(app: OpenAPI) -> None:
 
 def test_answers_are_as_the_document_says_whatever_is_asked(app: OpenAPI, database: Database) -> None:
     with database.write() as connection:
-        enqueue(database, connection, [NewMessage("+254711000001", "text") for _ in range(3)])
+        enqueue(connection, [NewMessage("+254711000001", "text") for _ in range(3)])
     Caller(app).callback("/sms/delivery-reports", {"id": "ATXid_nobodys", "status": "Success"})
     found = list(schemathesis.openapi.from_wsgi("/v1/openapi.json", app).get_all_operations())
     assert len(found) == sum(len(item) for item in specification(app)["paths"].values())

@@ -26,6 +26,7 @@ from messaging.operations.forget import forget_in as forget
 from messaging.sending import claim, last_check, start_post
 from messaging.sending.rate_limit import Rates
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from messaging.storage.identity import require_identity
 from tests.support.callback_rows import move_time
@@ -46,7 +47,7 @@ def history(app: OpenAPI, caller: Caller, database: Database) -> Caller:
     """Everything that the service ever keeps about a person, and the same about another."""
     settings = app.extensions["sms"].settings
     with database.write() as connection:
-        require_identity(connection, database.now(connection))
+        require_identity(connection, wall_clock(connection))
     for phone in (ALICE, BEN):
         answer = caller.get(f"/sms/invoke-bulk-sms?phone={phone[1:]}&message={quote_plus(SECRET)}")
         assert answer.status_code == 200
@@ -170,15 +171,15 @@ def test_who_said_stop_is_not_texted_after_being_forgotten(
 def test_a_stop_that_is_forgotten_between_claim_and_post_counts(history: Caller, database: Database) -> None:
     with database.write() as connection:
         cancel_queued(connection)
-        ledger.lift(database, connection, ALICE, source="api")
-        enqueue(database, connection, [NewMessage(ALICE, "text")])
+        ledger.lift(connection, ALICE, source="api")
+        enqueue(connection, [NewMessage(ALICE, "text")])
     limits = claim.ClaimLimits(500, timedelta(minutes=1))
     (claimed,) = claim.claim_due(database, "worker", limits).claims
     with pytest.raises(Conflict, match="just being sent"):
         forget(database, ALICE)
     with database.write() as connection:
-        ledger.record_stop(database, connection, ALICE, "all", None, "api")
-        hidden = "#" + require_identity(connection, database.now(connection)).digest("opt-out", ALICE)
+        ledger.record_stop(connection, ALICE, "all", None, "api")
+        hidden = "#" + require_identity(connection, wall_clock(connection)).digest("opt-out", ALICE)
         theirs = tables.suppressions.c.phone == ALICE
         connection.execute(update(tables.suppressions).where(theirs).values(phone=hidden))
     turn = start_post.begin_posting(database, claimed, Rates(1000, 1000), timedelta(minutes=1))
@@ -188,8 +189,8 @@ def test_a_stop_that_is_forgotten_between_claim_and_post_counts(history: Caller,
 def test_a_start_of_who_was_forgotten_counts(history: Caller, database: Database) -> None:
     history.callback("/sms/twoway", {"from": ALICE, "to": "20880", "text": "STOP", "id": "in-stop"})
     with database.write() as connection:
-        ledger.lift(database, connection, ALICE, source="api")
-        ledger.record_stop(database, connection, ALICE, "all", None, ledger.KEYWORD)
+        ledger.lift(connection, ALICE, source="api")
+        ledger.record_stop(connection, ALICE, "all", None, ledger.KEYWORD)
     forget(database, ALICE)
     history.callback("/sms/twoway", {"from": ALICE, "to": "20880", "text": "START", "id": "in-start"})
     with database.read() as connection:
@@ -200,7 +201,7 @@ def test_what_is_old_is_erased_and_what_waits_or_is_young_is_not(history: Caller
     with database.write() as connection:
         cancel_queued(connection)
         connection.execute(update(tables.batches).values(status="finished"))
-        (waiting,) = enqueue(database, connection, [NewMessage(BEN, "Not yet sent")])
+        (waiting,) = enqueue(connection, [NewMessage(BEN, "Not yet sent")])
     times = {
         tables.messages: "created_at",
         tables.callbacks: "received_at",
@@ -214,13 +215,13 @@ def test_what_is_old_is_erased_and_what_waits_or_is_young_is_not(history: Caller
     for table, column in times.items():
         move_time(database, table, column, 91 * DAYS)
     with database.write() as connection:
-        (young,) = enqueue(database, connection, [NewMessage(ALICE, "Just now")])
+        (young,) = enqueue(connection, [NewMessage(ALICE, "Just now")])
         connection.execute(
             update(tables.messages).where(tables.messages.c.id == young).values(status="delivered")
         )
     assert erasure.erase_old(database, 90 * DAYS) > 10
     with database.read() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
     erasure.erase_conversations(database, now + DAYS)
     left = {row["id"]: row["text"] for row in history.messages() if row["text"]}
     assert left == {waiting: "Not yet sent", young: "Just now"}
@@ -246,7 +247,7 @@ def test_it_goes_on_where_it_stopped(
     history: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with database.write() as connection:
-        ids = enqueue(database, connection, [NewMessage(BEN, "old") for _ in range(40)])
+        ids = enqueue(connection, [NewMessage(BEN, "old") for _ in range(40)])
         connection.execute(update(tables.messages).values(status="delivered"))
     move_time(database, tables.messages, "created_at", 91 * DAYS)
     monkeypatch.setattr(erasure, "CHUNK", 7)
@@ -265,12 +266,12 @@ def test_it_goes_on_where_it_stopped(
 
 def test_a_number_in_a_file_that_is_still_being_read_is_not_half_forgotten(database: Database) -> None:
     with database.write() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         require_identity(connection, now)
         for position, content in enumerate((b"phone\n+25471", b"1000701\n")):
             row = {"upload_id": "u", "position": position, "content": content, "stored_at": now}
             connection.execute(insert(tables.upload_pieces).values(**row))
-        enqueue(database, connection, [NewMessage(ALICE, "text")])
+        enqueue(connection, [NewMessage(ALICE, "text")])
     with pytest.raises(Conflict, match="just being read"):
         forget(database, ALICE)
     with database.read() as connection:
@@ -283,7 +284,7 @@ def test_a_text_that_is_erased_before_its_answer_gets_none(
 ) -> None:
     theirs = tables.inbound_messages.c.sender == ALICE
     with database.write() as connection:
-        values = {"reply_outcome": waits, "reply_due_at": database.now(connection), "held_texts": '["Hi"]'}
+        values = {"reply_outcome": waits, "reply_due_at": wall_clock(connection), "held_texts": '["Hi"]'}
         connection.execute(update(tables.inbound_messages).where(theirs).values(**values))
         text_id = connection.execute(select(tables.inbound_messages.c.id).where(theirs)).scalar_one()
     forget(database, ALICE)
@@ -326,12 +327,12 @@ def test_the_opt_out_of_who_was_forgotten_is_found_by_their_number(
 
 def test_a_start_of_who_was_forgotten_is_told_with_the_number(database: Database) -> None:
     with database.write() as connection:
-        require_identity(connection, database.now(connection))
-        ledger.record_stop(database, connection, ALICE, "all", None, ledger.KEYWORD)
+        require_identity(connection, wall_clock(connection))
+        ledger.record_stop(connection, ALICE, "all", None, ledger.KEYWORD)
     forget(database, ALICE)
     with database.write() as connection:
         connection.info[FORWARDS] = True
-        ledger.record_start(database, connection, ALICE, None)
+        ledger.record_start(connection, ALICE, None)
         body = connection.execute(select(tables.forward_events.c.body)).scalar_one()
         connection.info.pop(FORWARDS)
     assert ALICE in body
@@ -339,7 +340,7 @@ def test_a_start_of_who_was_forgotten_is_told_with_the_number(database: Database
 
 def test_the_words_of_who_was_forgotten_are_found_no_more(history: Caller, database: Database) -> None:
     with database.write() as connection:
-        connection.execute(update(tables.messages).values(created_at=database.now(connection) - DAYS))
+        connection.execute(update(tables.messages).values(created_at=wall_clock(connection) - DAYS))
     search.index_new(database)
     assert {one["to"] for one in history.messages(text="result")} == {ALICE, BEN}
     asked: list[str] = []
@@ -357,7 +358,7 @@ def test_two_that_erase_take_their_locks_in_one_order(
 ) -> None:
     """The sweep has the turn of the search first and then the rows; crosswise each would wait for the other."""
     with database.write() as connection:
-        enqueue(database, connection, [NewMessage(ALICE, SECRET)])
+        enqueue(connection, [NewMessage(ALICE, SECRET)])
     asked: list[str] = []
     monkeypatch.setattr(search, "lock_keys", lambda _connection, keys: asked.extend(keys))
     event.listen(database.engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
@@ -374,7 +375,7 @@ def test_while_a_text_is_being_sent_nothing_at_all_is_changed(
 ) -> None:
     monkeypatch.setattr(forgetting, "CHUNK", 2)
     with database.write() as connection:
-        ids = enqueue(database, connection, [NewMessage(ALICE, SECRET) for _ in range(5)])
+        ids = enqueue(connection, [NewMessage(ALICE, SECRET) for _ in range(5)])
         leaving = update(tables.messages).where(tables.messages.c.id == ids[-1])
         connection.execute(leaving.values(status="sending"))
     with pytest.raises(Conflict, match="just being sent"):
@@ -386,7 +387,7 @@ def test_while_a_text_is_being_sent_nothing_at_all_is_changed(
 
 def test_the_end_of_one_file_and_the_beginning_of_the_next_are_no_number(database: Database) -> None:
     with database.write() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         for upload, content in (("u1", b"phone\n+25471"), ("u2", b"1000701\n")):
             row = {"upload_id": upload, "position": 0, "content": content, "stored_at": now}
             connection.execute(insert(tables.upload_pieces).values(**row))

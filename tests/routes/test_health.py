@@ -11,7 +11,8 @@ from sqlalchemy import update
 
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.operations import health
-from messaging.storage import tables
+from messaging.storage import rollback, tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.routes.conftest import MakeApp
 from tests.support.callback_rows import move_time
@@ -65,8 +66,8 @@ def test_a_recovery_and_a_witness_that_cannot_be_written_are_told_and_make_nobod
 ) -> None:
     health.beat(database, "worker-1")
     with database.write() as connection:
-        now = database.now(connection)
-        database.rollback.open(connection, "restored", now)
+        now = wall_clock(connection)
+        rollback.open_recovery(connection, "restored", now)
         row = {"folder_id": "a", "host": "sms-1", "path": "/w", "seen_at": now, "problem": "No space left"}
         connection.execute(tables.witness_folders.insert().values(**row))
     answer = caller.get("/readyz")
@@ -79,7 +80,7 @@ def test_a_recovery_and_a_witness_that_cannot_be_written_are_told_and_make_nobod
 def test_a_worker_that_fell_silent_is_told(caller: Caller, database: Database) -> None:
     health.beat(database, "worker-1")
     with database.write() as connection:
-        long_ago = database.now(connection) - 2 * health.ALIVE_WITHIN
+        long_ago = wall_clock(connection) - 2 * health.ALIVE_WITHIN
         connection.execute(update(tables.heartbeats).values(seen_at=long_ago))
     assert caller.get("/healthz?worker=1").status_code == 503
 
@@ -140,7 +141,7 @@ def test_a_report_that_waits_for_the_worker_is_told_and_makes_nobody_unready(
 
 def test_metrics_are_true_at_the_moment_of_asking(caller: Caller, database: Database) -> None:
     with database.write() as connection:
-        enqueue(database, connection, [NewMessage("+254711000001", "text") for _ in range(3)])
+        enqueue(connection, [NewMessage("+254711000001", "text") for _ in range(3)])
         connection.execute(update(tables.messages).where(tables.messages.c.id == 1).values(status="unknown"))
     caller.callback("/sms/delivery-reports", {"id": "ATXid_nobodys", "status": "Success"})
     caller.apply_reports()

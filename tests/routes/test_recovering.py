@@ -4,6 +4,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from messaging.storage import rollback
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support.fake_provider import FakeProvider
 from tests.support.web import Caller
@@ -15,7 +16,7 @@ INBOUND = {"from": ALICE, "to": "20880", "text": "Hello", "id": "an-inbound-id"}
 @pytest.fixture(autouse=True)
 def recovery(database: Database) -> None:
     with database.write() as connection:
-        database.rollback.open(connection, rollback.RESTORED, database.now(connection))
+        rollback.open_recovery(connection, rollback.RESTORED, wall_clock(connection))
 
 
 def assert_refused(answer: TestResponse, code: str | None) -> None:

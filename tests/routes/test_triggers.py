@@ -209,7 +209,7 @@ def test_someone_who_opted_out_is_not_sent_to(
     caller: Caller, provider: FakeProvider, database: Database
 ) -> None:
     with database.write() as connection:
-        record_stop(database, connection, ALICE, "all", None, "keyword")
+        record_stop(connection, ALICE, "all", None, "keyword")
 
     answer = caller.get(BULK, phone=ALICE)
 
@@ -222,7 +222,7 @@ def test_those_who_opted_out_are_named_beside_those_who_were_sent_to(
     caller: Caller, provider: FakeProvider, database: Database
 ) -> None:
     with database.write() as connection:
-        record_stop(database, connection, ALICE, "all", None, "keyword")
+        record_stop(connection, ALICE, "all", None, "keyword")
 
     answer = caller.get(BULK, phone=f"{ALICE},{BOB}").json
 

@@ -17,7 +17,8 @@ from messaging.callbacks.receive import CallbackReceiver
 from messaging.callbacks.received import apply_received
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from utils.settings import Settings
 
 PHONE = "+254711000001"
@@ -109,7 +110,6 @@ def add_message(
             insert(tables.attempts).returning(tables.attempts.c.id), attempt
         ).scalar_one()
         (message_id,) = enqueue(
-            database,
             connection,
             [NewMessage(phone, "hello", sender_id)],
             status=status,

@@ -19,7 +19,9 @@ from messaging.sending.rate_limit import Rates
 from messaging.sending.sender import ask_provider, write_outcome
 from messaging.sending.start_post import Posting
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
+from messaging.storage.new_ids import reserve_ids
 from utils.errors import ProviderError
 from utils.provider_answers import SendAnswer
 from utils.settings import Settings
@@ -58,13 +60,13 @@ def live_settings(database_url: str, provider_url: str, **overrides: object) -> 
 def queue(database: Database, *recipients: str, text: str = "Hello", **values: Any) -> list[int]:
     new = [NewMessage(recipient, text, **values) for recipient in recipients]
     with database.write() as connection:
-        return list(enqueue(database, connection, new))
+        return list(enqueue(connection, new))
 
 
 def new_batch(database: Database, total: int = 0, **values: Any) -> int:
     with database.write() as connection:
-        batch_id = database.reserve_ids(connection, tables.batches, 1)[0]
-        row = {"id": batch_id, "status": "sending", "total": total, "created_at": database.now(connection)}
+        batch_id = reserve_ids(connection, tables.batches, 1)[0]
+        row = {"id": batch_id, "status": "sending", "total": total, "created_at": wall_clock(connection)}
         connection.execute(insert(tables.batches).values(**(row | values)))
         return batch_id
 
@@ -91,8 +93,8 @@ def claim_as(
 ) -> list[Claim]:
     """Only claimed, as where the rates holds the first one up."""
     with database.write() as connection:
-        now = database.now(connection)
-        return claims.take(database, connection, worker, limits, now, urgent_only=urgent_only).claims
+        now = wall_clock(connection)
+        return claims.take(connection, worker, limits, now, urgent_only=urgent_only).claims
 
 
 def claim_one(database: Database, **limits: Any) -> Claim:
@@ -174,18 +176,18 @@ def know_price(database: Database, micros: int = 800_000, currency: str = "KES")
     """What a text to Kenya last cost, from a sender that the tests do not use."""
     row = {"sender_id": "ANOTHER", "prefix": "+254711", "country": "KE", "currency": currency}
     with database.write() as connection:
-        priced = row | {"micros_per_part": micros, "seen_at": database.now(connection)}
+        priced = row | {"micros_per_part": micros, "seen_at": wall_clock(connection)}
         connection.execute(insert(tables.prices).values(**priced))
 
 
 def opt_out(database: Database, recipient: str, sender_id: str | None = None, scope: str = "all") -> None:
     with database.write() as connection:
-        ledger.record_stop(database, connection, recipient, scope, sender_id, ledger.KEYWORD)
+        ledger.record_stop(connection, recipient, scope, sender_id, ledger.KEYWORD)
 
 
 def in_write(database: Database, work: Callable[[Connection, datetime], Any]) -> Any:
     with database.write() as connection:
-        return work(connection, database.now(connection))
+        return work(connection, wall_clock(connection))
 
 
 def sweep_leases(database: Database) -> tuple[int, int]:

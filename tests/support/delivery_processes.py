@@ -17,6 +17,7 @@ from messaging.sending.rate_limit import Rates, lock, take
 from messaging.sending.sender import MessageSender
 from messaging.sending.triggers import TriggerSender
 from messaging.storage import migrations, revisions
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from messaging.storage.task_queue import Waker
 from tests.support.databases import opened
@@ -144,7 +145,7 @@ def begin_key(barrier: Any, settings: Settings, key: str, mark: bytes) -> bool:
     database = open_database(settings)
     barrier.wait()
     with database.write() as connection:
-        earlier = idempotency.begin(connection, "test", key, mark, database.now(connection))
+        earlier = idempotency.begin(connection, "test", key, mark, wall_clock(connection))
         if earlier is None:
             idempotency.finish(connection, "test", key, {"first": True})
     database.close()
@@ -157,10 +158,10 @@ def take_tokens(barrier: Any, settings: Settings, rates: Rates, count: int, seco
     barrier.wait()
     moments: list[float] = []
     with database.read() as connection:
-        ends_at = database.now(connection).timestamp() + seconds
+        ends_at = wall_clock(connection).timestamp() + seconds
     while True:
         with database.write() as connection:
-            now = database.now(connection)
+            now = wall_clock(connection)
             if now.timestamp() > ends_at:
                 break
             if take(connection, lock(connection), rates, [(count, False)], now) == [0]:

@@ -25,7 +25,8 @@ from messaging.operations import sweep as sweeps
 from messaging.sending.sender import MessageSender
 from messaging.service import build_service
 from messaging.storage import migrations, tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from messaging.storage.task_queue import make_queue_tables
 from tests.support.callback_rows import add_accepted, report
 from tests.support.databases import KINDS, empty_database, opened

@@ -13,7 +13,7 @@ from messaging.access import key_throttle, login_throttle
 from messaging.access.key_throttle import FREE_TRIES, KeyThrottle, network_of
 from messaging.access.login_throttle import FIRST_WAIT, TooManyTries
 from messaging.storage import counters, tables
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database
 
 HERE, THERE = "192.0.2.7", "192.0.2.8"
@@ -100,7 +100,7 @@ def test_after_the_wait_one_more_has_to_wait_twice_as_long(database: Database) -
             fail(KeyThrottle(database), FREE_TRIES)
         assert caught.value.retry_after == seconds
         with database.write() as connection:
-            past = steady(connection, database.now(connection)) - timedelta(seconds=1)
+            past = steady(connection, wall_clock(connection)) - timedelta(seconds=1)
             connection.execute(update(tables.login_failures).values(locked_until=past))
 
 
@@ -186,7 +186,7 @@ def test_whoever_forgets_waits_for_nobody_who_counts(
         if not database.is_sqlite:
             other.execute(held)
             connection.execute(text("SET LOCAL lock_timeout = '1s'"))
-        forget(connection, steady(connection, database.now(connection)) + timedelta(days=1))
+        forget(connection, steady(connection, wall_clock(connection)) + timedelta(days=1))
     assert [row.who for row in rows(database)] == [f"key:{HERE}"] * (not database.is_sqlite)
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 from messaging.access import actions, keys
 from messaging.access.actor import Actor, acting
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from utils.errors import Conflict, InvalidInput, NotFound
 from utils.tokens import digest_of
@@ -63,7 +64,7 @@ def test_a_revoked_key_is_forgotten_within_seconds(
 
 def test_an_expired_key_is_nobodys(database: Database) -> None:
     with database.read() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
     key, _ = keys.create(database, "billing", ["read"], now + HOUR)
     assert ring(database).find(key) is not None
     with database.write() as connection:

@@ -11,6 +11,7 @@ from messaging.access.actor import Actor, acting
 from messaging.access.login_throttle import FREE_TRIES, TooManyTries
 from messaging.access.operators import LastAdmin, LinkRefused, Operator
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support.databases import is_anybody_blocked
 from tests.support.stack import eventually
@@ -45,7 +46,7 @@ def test_a_link_is_good_once_and_for_three_days(database: Database) -> None:
         operators.use_link(database, token, "another password")
     late = operators.new_link(database, "ann")
     with database.write() as connection:
-        past = database.now(connection) - timedelta(seconds=1)
+        past = wall_clock(connection) - timedelta(seconds=1)
         connection.execute(update(tables.operators).values(link_until=past))
     assert operators.link_holder(database, late) is None
     with pytest.raises(LinkRefused):
@@ -221,7 +222,7 @@ def test_of_two_who_change_one_password_at_once_one_does(database: Database, nam
 def test_a_session_ends_by_itself_when_nobody_uses_it_or_when_it_is_a_week_old(database: Database) -> None:
     idle, old, used = (sessions.begin(database, name, HERE, "Firefox") for name in ("ann", "ben", "cy"))
     with database.write() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         for name, values in {
             "ann": {"seen_at": now - sessions.IDLE - timedelta(seconds=1)},
             "ben": {"created_at": now - sessions.LONGEST - timedelta(seconds=1)},
@@ -305,7 +306,7 @@ def test_a_link_that_is_used_while_its_person_is_disabled_lets_nobody_in(databas
             outcome.append("refused")
 
     with database.write() as connection:
-        disabled = {"disabled_at": database.now(connection), "link_digest": None, "password_hash": None}
+        disabled = {"disabled_at": wall_clock(connection), "link_digest": None, "password_hash": None}
         connection.execute(update(tables.operators).values(**disabled))
         user = threading.Thread(target=use)
         user.start()

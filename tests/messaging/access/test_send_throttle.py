@@ -12,7 +12,7 @@ from messaging.access import send_throttle
 from messaging.access.send_throttle import ADDRESS, PARTS, Block, RateLimited, SendThrottle
 from messaging.operations.sweep import sweep
 from messaging.storage import tables
-from messaging.storage.clocks import steady
+from messaging.storage.clocks import steady, wall_clock
 from messaging.storage.database import Database
 from tests.support.delivery_processes import count_sends, in_processes
 from utils.settings import Settings
@@ -234,7 +234,7 @@ def test_who_has_asked_for_nothing_for_an_hour_is_no_row_any_more(database: Data
 
 def test_a_sweep_deletes_them(database: Database, settings: Settings) -> None:
     with database.write() as connection:
-        now = steady(connection, database.now(connection))
+        now = steady(connection, wall_clock(connection))
     take(database, 100, now - timedelta(minutes=62), HERE)
     take(database, 100, now, THERE)
     sweep(database, settings)

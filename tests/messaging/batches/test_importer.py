@@ -22,7 +22,8 @@ from messaging.sending import due
 from messaging.sending.claim import ClaimLimits
 from messaging.storage import tables
 from messaging.storage.bulk import insert_rows
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from tests.support.delivery import claim_as
 from utils.errors import InvalidInput
 from utils.settings import Settings
@@ -362,7 +363,7 @@ def test_one_phone_gets_each_of_its_texts_and_the_same_text_once(
 
 def test_a_blocked_number_counts_with_each_of_its_texts(database: Database, settings: Settings) -> None:
     with database.write() as connection:
-        ledger.record_stop(database, connection, "+254711000001", "all", None, "api")
+        ledger.record_stop(connection, "+254711000001", "all", None, "api")
     quoted = quotes.quote_file(settings, database, io.BytesIO(CHILDREN), "{{name}}")
     assert (quoted["recipients"], quoted["opted_out"], quoted["parts"]) == (3, 2, 1)
 

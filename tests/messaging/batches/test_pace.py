@@ -10,13 +10,14 @@ from messaging.batches.pace import NEWEST_EVENTS, Pace, paces
 from messaging.batches.progress import get_batch
 from messaging.messages import status_events
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support import delivery
 
 
 def leaves(database: Database, *ids: int, seconds_ago: float, source: str = "provider") -> None:
     with database.write() as connection:
-        at = database.now(connection) - timedelta(seconds=seconds_ago)
+        at = wall_clock(connection) - timedelta(seconds=seconds_ago)
         events = [status_events.Event(one, at, "accepted", source) for one in ids]
         status_events.record(connection, events)
     for one in ids:
@@ -86,4 +87,4 @@ def test_only_the_newest_rows_of_the_histories_are_read(database: Database) -> N
 
 def _minutes_ago(database: Database, minutes: float) -> object:
     with database.read() as connection:
-        return database.now(connection) - timedelta(minutes=minutes)
+        return wall_clock(connection) - timedelta(minutes=minutes)

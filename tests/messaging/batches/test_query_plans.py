@@ -19,6 +19,7 @@ from messaging.operations.held import count_held, list_held
 from messaging.operations.stats import stats
 from messaging.sending import due, order
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support import delivery
 
@@ -95,7 +96,7 @@ def hold_due(database: Database) -> None:
 
 def look_at_pace(database: Database) -> None:
     with database.write() as connection:
-        at = database.now(connection)
+        at = wall_clock(connection)
         ids = range(2 * ROWS + 1, 2 * ROWS + 301)
         status_events.record(
             connection, [status_events.Event(one, at, "accepted", "provider") for one in ids]
@@ -136,7 +137,7 @@ def test_a_claim_reads_no_more_of_a_batch_than_it_takes(large: Database) -> None
     """In the order of the index: a bitmap would be of all that is due, and sorted for each claim."""
     back_off(large)
     with plans(large) as found, large.read() as connection:
-        asked = {**order.moments(connection, large.now(connection)), "batch_id": SENDING, "most": 500}
+        asked = {**order.moments(connection, wall_clock(connection)), "batch_id": SENDING, "most": 500}
         assert len(connection.execute(due._BATCH.claimable, asked).all()) == 500
     (line,) = (one for one in found if "ix_messages_bulk" in one)
     assert line.startswith(("SEARCH messages", "->  Index Scan"))
@@ -147,7 +148,7 @@ def test_a_claim_reads_no_more_of_a_batch_than_it_takes(large: Database) -> None
 
 def test_what_waits_of_a_batch_is_read_from_its_own_index(large: Database) -> None:
     with plans(large) as found, large.read() as connection:
-        asked = {"batch_id": SENDING, "now": large.now(connection)}
+        asked = {"batch_id": SENDING, "now": wall_clock(connection)}
         connection.execute(waiting._WAITING, asked).all()
     assert len(found) == 1
     assert "ix_messages_waits" in found[0]
@@ -168,7 +169,7 @@ def test_a_reference_is_looked_up_by_its_index(large: Database) -> None:
 def back_off(database: Database) -> None:
     """All texts were tried and wait, each for a time of its own; those of the first half have waited long enough."""
     with database.write() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         shuffled = [(number * 1787) % (ROWS * 3) for number in range(ROWS * 3)]
         connection.execute(
             update(tables.messages)

@@ -11,7 +11,8 @@ from messaging.batches.local_numbers import sentence
 from messaging.consent import ledger
 from messaging.costs import prices
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from utils.errors import EmptyMessage, NoRecipients
 from utils.money import parse_money
 from utils.provider_answers import RecipientAnswer
@@ -162,7 +163,7 @@ def test_a_senders_own_price_comes_before_what_another_paid(database: Database, 
 
 def test_who_opted_out_is_counted_and_not_billed(database: Database, settings: Settings) -> None:
     with database.write() as connection:
-        ledger.record_stop(database, connection, BOB, "all", None, source="operator", detail=None)
+        ledger.record_stop(connection, BOB, "all", None, source="operator", detail=None)
     quoted = quote(database, settings, [ALICE, BOB, ALICE, "12"])
     counted = ("recipients", "opted_out", "duplicates", "refused_total", "parts")
     assert [quoted[name] for name in counted] == [2, 1, 1, 1, 1]

@@ -15,7 +15,8 @@ from messaging.callbacks.receive import CallbackReceiver
 from messaging.conversations import same_text
 from messaging.conversations.same_text import Said, gap_between, is_late, match, read_moment
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from tests.support.delivery import change, count, every, only
 from tests.support.simulator_process import SimulatorProcess
 from utils.errors import ProviderUnreachable

@@ -258,7 +258,7 @@ def test_an_equal_opt_out_counts_again_after_the_person_came_back(
     with open_inbox(database, settings) as inbox:
         inbox.receive("opt_out", opt_out())
         with database.write() as connection:
-            ledger.lift(database, connection, PHONE, source="api")
+            ledger.lift(connection, PHONE, source="api")
         assert all_rows(database, tables.suppressions) == []
         inbox.receive("opt_out", opt_out())
     assert only_row(database, tables.suppressions).phone == PHONE

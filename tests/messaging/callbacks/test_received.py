@@ -22,7 +22,8 @@ from messaging.callbacks.replay import ReplayCounts, replay
 from messaging.operations import sweep
 from messaging.reports import adoption, find
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from tests.support.callback_rows import (
     OTHER_PHONE,
     PHONE,
@@ -311,7 +312,7 @@ def test_a_report_that_waited_is_as_old_as_its_callback(
     inbox.receive("report", report("a"))
     move_time(database, tables.callbacks, "received_at", timedelta(hours=2))
     with database.read() as connection:
-        waited = oldest_wait(database, connection)
+        waited = oldest_wait(connection)
     assert waited is not None
     assert timedelta(hours=2) < waited < timedelta(hours=2, minutes=1)
     apply_received(database, settings)
@@ -319,7 +320,7 @@ def test_a_report_that_waited_is_as_old_as_its_callback(
     assert message(database, message_id).finished_at == came_at
     assert only_row(database, tables.delivery_reports).received_at == came_at
     with database.read() as connection:
-        assert oldest_wait(database, connection) is None
+        assert oldest_wait(connection) is None
 
 
 def test_a_sweep_applies_what_is_received_before_it_decides_anything(

@@ -12,7 +12,8 @@ from messaging.messages import report_effects
 from messaging.operations import sweep
 from messaging.operations.audit import audit
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from tests.support.callback_rows import (
     PHONE,
     add_accepted,
@@ -130,7 +131,7 @@ def test_an_applied_opt_out_does_not_block_again_who_came_back(
 ) -> None:
     receive(database, settings, "opt_out", opt_out())
     with database.write() as connection:
-        ledger.lift(database, connection, PHONE, source="api")
+        ledger.lift(connection, PHONE, source="api")
     replay(database, settings)
     assert all_rows(database, tables.suppressions) == []
 
@@ -138,7 +139,7 @@ def test_an_applied_opt_out_does_not_block_again_who_came_back(
 def test_a_quarantined_body_that_can_be_read_now_is_applied(database: Database, settings: Settings) -> None:
     receive(database, settings, "opt_out", opt_out())
     with database.write() as connection:
-        ledger.lift(database, connection, PHONE, source="api")
+        ledger.lift(connection, PHONE, source="api")
         connection.execute(tables.callbacks.update().values(outcome="quarantined", detail="was not read"))
     assert replay(database, settings) == ReplayCounts(applied=1)
     assert only_row(database, tables.suppressions).phone == PHONE

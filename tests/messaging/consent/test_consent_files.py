@@ -17,6 +17,7 @@ from messaging.consent.consent_files import import_consents
 from messaging.consent.consents import Terms
 from messaging.consent.ledger_files import Imported
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support.callback_rows import OTHER_PHONE, PHONE
 from utils.csv_files import InvalidFile
@@ -130,13 +131,13 @@ def test_who_agreed_again_later_is_texted_and_the_file_says_when(database: Datab
     imported(database, HEAD, FULL)
     consents.withdraw(database, PHONE, None, Terms("call"))
     with database.read() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
     before = imported(database, "phone,sender_id,at", f"{PHONE},ACME,2026-01-31T10:00")
     assert refused(before) == [(2, "withdrawn")]
     to_come = imported(database, "phone,at", f"{OTHER_PHONE},{(now + timedelta(days=1)).isoformat()}")
     assert refused(to_come) == [(2, "invalid_time")]
     with database.read() as connection:
-        after = database.now(connection).isoformat()
+        after = wall_clock(connection).isoformat()
     assert counts(imported(database, "phone,sender_id,at", f"{PHONE},ACME,{after}")) == (1, 0, 0, 0)
 
 
@@ -172,7 +173,7 @@ def test_a_file_of_many_chunks_is_exported_whole_and_a_stop_still_blocks(databas
     assert imported(database, "phone", *numbers).added == 1100
     assert sorted(one["phone"] for one in consents.all_entries(database)) == numbers
     with database.write() as connection:
-        ledger.record_stop(database, connection, numbers[0], "all", None, ledger.KEYWORD)
+        ledger.record_stop(connection, numbers[0], "all", None, ledger.KEYWORD)
     imported(database, "phone,wording", f"{numbers[0]},again")
     with database.read() as connection:
         assert ledger.suppressed(connection, numbers[:2], "ACME") == {numbers[0]}

@@ -24,17 +24,17 @@ from utils.settings import Settings
 
 def stop(database: Database, source: str = "api", sender_id: str | None = None, scope: str = "all") -> bool:
     with database.write() as connection:
-        return opt_outs.record_stop(database, connection, PHONE, scope, sender_id, source)
+        return opt_outs.record_stop(connection, PHONE, scope, sender_id, source)
 
 
 def start(database: Database, sender_id: str = "20880") -> int:
     with database.write() as connection:
-        return opt_outs.record_start(database, connection, PHONE, sender_id)
+        return opt_outs.record_start(connection, PHONE, sender_id)
 
 
 def lift(database: Database, sender_id: str | None = None) -> int:
     with database.write() as connection:
-        return opt_outs.lift(database, connection, PHONE, sender_id, source="api", detail="asked by phone")
+        return opt_outs.lift(connection, PHONE, sender_id, source="api", detail="asked by phone")
 
 
 def suppressed(database: Database, sender_id: str | None) -> bool:
@@ -176,7 +176,7 @@ def test_the_ledger_is_read_in_pages_newest_first(database: Database) -> None:
     for sender_id in ("A", "B", "C"):
         stop(database, sender_id=sender_id, scope="sender")
     with database.write() as connection:
-        opt_outs.record_stop(database, connection, OTHER_PHONE, "all", None, "api")
+        opt_outs.record_stop(connection, OTHER_PHONE, "all", None, "api")
     first = ledger(database, limit=2)
     assert [(one.phone, one.sender_id) for one in first] == [(OTHER_PHONE, ""), (PHONE, "C")]
     assert [one.sender_id for one in ledger(database, before_id=first[-1].id)] == ["B", "A"]

@@ -207,7 +207,7 @@ def test_who_opted_out_meanwhile_gets_no_answer(database: Database, answering_se
     receive(database, answering_settings, "good")
     (job,) = claim(database, LEASE, 10)
     with database.write() as connection:
-        ledger.record_stop(database, connection, PHONE, "all", None, "api")
+        ledger.record_stop(connection, PHONE, "all", None, "api")
     answer(answering_settings, database, job)
     assert inbound(database)[0].reply_outcome == "opted_out"
     assert sent(database) == []

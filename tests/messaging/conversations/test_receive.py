@@ -38,7 +38,7 @@ def outcomes(database: Database) -> list[str]:
 def block(database: Database, phone: str = PHONE, sender_id: str | None = None, source: str = "api") -> None:
     scope = "all" if sender_id is None else "sender"
     with database.write() as connection:
-        ledger.record_stop(database, connection, phone, scope, sender_id, source)
+        ledger.record_stop(connection, phone, scope, sender_id, source)
 
 
 def test_a_text_is_kept_and_answered_from_the_number_it_came_to(

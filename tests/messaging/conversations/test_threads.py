@@ -4,7 +4,8 @@ from functools import partial
 
 from messaging.conversations import threads
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from tests.support.callback_rows import OTHER_PHONE, PHONE, all_rows, at_once, inbound, open_inbox
 from utils.settings import Settings
 

@@ -24,6 +24,7 @@ from messaging.messages import status_events
 from messaging.messages.queue import BATCH_PRIORITY
 from messaging.operations import sweep
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support.callback_rows import open_inbox
 from tests.support.delivery import Clock, change, count, every, new_batch, phone, phones, queue
@@ -84,7 +85,7 @@ def run(database: Database, receiver: Receiver, url: str = URL) -> int:
 
 def settle(database: Database, *ids: int, status: str = statuses.CANCELLED) -> None:
     with database.write() as connection:
-        status_events.settle(connection, ids, status, "asked_for", database.now(connection))
+        status_events.settle(connection, ids, status, "asked_for", wall_clock(connection))
 
 
 def add_events(database: Database, number: int) -> list[str]:
@@ -119,7 +120,7 @@ def test_nothing_is_written_where_nothing_is_forwarded(database: Database, setti
 def test_a_fact_that_is_rolled_back_is_not_told(forwarding_database: Database) -> None:
     (message_id,) = queue(forwarding_database, phone(1))
     with forwarding_database.write() as connection:
-        now = forwarding_database.now(connection)
+        now = wall_clock(connection)
         status_events.settle(connection, [message_id], statuses.CANCELLED, "asked_for", now)
         connection.get_transaction().rollback()  # type: ignore[union-attr]
     assert every(forwarding_database, tables.forward_events) == []
@@ -175,8 +176,8 @@ def test_a_text_is_told_once_however_often_it_comes(
 
 def test_every_entry_of_the_ledger_is_told(forwarding_database: Database) -> None:
     with forwarding_database.write() as connection:
-        ledger.record_stop(forwarding_database, connection, phone(1), "sender", "Clinic", ledger.CALLBACK)
-        ledger.lift(forwarding_database, connection, phone(1), source="operator")
+        ledger.record_stop(connection, phone(1), "sender", "Clinic", ledger.CALLBACK)
+        ledger.lift(connection, phone(1), source="operator")
     (stopped, lifted) = told(forwarding_database)
     assert (stopped[0], lifted[0]) == ("opt_out.recorded", "opt_out.lifted")
     assert (stopped[1]["phone"], stopped[1]["sender_id"]) == (phone(1), "CLINIC")
@@ -429,7 +430,7 @@ def test_a_clock_that_is_set_forward_is_no_day_of_failures(
     found = standing(forwarding_database, settings)
     assert found["state"] == "failing"
     with forwarding_database.read() as connection:
-        failing_for = forwarding_database.now(connection) - datetime.fromisoformat(found["failing_since"])
+        failing_for = wall_clock(connection) - datetime.fromisoformat(found["failing_since"])
     assert timedelta(hours=1) < failing_for < timedelta(hours=4)
 
 

@@ -12,7 +12,8 @@ from messaging.messages.idempotency import KeyReused
 from messaging.messages.queue import BATCH_PRIORITY, SINGLE_PRIORITY
 from messaging.operations.audit import audit
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from tests.support.delivery import Clock, claim, count, every, phone, phones, statuses_of
 from tests.support.delivery_processes import accept_send, in_processes
 from utils.errors import EmptyMessage, InvalidInput, InvalidPhone, NoRecipients

@@ -15,6 +15,7 @@ from messaging.messages.queue import NewMessage, enqueue
 from messaging.operations import sweep
 from messaging.operations.audit import audit
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support import delivery
 from tests.support.delivery import Clock
@@ -60,8 +61,8 @@ def test_the_history_names_who_released(database: Database) -> None:
 
 def test_a_message_can_be_held_in_the_transaction_that_makes_it(database: Database) -> None:
     with database.write() as connection:
-        ids = enqueue(database, connection, [NewMessage(delivery.phone(1), "Hello")])
-        assert held.hold(connection, ids, "daily_limit", database.now(connection)) == list(ids)
+        ids = enqueue(connection, [NewMessage(delivery.phone(1), "Hello")])
+        assert held.hold(connection, ids, "daily_limit", wall_clock(connection)) == list(ids)
     assert delivery.claim(database) == []
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from messaging.messages import idempotency
 from messaging.messages.idempotency import Earlier, KeyReused, StillRunning, fingerprint
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support.delivery import Clock, count, in_write
 from tests.support.delivery_processes import begin_key, in_processes
@@ -69,7 +70,7 @@ def test_a_key_belongs_to_its_route(database: Database) -> None:
 
 def test_a_crash_frees_the_key(database: Database) -> None:
     with suppress(Crashed), database.write() as connection:
-        idempotency.begin(connection, "test", "key", MARK, database.now(connection))
+        idempotency.begin(connection, "test", "key", MARK, wall_clock(connection))
         raise Crashed
     assert begin(database, mark=OTHER_MARK) is None
 
@@ -116,7 +117,7 @@ def test_a_second_request_waits_for_the_end_of_the_first_and_gets_its_answer(dat
 
     def first() -> None:
         with database.write() as connection:
-            idempotency.begin(connection, "test", "key", MARK, database.now(connection))
+            idempotency.begin(connection, "test", "key", MARK, wall_clock(connection))
             has_begun.set()
             may_end.wait(10)
             idempotency.finish(connection, "test", "key", {"n": 1}, 7)

@@ -7,7 +7,8 @@ import pytest
 
 from messaging.messages.queue import INSERT_CHUNK, NewMessage, enqueue
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from tests.support.delivery import count, every, message, phone, phones, queue
 
 
@@ -39,7 +40,7 @@ def test_an_empty_list_writes_nothing_and_wakes_nobody(database: Database) -> No
     woken: list[None] = []
     database.wake = lambda: woken.append(None)
     with database.write() as connection:
-        assert enqueue(database, connection, []) == []
+        assert enqueue(connection, []) == []
     assert woken == []
 
 
@@ -48,12 +49,12 @@ def test_only_what_a_worker_may_send_wakes_one(database: Database, status: str, 
     woken: list[None] = []
     database.wake = lambda: woken.append(None)
     with database.write() as connection:
-        enqueue(database, connection, [NewMessage(phone(1), "Hello")], status=status)
+        enqueue(connection, [NewMessage(phone(1), "Hello")], status=status)
     assert len(woken) == wakes
 
 
 def test_the_rows_are_gone_with_the_callers_transaction(database: Database) -> None:
     with suppress(LookupError), database.write() as connection:
-        enqueue(database, connection, [NewMessage(phone(1), "Hello")])
+        enqueue(connection, [NewMessage(phone(1), "Hello")])
         raise LookupError
     assert count(database, tables.messages) == 0

@@ -16,7 +16,8 @@ from messaging.messages.status_counts import DELAYS, Counted, Tally, delay_step,
 from messaging.operations import sweep
 from messaging.sending.record import record_answer, record_failure
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from tests.support import delivery
 from tests.support.callback_rows import at_once, open_inbox, report
 from tests.support.delivery import Clock

@@ -7,15 +7,16 @@ from messaging.messages import status_events, unknown_outcomes
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.operations.audit import audit
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from utils.errors import NotFound
 
 
 def unknown_message(database: Database) -> int:
     with database.write() as connection:
-        (message_id,) = enqueue(database, connection, [NewMessage("+254711000001", "Hello", "ACME")])
+        (message_id,) = enqueue(connection, [NewMessage("+254711000001", "Hello", "ACME")])
         connection.execute(update(tables.messages).values(status="unknown", reason="worker_died"))
-        now = database.now(connection)
+        now = wall_clock(connection)
         status_events.record(connection, [status_events.Event(message_id, now, "unknown", "sweep")])
     return message_id
 
@@ -67,7 +68,7 @@ def test_a_closed_message_stays_unknown_and_is_not_resent(database: Database) ->
 
 def test_only_an_unknown_message_can_be_resent(database: Database) -> None:
     with database.write() as connection:
-        (message_id,) = enqueue(database, connection, [NewMessage("+254711000001", "Hello")])
+        (message_id,) = enqueue(connection, [NewMessage("+254711000001", "Hello")])
     with pytest.raises(unknown_outcomes.NotUnknown, match="is queued"):
         unknown_outcomes.resend(database, message_id)
 

@@ -150,10 +150,10 @@ def test_a_report_that_waits_is_in_order_for_a_minute_and_as_long_as_no_worker_i
 def test_an_opt_out_that_was_lifted_is_in_order(database: Database) -> None:
     opt_out(database, phone(1))
     with database.write() as connection:
-        ledger.record_start(database, connection, phone(1), None)
+        ledger.record_start(connection, phone(1), None)
     opt_out(database, phone(1))
     with database.write() as connection:
-        ledger.record_start(database, connection, phone(1), None)
+        ledger.record_start(connection, phone(1), None)
     assert audit(database).ok
 
 

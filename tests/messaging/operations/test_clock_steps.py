@@ -23,6 +23,7 @@ from messaging.sending.sending_hours import SendingWindows
 from messaging.service import Service
 from messaging.storage import database as database_module
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support import delivery
 from tests.support.delivery import LEASE, Clock, claim, claim_one, in_write, message, phone, phones, queue
@@ -326,7 +327,7 @@ def test_an_event_that_was_not_accepted_is_tried_again_in_due_time(
 
 
 def cancel_message(connection: Connection, database: Database) -> None:
-    status_events.settle(connection, [1], "cancelled", "by_hand", database.now(connection))
+    status_events.settle(connection, [1], "cancelled", "by_hand", wall_clock(connection))
 
 
 @STEPS
@@ -344,7 +345,7 @@ def test_a_text_whose_handler_died_is_due_again_in_due_time(
 
 def add_waiting_text(database: Database) -> int:
     with database.write() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         row = {"id": 1, "provider_inbound_id": "in-1", "sender": phone(1), "recipient": "20880"}
         row |= {"text": "x", "meaning": "message", "received_at": now, "reply_outcome": "waiting"}
         connection.execute(tables.inbound_messages.insert().values(**row, reply_due_at=now))

@@ -16,6 +16,7 @@ from messaging.operations.metrics import Gauge, Gauges
 from messaging.sending import due, start_post
 from messaging.sending.sender import write_outcome
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support.delivery import (
     Clock,
@@ -84,7 +85,7 @@ def test_what_was_given_back_is_no_post(counted: Database, clock: Clock) -> None
     queue(counted, *phones(1))
     one = claim_one(counted)
     with counted.write() as connection:
-        start_post.give_back(connection, one, counted.now(connection))
+        start_post.give_back(connection, one, wall_clock(connection))
     clock.step(minutes=2)
     counts.fold(counted)
     assert read(counted)["sms_posts"].values == {"answered": 0}
@@ -101,7 +102,7 @@ def test_posts_of_before_this_release_are_not_counted(
 
 def test_the_last_callback_of_each_kind_is_told(counted: Database) -> None:
     with counted.write() as connection:
-        now = counted.now(connection).replace(microsecond=0)
+        now = wall_clock(connection).replace(microsecond=0)
         for number, (kind, age) in enumerate([("report", 9), ("inbound", 60), ("report", 5)]):
             at = now - timedelta(seconds=age)
             row = {
@@ -122,7 +123,7 @@ def test_statuses_parts_and_costs_are_those_of_all_hours(database: Database) -> 
     with database.write() as connection:
         tally = status_counts.Tally()
         for days in (0, 40):
-            hour = status_counts.hour_of(database.now(connection) - timedelta(days=days))
+            hour = status_counts.hour_of(wall_clock(connection) - timedelta(days=days))
             tally.add(status_counts.Counted(hour, "accepted", currency="KES"), 3, 4, 3_200_000)
             tally.add(status_counts.Counted(hour, "delivered", delay=2), 2)
             tally.add(status_counts.Counted(hour, "delivered", delay=len(status_counts.DELAYS) + 1), 1)
@@ -173,7 +174,7 @@ def test_each_worker_is_told_with_its_posts_in_flight(database: Database) -> Non
 
 def wait_of(database: Database) -> float:
     with database.read() as connection:
-        return due.longest_wait(connection, database.now(connection)).total_seconds()
+        return due.longest_wait(connection, wall_clock(connection)).total_seconds()
 
 
 def test_the_oldest_text_that_may_go_is_found_wherever_it_waits(database: Database, clock: Clock) -> None:
@@ -189,7 +190,7 @@ def test_the_oldest_text_that_may_go_is_found_wherever_it_waits(database: Databa
 
 def test_what_is_for_later_waits_for_nothing(database: Database, clock: Clock) -> None:
     with database.read() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
     queue(database, *phones(1), due_at=now + timedelta(hours=1))
     clock.step(minutes=30)
     assert wait_of(database) == 0

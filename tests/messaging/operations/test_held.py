@@ -15,7 +15,9 @@ from messaging.operations.audit import audit
 from messaging.operations.held import cancel_all, list_held, release_all
 from messaging.operations.metrics import Gauges
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
+from messaging.storage.new_ids import reserve_ids
 from tests.support import delivery
 from utils.errors import Conflict, InvalidInput, NotFound, OptedOut
 
@@ -33,7 +35,7 @@ def hold(database: Database, *ids: int, reason: str = "database_restored") -> No
 
 def held_reply(database: Database, phone: str, outcome: str = "held") -> int:
     with database.write() as connection:
-        inbound_id = database.reserve_ids(connection, tables.inbound_messages, 1)[0]
+        inbound_id = reserve_ids(connection, tables.inbound_messages, 1)[0]
         row = {
             "id": inbound_id,
             "provider_inbound_id": f"in-{inbound_id}",
@@ -43,7 +45,7 @@ def held_reply(database: Database, phone: str, outcome: str = "held") -> int:
             "meaning": "message",
             "reply_outcome": outcome,
             "held_texts": '["Hello", "again"]',
-            "received_at": database.now(connection),
+            "received_at": wall_clock(connection),
         }
         connection.execute(insert(tables.inbound_messages).values(**row))
     return inbound_id

@@ -23,7 +23,8 @@ from messaging.sending.triggers import TriggerSender
 from messaging.sending.witness import files_in
 from messaging.service import Service
 from messaging.storage import rollback, tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from tests.support.callback_rows import inbound, open_inbox, report
 from tests.support.delivery import (
     Clock,
@@ -313,7 +314,7 @@ def recovering(database: Database, machine: Machine, tmp_path: Path) -> Machine:
     path.write_text(f"phone\n{phone(8)}\n")
     with path.open("rb") as file:
         upload.receive(machine.settings, database, upload.BatchRequest("Hello"), file)
-    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.RESTORED, now))
+    in_write(database, lambda connection, now: rollback.open_recovery(connection, rollback.RESTORED, now))
     return machine
 
 
@@ -332,7 +333,7 @@ def test_during_a_recovery_nothing_that_was_claimed_before_is_posted(
 ) -> None:
     queue(database, phone(1))
     (claim,) = machine.sender._claim().claims
-    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.COUNTER_FELL, now))
+    in_write(database, lambda connection, now: rollback.open_recovery(connection, rollback.COUNTER_FELL, now))
     assert machine.sender._wait_for_turn(claim) is None
     machine.recover()
     assert machine.send() == 1
@@ -645,7 +646,7 @@ def test_a_lost_row_of_a_file_is_no_answer_of_a_person(
 def test_during_a_recovery_a_held_reply_is_not_released(database: Database, machine: Machine) -> None:
     hear(machine, "Hello?")
     in_write(database, hold_the_reply)
-    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.RESTORED, now))
+    in_write(database, lambda connection, now: rollback.open_recovery(connection, rollback.RESTORED, now))
     (before,) = every(database, tables.inbound_messages)
     with pytest.raises(Recovering):
         inbound_views.release(database, before.id)
@@ -690,7 +691,7 @@ class NoInbox:
 def test_an_inbox_that_cannot_be_read_is_waited_for_and_then_done_without(
     database: Database, machine: Machine
 ) -> None:
-    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.RESTORED, now))
+    in_write(database, lambda connection, now: rollback.open_recovery(connection, rollback.RESTORED, now))
     clock = Clock(machine.database)
     recoverer = Recoverer(machine.settings, machine.database, NoInbox())
     assert recoverer.step()
@@ -706,7 +707,7 @@ def test_while_the_inbox_cannot_be_read_what_is_due_is_looked_through_once(
     database: Database, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue(database, *phones(3))
-    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.RESTORED, now))
+    in_write(database, lambda connection, now: rollback.open_recovery(connection, rollback.RESTORED, now))
     clock = Clock(machine.database)
     looked: list[int] = []
     hold_all_due = recovery.held.hold_all_due
@@ -808,7 +809,7 @@ def test_a_restored_database_of_which_no_witness_is_left_holds_what_was_due(
     database: Database, fake_at: FakeProvider, machine: Machine
 ) -> None:
     queue(database, *phones(2))
-    in_write(database, lambda connection, now: database.rollback.open(connection, rollback.RESTORED, now))
+    in_write(database, lambda connection, now: rollback.open_recovery(connection, rollback.RESTORED, now))
     assert machine.recover().held == 2
     assert machine.send() == 0
     assert statuses_of(database) == ["held", "held"]

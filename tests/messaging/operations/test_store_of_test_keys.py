@@ -17,6 +17,7 @@ from messaging.operations.forget import forget
 from messaging.operations.store_of_test_keys import StoreOfTestKeys, settings_of
 from messaging.service import Service
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from utils.settings import Settings
 
@@ -88,8 +89,8 @@ def test_events_of_test_keys_say_so_and_those_of_others_do_not(tested: Service, 
 
 def _told(database: Database) -> dict[str, object]:
     with database.write() as connection:
-        ids = enqueue(database, connection, [NewMessage("+254711000001", "Hi")])
-        settle(connection, ids, "cancelled", "by_hand", database.now(connection), source="operator")
+        ids = enqueue(connection, [NewMessage("+254711000001", "Hi")])
+        settle(connection, ids, "cancelled", "by_hand", wall_clock(connection), source="operator")
         (body,) = connection.execute(select(tables.forward_events.c.body)).scalars()
     told: dict[str, object] = json.loads(body)
     return told
@@ -113,8 +114,8 @@ def test_who_is_forgotten_is_forgotten_in_test_data_too(live: Service) -> None:
     tested = StoreOfTestKeys(live).open()
     for database in (live.database, tested.database):
         with database.write() as connection:
-            ids = enqueue(database, connection, [NewMessage("+254711000001", "About Ann")])
-            settle(connection, ids, "cancelled", "by_hand", database.now(connection), source="operator")
+            ids = enqueue(connection, [NewMessage("+254711000001", "About Ann")])
+            settle(connection, ids, "cancelled", "by_hand", wall_clock(connection), source="operator")
     found = forget(live, "+254711000001")
     assert (found["messages"], found["test_messages"]) == (1, 1)
     with tested.database.read() as connection:

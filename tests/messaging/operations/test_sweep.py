@@ -10,7 +10,8 @@ from messaging.messages import idempotency
 from messaging.operations import sweep
 from messaging.sending import claim as claims
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from tests.support.delivery import (
     LEASE,
     Clock,

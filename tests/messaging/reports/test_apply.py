@@ -234,9 +234,7 @@ def test_groups_with_messages_in_common_do_not_block_each_other(
             more = {"retryCount": f"{place}-{round_number}"}
             bodies = [report(f"id-{number}", word, **more) for number in numbers]
             with database.write() as connection:
-                apply_group(
-                    settings, database, connection, [read_callback("report", body) for body in bodies]
-                )
+                apply_group(settings, connection, [read_callback("report", body) for body in bodies])
             apply_received(database, settings)
 
     at_once([lambda: write(range(40), 1), lambda: write(range(39, -1, -1), 2)])

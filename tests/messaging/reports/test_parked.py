@@ -11,7 +11,8 @@ from messaging.callbacks.receive import CallbackReceiver
 from messaging.operations.audit import audit
 from messaging.reports import adoption, find, parked
 from messaging.storage import tables
-from messaging.storage.database import Database, lock_keys, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database, lock_keys
 from tests.support.callback_rows import (
     OTHER_PHONE,
     PHONE,
@@ -43,7 +44,7 @@ def record(database: Database, provider_id: str, message_id: int) -> int:
         connection.execute(
             tables.messages.update().where(tables.messages.c.id == message_id).values(**accepted)
         )
-        return parked.join_parked(database, connection, {provider_id: message_id})
+        return parked.join_parked(connection, {provider_id: message_id})
 
 
 def events_of(database: Database, message_id: int) -> list[tuple[str, str]]:
@@ -95,7 +96,7 @@ def test_an_answer_without_parked_reports_changes_nothing(database: Database) ->
     message_id = add_message(database, "sending")
     assert record(database, "a", message_id) == 0
     with database.write() as connection:
-        assert parked.join_parked(database, connection, {}) == 0
+        assert parked.join_parked(connection, {}) == 0
 
 
 def test_a_report_and_the_record_of_its_answer_never_miss_each_other(
@@ -111,7 +112,7 @@ def test_a_report_and_the_record_of_its_answer_never_miss_each_other(
         connection.execute(
             tables.messages.update().where(tables.messages.c.id == message_id).values(**accepted)
         )
-        assert parked.join_parked(database, connection, {"a": message_id}) == 0
+        assert parked.join_parked(connection, {"a": message_id}) == 0
         thread.join(0.3)
         assert thread.is_alive()
     thread.join(10)

@@ -9,6 +9,7 @@ from messaging.sending import answer_effects, circuit_breaker, pauses
 from messaging.sending.claim import Claim
 from messaging.sending.start_post import Posting
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from messaging.storage.identity import Identity
 from tests.support.delivery import Clock, every, in_write, phone, phones
@@ -57,7 +58,7 @@ def paused(database: Database) -> dict[str, str]:
 def pause(database: Database, *names: str) -> None:
     with database.write() as connection:
         for name in names:
-            pauses.pause(connection, name, "why", None, database.now(connection))
+            pauses.pause(connection, name, "why", None, wall_clock(connection))
 
 
 def step(database: Database) -> int:

@@ -15,7 +15,8 @@ from messaging.sending import circuit_breaker, due, pauses
 from messaging.sending import claim as claims
 from messaging.sending.claim import Claim, ClaimLimits
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now, wall_clock
+from messaging.storage.database import Database
 from tests.support.delivery import (
     LEASE,
     WORKER,
@@ -162,7 +163,7 @@ def test_rows_that_a_claim_read_but_cannot_post_are_left_for_other_lanes(databas
     left = []
     for _ in range(3):
         with database.write() as connection:
-            taken = claims.take(database, connection, WORKER, limits, database.now(connection))
+            taken = claims.take(connection, WORKER, limits, wall_clock(connection))
         left.append((len(taken.claims), taken.is_more))
     assert left == [(4, True), (4, True), (2, False)]
 

@@ -16,6 +16,7 @@ from messaging.sending.claim import Claim, ClaimLimits
 from messaging.sending.last_check import Released
 from messaging.sending.triggers import TriggerSender
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support.delivery import (
     LEASE,
@@ -101,7 +102,7 @@ def test_an_automatic_answer_to_a_persons_own_text_needs_no_consent(database: Da
         row = {"provider_inbound_id": "in-1", "sender": phone(1), "recipient": "20880", "text": "Hi"} | {
             "meaning": "message"
         }
-        came = insert(tables.inbound_messages).values(**row, received_at=database.now(connection))
+        came = insert(tables.inbound_messages).values(**row, received_at=wall_clock(connection))
         inbound_id = connection.execute(came.returning(tables.inbound_messages.c.id)).scalar_one()
     (answer,) = queue(database, phone(1), sender_id="20880", inbound_id=inbound_id)
     (one,) = claim(database, FOR_ALL)
@@ -238,6 +239,6 @@ def test_consent_is_asked_once_for_all_posts_of_a_sender(database: Database) -> 
     asked: list[str] = []
     event.listen(database.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
     with database.write() as connection:
-        unchanged = last_check.find_unchanged(connection, claims, database.now(connection))
+        unchanged = last_check.find_unchanged(connection, claims, wall_clock(connection))
     assert unchanged == {one.attempt_id for one in claims if phone(2) not in one.recipients}
     assert len([one for one in asked if "consents_in_force" in one]) == 1

@@ -13,7 +13,8 @@ from messaging.sending.claim import Claim, ClaimLimits
 from messaging.sending.last_check import Released
 from messaging.sending.start_post import Posting
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now, wall_clock
+from messaging.storage.database import Database
 from tests.support.databases import opened
 from tests.support.delivery import (
     LEASE,
@@ -166,8 +167,8 @@ def test_a_second_worker_does_not_take_the_text_behind_one_that_is_being_claimed
         queue(database, phone(1), text=text)
     limits = ClaimLimits(500, LEASE)
     with database.write() as connection:
-        now = database.now(connection)
-        assert len(claims.take(database, connection, WORKER, limits, now).claims) == 1
+        now = wall_clock(connection)
+        assert len(claims.take(connection, WORKER, limits, now).claims) == 1
         with opened(
             database.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
         ) as other:

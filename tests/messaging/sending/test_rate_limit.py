@@ -8,6 +8,7 @@ import pytest
 from messaging.sending import rate_limit
 from messaging.sending.rate_limit import Rates
 from messaging.sending.sender import MessageSender
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support.delivery import Clock, in_write, live_settings, phones, queue_batch
 from tests.support.delivery_processes import in_processes, send_all, take_tokens
@@ -49,7 +50,7 @@ def most_within_a_second(moments: list[float]) -> int:
 def still(database: Database, clock: Clock) -> Clock:
     """A clock that goes only where it is stepped."""
     with database.read() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
     moved = timedelta()
 
     class Still(Clock):

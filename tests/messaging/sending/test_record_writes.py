@@ -10,7 +10,8 @@ from messaging import statuses
 from messaging.sending.claim import Claim
 from messaging.sending.record_writes import RecordWrites
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from tests.support.delivery import history, message, phone, queue
 from utils.errors import ProviderRefused, ProviderUnreachable
 from utils.money import Money

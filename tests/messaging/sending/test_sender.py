@@ -17,7 +17,8 @@ from messaging.sending import due
 from messaging.sending import sender as sending
 from messaging.sending.sender import URGENT_LOOK_SECONDS, MessageSender
 from messaging.storage import retrying, tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from tests.support.callback_rows import report
 from tests.support.delivery import (
     LEASE,

@@ -28,6 +28,7 @@ from messaging.sending.sender import write_outcome
 from messaging.sending.start_post import Posting
 from messaging.sending.triggers import DailyLimitReached, TriggerSender
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support import delivery
 from tests.support.delivery import LEASE, WORKER, Clock, phone, phones
@@ -58,7 +59,7 @@ def of_account(count: float) -> DailyLimits:
 def priced(database: Database, clock: Clock) -> Database:
     """With a known price of KES 0.80, at noon: what a test spends minutes later is spent on the same day."""
     with database.read() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
     clock.step(hours=(12 - now.hour) % 24)
     delivery.know_price(database, PRICE)
     return database
@@ -89,7 +90,7 @@ def leaving(postings: Sequence[Posting]) -> int:
 def spent(database: Database, scope: str = ACCOUNT, time_zone: str = "UTC") -> float:
     """In texts."""
     with database.read() as connection:
-        sums = daily_limits.spent_today(connection, database.now(connection), time_zone)
+        sums = daily_limits.spent_today(connection, wall_clock(connection), time_zone)
     return sums[scope, "KES"] / PRICE
 
 

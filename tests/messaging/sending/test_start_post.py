@@ -16,7 +16,8 @@ from messaging.sending.last_check import Released
 from messaging.sending.rate_limit import Rates
 from messaging.sending.start_post import Posting, Wait
 from messaging.storage import group_commit, tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from messaging.storage.retrying import with_retries
 from tests.support.databases import opened
 from tests.support.delivery import (

@@ -17,6 +17,7 @@ from messaging.sending.start_post import Posting
 from messaging.sending.triggers import TriggerSender
 from messaging.sending.witness import Record, Witness, digest_of_text, files_in, read_records
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from messaging.storage.identity import Identity, require_identity
 from tests.support.delivery import count, every, live_settings, phones, queue, statuses_of
@@ -55,7 +56,7 @@ def witness(tmp_path: Path, folder: Path) -> Witness:
 
 def identity_of(database: Database) -> Identity:
     with database.write() as connection:
-        return require_identity(connection, database.now(connection))
+        return require_identity(connection, wall_clock(connection))
 
 
 def records_of(folder: Path, identity: Identity = IDENTITY) -> list[Record]:

@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, LargeBinary, String, select
 
 from messaging.storage import tables
 from messaging.storage.bulk import JsonRows, insert_for, insert_or_ignore
+from messaging.storage.clocks import wall_clock
 from messaging.storage.column_types import UtcDateTime
 from messaging.storage.database import Database
 from tests.support.delivery import count, every
@@ -76,7 +77,7 @@ def test_the_first_row_goes_in_and_an_equal_key_is_left_as_it_is(database: Datab
 
 def test_a_key_of_two_columns_is_equal_only_as_a_whole(database: Database) -> None:
     with database.write() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         row = {"key": "k", "route": "a", "fingerprint": b"x", "created_at": now}
         assert insert_or_ignore(connection, tables.idempotency_keys, row)
         assert insert_or_ignore(connection, tables.idempotency_keys, row | {"route": "b"})

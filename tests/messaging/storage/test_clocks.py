@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from messaging.storage import clocks, tables
-from messaging.storage.clocks import by_boot_clock, last_step, steady
+from messaging.storage.clocks import by_boot_clock, last_step, steady, wall_clock
 from messaging.storage.database import Database
 from tests.support.delivery import Clock, every
 
@@ -26,7 +26,7 @@ def boots(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 def both(database: Database) -> tuple[datetime, datetime]:
     """The wall clock, and the same moment by the boot clock."""
     with database.read() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         return now, by_boot_clock(connection, now)
 
 
@@ -88,7 +88,7 @@ def test_postgresql_gives_leases_its_own_clock(database: Database, clock: Clock)
     """They are shared by machines, whose boot clocks know nothing of each other."""
     clock.set_wall(hours=-2)
     with database.read() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         expected = by_boot_clock(connection, now) if database.is_sqlite else now
         assert steady(connection, now) == expected
 

@@ -11,8 +11,9 @@ from sqlalchemy import Connection, event, insert
 from sqlalchemy.exc import IntegrityError
 
 from messaging.storage import tables
+from messaging.storage.clocks import utc_now
 from messaging.storage.commit_thread import CommitThread
-from messaging.storage.database import Database, utc_now
+from messaging.storage.database import Database
 from tests.support.callback_rows import at_once
 from utils.errors import StorageUnavailable
 

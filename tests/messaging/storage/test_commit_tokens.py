@@ -19,7 +19,8 @@ from messaging.conversations import threads
 from messaging.messages import accept, idempotency, unknown_outcomes
 from messaging.messages.accept import SendRequest
 from messaging.storage import commit_tokens, tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from tests.support.delivery import count, every, in_write, phone, queue
 from tests.support.postgresql_proxy import AFTER, BEFORE, NEVER, PostgresqlProxy
 from utils.errors import AcceptanceUnknown, StorageUnavailable

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import (
     Database,
     after_commit,
@@ -26,6 +27,7 @@ from messaging.storage.database import (
     utc_now,
     wake_after_commit,
 )
+from messaging.storage.new_ids import reserve_ids
 from tests.support.delivery import count, every, phones, queue
 from utils.logs import LogHandler
 
@@ -142,7 +144,7 @@ def test_a_read_has_no_commit_after_which_anything_could_be_done(
 def test_reserved_ids_follow_the_rows_that_are_there(database: Database) -> None:
     taken = queue(database, *phones(3))
     with database.write() as connection:
-        ids = database.reserve_ids(connection, tables.messages, 4)
+        ids = reserve_ids(connection, tables.messages, 4)
     assert len(set(ids)) == 4
     assert not set(ids) & set(taken)
     assert list(ids) == sorted(ids)
@@ -193,14 +195,14 @@ def test_what_the_store_refuses_is_logged_without_number_or_text(
 
 def test_the_clock_is_aware_and_near_this_machines(database: Database) -> None:
     with database.read() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
     assert abs(now - utc_now()) < timedelta(minutes=1)
 
 
 def test_the_clock_goes_on_within_a_transaction(database: Database) -> None:
     with database.write() as connection:
-        first = database.now(connection)
-        assert database.now(connection) > first
+        first = wall_clock(connection)
+        assert wall_clock(connection) > first
 
 
 def test_sqlite_survives_a_power_cut_and_lets_readers_read(tmp_path: Path) -> None:
@@ -277,11 +279,11 @@ def test_a_write_does_not_read_a_row_that_another_is_changing(database: Database
 def test_an_id_is_never_given_twice_though_nothing_was_committed(database: Database) -> None:
     """Within one transaction: what was reserved is inserted before the next is reserved."""
     with database.write() as connection:
-        (first,) = database.reserve_ids(connection, tables.attempts, 1)
+        (first,) = reserve_ids(connection, tables.attempts, 1)
         row = {"id": first, "state": "claimed", "worker": "w", "message_count": 0}
         row |= {"claimed_at": utc_now(), "lease_until": utc_now()}
         connection.execute(insert(tables.attempts).values(**row))
-        (second,) = database.reserve_ids(connection, tables.attempts, 1)
+        (second,) = reserve_ids(connection, tables.attempts, 1)
     assert first != second
 
 

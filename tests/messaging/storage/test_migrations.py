@@ -17,8 +17,9 @@ from sqlalchemy.types import SmallInteger
 
 from messaging.operations.health import require_migrated
 from messaging.storage import migrations, revisions, tables
+from messaging.storage.clocks import utc_now
 from messaging.storage.column_types import UtcDateTime
-from messaging.storage.database import Database, utc_now
+from messaging.storage.database import Database
 from tests.support.databases import KINDS, empty_database, opened
 from tests.support.delivery import count
 from tests.support.delivery_processes import in_processes, migrate

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from messaging.operations import health
 from messaging.storage import rollback
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support.databases import empty_database, opened
 from tests.support.postgresql_proxy import PostgresqlProxy
@@ -50,7 +51,7 @@ def test_a_heartbeat_in_the_midst_of_the_look_is_no_counter_that_fell(database: 
     remember_a_beat_after_the_next_look(database)
 
     with database.write() as connection:
-        identity = database.rollback.require(connection, database.now(connection))
+        identity = rollback.require(connection, wall_clock(connection))
 
     assert identity.database_id
     with database.read() as connection:

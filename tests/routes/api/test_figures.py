@@ -6,7 +6,8 @@ import pytest
 
 from messaging.costs import balance
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from tests.support import delivery
 from tests.support.fake_provider import FakeProvider
 from tests.support.web import Caller

@@ -11,6 +11,7 @@ from messaging import statuses
 from messaging.messages import search
 from messaging.messages.queue import NewMessage, enqueue
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from routes.api.models import CallbackKind, CallbackOutcome, Status
 from tests.routes.conftest import MakeApp
@@ -22,7 +23,7 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 def put(database: Database, *new: NewMessage, **values: Any) -> list[int]:
     with database.write() as connection:
-        ids = list(enqueue(database, connection, new))
+        ids = list(enqueue(connection, new))
         if values:
             connection.execute(update(tables.messages).where(tables.messages.c.id.in_(ids)).values(**values))
     return ids
@@ -330,7 +331,7 @@ def test_an_unknown_message_is_resent_by_a_person_and_only_once(caller: Caller, 
 def test_a_message_is_found_by_words_of_its_text(caller: Caller, database: Database) -> None:
     first, second = put(database, NewMessage(ALICE, "School closes"), NewMessage(ALICE, "School opens"))
     with database.write() as connection:
-        long_ago = database.now(connection) - timedelta(hours=1)
+        long_ago = wall_clock(connection) - timedelta(hours=1)
         connection.execute(update(tables.messages).values(created_at=long_ago))
     search.index_new(database)
     assert [one["id"] for one in caller.messages(text="school")] == [second, first]

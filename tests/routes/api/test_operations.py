@@ -7,6 +7,7 @@ from flask_openapi.openapi import OpenAPI
 
 from messaging.messages import pause_names
 from messaging.sending import pauses
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support.web import API_KEY
 
@@ -17,7 +18,7 @@ HEADERS = {"Authorization": f"Bearer {API_KEY}"}
 def paused(database: Database) -> None:
     with database.write() as connection:
         for name in (pause_names.ACCOUNT, pause_names.sender_name("Clinic")):
-            pauses.pause(connection, name, "invalid_sender_id", None, database.now(connection))
+            pauses.pause(connection, name, "invalid_sender_id", None, wall_clock(connection))
 
 
 @pytest.mark.usefixtures("paused")

@@ -14,7 +14,8 @@ from messaging.batches.importer import import_next
 from messaging.costs import prices
 from messaging.operations.audit import audit
 from messaging.storage import tables
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now
+from messaging.storage.database import Database
 from routes.uploads import SLOTS
 from tests.support.web import API_KEY, Caller
 from tests.support.workbooks import workbook

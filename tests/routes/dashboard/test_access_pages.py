@@ -23,6 +23,7 @@ from messaging.consent import consents
 from messaging.consent import views as opt_out_views
 from messaging.messages import status_counts, status_events
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from routes.dashboard.words import of_tone, without_report
 from routes.expensive_calls import SLOTS
@@ -554,7 +555,7 @@ def test_what_was_not_delivered_is_one_sum_on_every_page(visitor: Visitor, datab
     for message_id, status in enumerate(("failed", "rejected", "expired"), start=1):
         delivery.change(database, tables.messages, message_id, status=status, network="63902")
     with database.write() as connection:
-        now = database.now(connection)
+        now = wall_clock(connection)
         happened = [
             status_events.Event(one, now, status, "report")
             for one, status in ((1, "failed"), (2, "rejected"), (3, "expired"))
@@ -590,7 +591,7 @@ def happen(database: Database, *happened: tuple[int, str], days_ago: int = 0, **
     for message_id, status in happened:
         delivery.change(database, tables.messages, message_id, status=status, **values)
     with database.write() as connection:
-        at = database.now(connection) - timedelta(days=days_ago)
+        at = wall_clock(connection) - timedelta(days=days_ago)
         events = [status_events.Event(one, at, status, "report") for one, status in happened]
         status_events.record(connection, events)
 

@@ -11,7 +11,8 @@ from flask_openapi.openapi import OpenAPI
 from messaging.callbacks.receive import KINDS
 from messaging.operations import counts, doctor, health, health_details
 from messaging.sending import pauses
-from messaging.storage.database import Database, utc_now
+from messaging.storage.clocks import utc_now, wall_clock
+from messaging.storage.database import Database
 from tests.routes.dashboard.test_access_pages import PASSWORD, Visitor, add
 from tests.support.web import Caller
 
@@ -26,7 +27,7 @@ def paused(database: Database) -> set[str]:
 def pause(database: Database, reasons: Mapping[str, str]) -> None:
     with database.write() as connection:
         for name, reason in reasons.items():
-            pauses.pause(connection, name, reason, None, database.now(connection))
+            pauses.pause(connection, name, reason, None, wall_clock(connection))
 
 
 def test_a_pause_is_shown_in_words_and_ended_by_an_admin(

@@ -10,6 +10,7 @@ from sqlalchemy import insert
 
 from messaging.messages import status_events
 from messaging.storage import tables
+from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from routes.dashboard.sends import FIRST_REFUSED
 from tests.routes.dashboard.test_access_pages import PASSWORD, Visitor, add
@@ -41,7 +42,7 @@ def test_list_page_and_what_is_polled_tell_the_speed_where_it_is_known(
     told = re.compile(r"[\d,]+ a minute, about \d+ s left")
     assert [told.findall(visitor.client.get(path).text) for path in paths] == [[], [], []]
     with database.write() as connection:
-        at = database.now(connection) - timedelta(seconds=30)
+        at = wall_clock(connection) - timedelta(seconds=30)
         events = [status_events.Event(one, at, "accepted", "provider") for one in range(1, 16)]
         status_events.record(connection, events)
     for one in range(1, 16):
