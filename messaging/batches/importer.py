@@ -225,16 +225,16 @@ def _write_chunk(
             (*row, groups.number(row.text, number), *shared)
             for number, row in enumerate(chunk.taken, start=done)
         ]
-        _insert(database, connection, rows)
+        _insert(connection, rows)
         _leave_out_sent(connection, batch, chunk, now)
         not_taken = [(*row, batch.id) for row in (*chunk.refused, *chunk.duplicate_rows)]
         insert_rows(connection, tables.refused_rows, _REFUSED_COLUMNS, not_taken)
     return time.monotonic() - began_at
 
 
-def _insert(database: Database, connection: Connection, rows: list[tuple[Any, ...]]) -> None:
+def _insert(connection: Connection, rows: list[tuple[Any, ...]]) -> None:
     """SQLite itself would go on behind the last row, which a backup that was put back may lack."""
-    if not database.is_sqlite:
+    if connection.dialect.name != "sqlite":
         insert_rows(connection, tables.messages, _COLUMNS, rows)
         return
     ids = reserve_ids(connection, tables.messages, len(rows))

@@ -92,8 +92,8 @@ class Clocks:
         self._anchor: _Anchor | None = None
         self._offset = timedelta()
 
-    def attach(self, _connection: Any, record: Any) -> None:
-        """To a new connection of the pool, so that `steady` finds them."""
+    def attach(self, record: Any) -> None:
+        """To the record of a new connection in the pool, so that `steady` finds them."""
         record.info[_CLOCKS] = self
 
     def begin(self, connection: Connection) -> None:

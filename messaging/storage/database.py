@@ -92,14 +92,18 @@ class Database:
             pool_pre_ping=not self.is_sqlite,
             connect_args=_connect_arguments(self.is_sqlite),
         )
-        event.listen(self.engine, "connect", self.clocks.attach)
-        event.listen(self.engine, "connect", self.rollback.attach)
+        event.listen(self.engine, "connect", self._attach)
         event.listen(self.engine, "begin", self.clocks.begin)
         if self.is_sqlite:
             event.listen(self.engine, "do_connect", lambda *_: make_private(path))
             event.listen(self.engine, "connect", _prepare_sqlite_connection)
             event.listen(self.engine, "begin", _begin_sqlite_transaction)
         self._writer = self.engine.execution_options(immediate=True)
+
+    def _attach(self, _connection: Any, record: Any) -> None:
+        """What functions of a transaction find at its connection."""
+        self.clocks.attach(record)
+        self.rollback.attach(record)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -115,8 +115,8 @@ class RollbackCheck:
         self._counter = 0
         self._look_at_server: TextClause | None = None
 
-    def attach(self, _connection: Any, record: Any) -> None:
-        """To a new connection of the pool, so that `require` finds it."""
+    def attach(self, record: Any) -> None:
+        """To the record of a new connection in the pool, so that `require` finds it."""
         record.info[_CHECK] = self
 
     def require(self, connection: Connection, now: datetime) -> Identity:

@@ -52,7 +52,7 @@ def read_sqlite_copy(path: Path) -> Iterator[Connection]:
         poolclass=NullPool,
         hide_parameters=True,
     )
-    event.listen(engine, "connect", ClocksOfCopy().attach)
+    event.listen(engine, "connect", lambda _connection, record: ClocksOfCopy().attach(record))
     with engine.connect() as connection:
         yield connection
 

@@ -21,8 +21,7 @@ from messaging.sending import circuit_breaker, due, last_check, pauses, retry_po
 from messaging.sending.claim import ClaimLimits
 from messaging.sending.sending_hours import SendingWindows
 from messaging.service import Service
-from messaging.storage import database as database_module
-from messaging.storage import tables
+from messaging.storage import clocks, tables
 from messaging.storage.clocks import wall_clock
 from messaging.storage.database import Database
 from tests.support import delivery
@@ -40,14 +39,14 @@ SetClock = Callable[[float], None]
 @pytest.fixture
 def set_clock(database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> SetClock:
     """Sets this machine's clock, by hours. PostgreSQL has its own, on which nobody has a hand."""
-    utc_now = database_module.utc_now
+    utc_now = clocks.utc_now
 
     def set_clock(hours: float) -> None:
         if database.is_sqlite:
             clock.set_wall(hours=hours)
         else:
             shifted = utc_now() + timedelta(hours=hours) - utc_now()
-            monkeypatch.setattr(database_module, "utc_now", lambda: utc_now() + shifted)
+            monkeypatch.setattr(clocks, "utc_now", lambda: utc_now() + shifted)
 
     return set_clock
 

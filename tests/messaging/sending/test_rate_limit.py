@@ -55,7 +55,7 @@ def still(database: Database, clock: Clock) -> Clock:
 
     class Still(Clock):
         def __init__(self) -> None:
-            database.now = lambda _connection: now + moved  # type: ignore
+            database.clocks.now = lambda _connection: now + moved  # type: ignore
 
         def step(self, **duration: float) -> None:
             nonlocal moved

@@ -18,13 +18,12 @@ from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from messaging.storage import tables
-from messaging.storage.clocks import wall_clock
+from messaging.storage.clocks import utc_now, wall_clock
 from messaging.storage.database import (
     Database,
     after_commit,
     lock_keys,
     savepoint,
-    utc_now,
     wake_after_commit,
 )
 from messaging.storage.new_ids import reserve_ids
